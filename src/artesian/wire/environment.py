@@ -1,0 +1,25 @@
+"""Names of the environment variables that artesian sets for the processes it starts.
+
+Workers also get torchrun's variables (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``, ...),
+so that a script written for torchrun runs unchanged; these are artesian's own, on top.
+"""
+
+JOB_ID = "ARTESIAN_JOB_ID"
+EPOCH = "ARTESIAN_EPOCH"
+"""Number of the attempt, from 1. It fences: what an older attempt still says is ignored."""
+PROGRESS_DIR = "ARTESIAN_PROGRESS_DIR"
+"""Folder for the attempt's progress files, one per worker."""
+CHECKPOINT_DIR = "ARTESIAN_CHECKPOINT_DIR"
+"""Folder for the job's checkpoints; the same for all its attempts."""
+CHECKPOINT_EVERY = "ARTESIAN_CHECKPOINT_EVERY"
+"""Steps between two checkpoints."""
+DATASET = "ARTESIAN_DATASET"
+"""Folder of text that the job names under ``data:``."""
+FAULTS = "ARTESIAN_FAULTS"
+"""JSON list of faults to inject (see ``artesian.wire.faults``)."""
+WORKERS = "ARTESIAN_WORKERS"
+"""Workers that ``artesian launch`` starts on this node when no ``--nproc-per-node`` is given."""
+DEVICES = "ARTESIAN_DEVICES"
+"""Indices of the node's devices that the attempt may use, separated by commas."""
+STATE_DIR = "ARTESIAN_STATE"
+"""Folder of the embedded control plane's state."""

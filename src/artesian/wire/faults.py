@@ -1,0 +1,45 @@
+"""Faults as data: what to break, in which worker, at which step.
+
+A job file lists them under ``faults:``; the worker that recognises itself carries the fault out
+just before it commits the step. A fault fires in one attempt only, so that the job can recover.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+
+class FaultKind(StrEnum):
+    """Ways for a worker to go wrong."""
+
+    KILL = "kill"
+    """SIGKILL to itself: no handler runs, nothing is flushed."""
+    EXCEPTION = "exception"
+    """An uncaught RuntimeError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One fault: ``kind`` happens in the worker of rank ``worker`` when it is about to commit ``step``.
+
+    ``epoch`` is the attempt in which it happens, the first by default.
+    """
+
+    kind: FaultKind
+    worker: int
+    step: int
+    epoch: int = 1
+
+
+def encode_faults(faults: Iterable[Fault]) -> str:
+    """Return the JSON text that goes into the worker's environment."""
+    return json.dumps([asdict(fault) for fault in faults])
+
+
+def decode_faults(text: str) -> tuple[Fault, ...]:
+    """Return the faults in ``text``. Raises ValueError when it is not a list of faults."""
+    try:
+        return tuple(Fault(**{**item, "kind": FaultKind(item["kind"])}) for item in json.loads(text))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a list of faults: {text!r}") from error

@@ -1,0 +1,153 @@
+"""Progress messages: what a worker tells the control plane while it trains.
+
+One message is one JSON object on one line; ``type`` names the class in snake case. Times are
+seconds since the Unix epoch (see ``AnchoredClock``). A reader skips types that it does not know,
+so that a newer worker can talk to an older control plane.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+
+class Phase(StrEnum):
+    """What a worker's time outside of steps went into."""
+
+    START_UP = "start_up"
+    """From the start of the process to the first step: imports, process group, model, data."""
+    RESTORE = "restore"
+    """Reading a checkpoint back."""
+    DATA_WAIT = "data_wait"
+    """Waiting for the next batch."""
+    CHECKPOINT_STALL = "checkpoint_stall"
+    """Training held up by a save."""
+    EVALUATION = "evaluation"
+    """Validation between steps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStarted:
+    """A worker's process runs: ``device`` is what it computes on, such as ``cpu`` or ``cuda:0``."""
+
+    rank: int
+    at_s: float
+    world_size: int
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseEnded:
+    """The worker spent ``start_s`` to ``end_s`` in ``phase``."""
+
+    rank: int
+    phase: Phase
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """State was restored; ``step`` is the last step that it contains."""
+
+    rank: int
+    at_s: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCommitted:
+    """Step ``step`` (from 1) is applied to the model.
+
+    ``loss`` is this rank's own, ``tokens`` the tokens that this rank trained on in the step, and
+    ``model_flops`` their forward and backward FLOPs by the formula (causal attention counted half);
+    ``None`` where the script does not tell.
+    """
+
+    rank: int
+    step: int
+    start_s: float
+    end_s: float
+    loss: float | None
+    tokens: int | None
+    model_flops: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointCommitted:
+    """The checkpoint of ``step`` is durable: from here on a restart loses nothing before it."""
+
+    rank: int
+    at_s: float
+    step: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFailed:
+    """Said by the launch agent: this worker was the first of the gang to fail.
+
+    Exactly one of ``exit_code`` and ``signal`` is set; ``is_oom_kill`` says that the kernel's
+    out-of-memory killer ended it.
+    """
+
+    rank: int
+    at_s: float
+    exit_code: int | None
+    signal: int | None
+    is_oom_kill: bool
+    message: str
+
+
+Message = WorkerStarted | PhaseEnded | Restored | StepCommitted | CheckpointCommitted | WorkerFailed
+
+_TYPES: dict[str, type[Any]] = {
+    "worker_started": WorkerStarted,
+    "phase_ended": PhaseEnded,
+    "restored": Restored,
+    "step_committed": StepCommitted,
+    "checkpoint_committed": CheckpointCommitted,
+    "worker_failed": WorkerFailed,
+}
+_NAMES = {cls: name for name, cls in _TYPES.items()}
+_FIELDS = {name: frozenset(field.name for field in fields(cls)) for name, cls in _TYPES.items()}
+
+
+def encode(message: Message) -> bytes:
+    """Return ``message`` as one line of JSON, newline included.
+
+    A loss that is NaN or infinite is kept, as a string: JSON has no number for it.
+    """
+    body: dict[str, Any] = {"type": _NAMES[type(message)], **asdict(message)}
+    loss = body.get("loss")
+    if loss is not None and not math.isfinite(loss):
+        body["loss"] = str(loss)
+    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message | None:
+    """Return the message in ``line``, or None for a type that this version does not know.
+
+    Fields that this version does not know are ignored. Raises ValueError when the line is not a
+    message at all.
+    """
+    try:
+        body = json.loads(line)
+        name = body.pop("type")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"not a progress message: {line[:80]!r}") from error
+    cls = _TYPES.get(name)
+    if cls is None:
+        return None
+    known = {key: value for key, value in body.items() if key in _FIELDS[name]}
+    try:
+        if cls is PhaseEnded:
+            known["phase"] = Phase(known["phase"])
+        if isinstance(known.get("loss"), str):
+            known["loss"] = float(known["loss"])
+        message: Message = cls(**known)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"a {name} message with the wrong fields: {line[:80]!r}") from error
+    return message
