@@ -1,0 +1,124 @@
+"""What is free on which node, as arrays: a fleet of 10,000 nodes is looked through at once."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from artesian import catalog
+from artesian.model.fleet import Node
+from artesian.model.job import Job
+from artesian.model.placement import NodeShare, Placement
+from artesian.model.resources import MILLI, DeviceRequest
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+_ABSENT = -1
+
+
+class Capacity:
+    """Free devices, CPUs and memory of every node; N nodes with at most D devices each.
+
+    ``free_milli`` [N, D]: thousandths free of each device (-1 where the node has no such device).
+    ``free_whole`` [N]: devices of which nothing is taken. ``free_cpu_milli``, ``free_memory_bytes`` [N].
+    A node that is lost has ``is_up`` False and keeps its row: what runs there is still accounted for.
+    """
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.nodes = tuple(nodes)
+        self.row = {node.id: row for row, node in enumerate(self.nodes)}
+        width = max((node.devices for node in self.nodes), default=0)
+        self.devices: IntArray = np.array([node.devices for node in self.nodes], dtype=np.int64)
+        self.free_milli = np.full((len(self.nodes), width), _ABSENT, dtype=np.int16)
+        self.free_milli[np.arange(width) < self.devices[:, None]] = MILLI
+        self.free_whole = self.devices.copy()
+        self.free_cpu_milli: IntArray = np.array([node.cpus * MILLI for node in self.nodes], dtype=np.int64)
+        self.free_memory_bytes: IntArray = np.array([n.memory_bytes for n in self.nodes], dtype=np.int64)
+        self.is_up: BoolArray = np.ones(len(self.nodes), dtype=np.bool_)
+        self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
+
+    def copy(self) -> "Capacity":
+        """Return a copy on which a policy may try things out."""
+        twin = object.__new__(Capacity)
+        twin.nodes, twin.row, twin.devices, twin._eligible = (
+            self.nodes,
+            self.row,
+            self.devices,
+            self._eligible,
+        )
+        twin.free_milli = self.free_milli.copy()
+        twin.free_whole = self.free_whole.copy()
+        twin.free_cpu_milli = self.free_cpu_milli.copy()
+        twin.free_memory_bytes = self.free_memory_bytes.copy()
+        twin.is_up = self.is_up.copy()
+        return twin
+
+    def eligible(self, request: DeviceRequest) -> BoolArray:
+        """Return which nodes [N] have devices of the kind that ``request`` names, free or not."""
+        key = (request.vendor, request.accelerator, request.memory_bytes)
+        mask = self._eligible.get(key)
+        if mask is None:
+            kinds: dict[tuple[str | None, str, int | None], bool] = {}
+            mask = np.zeros(len(self.nodes), dtype=np.bool_)
+            for row, node in enumerate(self.nodes):
+                kind = (node.vendor, node.accelerator, node.device_memory_bytes)
+                if kind not in kinds:
+                    kinds[kind] = _suits(request, node)
+                mask[row] = kinds[kind]
+            self._eligible[key] = mask
+        return mask & self.is_up
+
+    def startable(self, job: Job, request: DeviceRequest) -> IntArray:
+        """Return how many whole devices [N] of each node the job could have now.
+
+        Zero on nodes of another kind; limited by the CPUs and the memory that the job wants with each.
+        """
+        count: IntArray = np.where(self.eligible(request), self.free_whole, 0)
+        return self._limited_by_host(job, count, self.free_cpu_milli, self.free_memory_bytes)
+
+    def ownable(self, job: Job, request: DeviceRequest) -> IntArray:
+        """Return how many whole devices [N] of each node the job could have if the fleet were empty."""
+        count: IntArray = np.where(self.eligible(request), self.devices, 0)
+        cpus: IntArray = np.array([node.cpus * MILLI for node in self.nodes], dtype=np.int64)
+        memory: IntArray = np.array([node.memory_bytes for node in self.nodes], dtype=np.int64)
+        return self._limited_by_host(job, count, cpus, memory)
+
+    @staticmethod
+    def _limited_by_host(job: Job, count: IntArray, cpu_milli: IntArray, memory_bytes: IntArray) -> IntArray:
+        if job.cpus_per_device:
+            count = np.minimum(count, cpu_milli // round(job.cpus_per_device * MILLI))
+        if job.memory_bytes_per_device:
+            count = np.minimum(count, memory_bytes // job.memory_bytes_per_device)
+        return count
+
+    def take(self, job: Job, placement: Placement) -> None:
+        """Mark the placement's devices, CPUs and memory as taken by the job."""
+        for share in placement.shares:
+            self._change(job, share, -1)
+
+    def give(self, job: Job, placement: Placement) -> None:
+        """Give back what ``take`` took."""
+        for share in placement.shares:
+            self._change(job, share, +1)
+
+    def _change(self, job: Job, share: NodeShare, sign: int) -> None:
+        row = self.row[share.node_id]
+        free = self.free_milli[row]
+        for device in share.devices:
+            free[device] += sign * share.milli
+            assert 0 <= free[device] <= MILLI, f"device {share.node_id}[{device}] is oversubscribed"
+        self.free_whole[row] = np.count_nonzero(free == MILLI)
+        self.free_cpu_milli[row] += sign * round((job.cpus_per_device or 0) * MILLI) * len(share.devices)
+        self.free_memory_bytes[row] += sign * (job.memory_bytes_per_device or 0) * len(share.devices)
+
+
+def _suits(request: DeviceRequest, node: Node) -> bool:
+    if request.vendor is not None and request.vendor != (node.vendor or "").lower():
+        return False
+    if request.accelerator is not None and not catalog.matches(request.accelerator, node.accelerator):
+        return False
+    if request.memory_bytes is None:
+        return True
+    # A card sold as 80 GB reports a little less than 80·10⁹ bytes or a little more; 3% covers both.
+    return node.device_memory_bytes is not None and node.device_memory_bytes >= 0.97 * request.memory_bytes

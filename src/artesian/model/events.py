@@ -1,0 +1,81 @@
+"""What happened. Events are the only input of the kernel; each carries its time, ``at_s``.
+
+An event is a fact that somebody reports: it may be late, repeated, or about an attempt that is long
+over. The kernel decides what it changes.
+"""
+
+from dataclasses import dataclass
+
+from artesian.model.fleet import Node
+from artesian.model.job import Job, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeJoined:
+    """A node offers its devices; said again, with the same id, it replaces what was known."""
+
+    at_s: float
+    node: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLost:
+    """A node is gone, and with it every attempt that has a share on it."""
+
+    at_s: float
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSubmitted:
+    """A user asks for a job. The same id again changes nothing: a submit may be repeated."""
+
+    at_s: float
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """A user wants the job stopped."""
+
+    at_s: float
+    job_id: str
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    """The engine says that the attempt's processes run."""
+
+    at_s: float
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded:
+    """The engine says that nothing of the attempt runs any more."""
+
+    at_s: float
+    job_id: str
+    epoch: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockTicked:
+    """Nothing but time has passed: what is due by ``at_s`` may go on."""
+
+    at_s: float
+
+
+Event = NodeJoined | NodeLost | JobSubmitted | CancelRequested | AttemptStarted | AttemptEnded | ClockTicked
+EVENT_TYPES: tuple[type[Event], ...] = (
+    NodeJoined,
+    NodeLost,
+    JobSubmitted,
+    CancelRequested,
+    AttemptStarted,
+    AttemptEnded,
+    ClockTicked,
+)

@@ -1,0 +1,70 @@
+"""The hardware side of the nouns: Device, Node, Pool, Center, Fleet."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One accelerator of a node. ``index`` is its place on the node, ``uuid`` the vendor's own name."""
+
+    index: int
+    accelerator: str
+    uuid: str | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine with ``devices`` devices of one kind, ``accelerator`` (``cpu`` for cores without one).
+
+    ``peak_flops`` is the dense FP16/BF16 nameplate of one device in FLOP/s, None where unknown.
+    ``memory_bytes`` is the host's memory, ``device_memory_bytes`` that of each device.
+    """
+
+    id: str
+    accelerator: str
+    devices: int
+    cpus: int
+    memory_bytes: int
+    pool: str = "default"
+    vendor: str | None = None
+    device_memory_bytes: int | None = None
+    peak_flops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.devices < 0 or self.cpus < 1:
+            raise ValueError(f"node {self.id}: devices={self.devices} and cpus={self.cpus} are out of range")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Like nodes behind one engine of one center."""
+
+    name: str
+    engine: str
+    center: str = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Center:
+    """A site. None where it is not known: a price that nobody told is not zero."""
+
+    name: str
+    price_per_device_hour: float | None = None
+    carbon_g_per_kwh: float | None = None
+    pue: float | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """All that an organisation owns."""
+
+    nodes: tuple[Node, ...]
+    pools: tuple[Pool, ...] = ()
+    centers: tuple[Center, ...] = ()
+
+    @property
+    def devices(self) -> int:
+        """Number of devices over all nodes."""
+        return sum(node.devices for node in self.nodes)

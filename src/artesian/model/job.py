@@ -1,0 +1,137 @@
+"""What a user asks for: Job, its retry policy, and why an attempt ended."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from artesian.model.errors import JobError
+from artesian.model.resources import DeviceRequest
+from artesian.wire import Fault
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9._]{0,61}[a-z0-9])?")
+
+
+class JobKind(StrEnum):
+    """What a job is for; policies treat the kinds differently."""
+
+    TRAIN = "train"
+    BATCH = "batch"
+    SERVICE = "service"
+
+
+class Cause(StrEnum):
+    """Why an attempt ended. Exactly one holds for every attempt."""
+
+    COMPLETED = "completed"
+    """Exit code 0."""
+    USER_ERROR = "user_error"
+    """The command ended with a code other than 0."""
+    SIGNAL = "signal"
+    """A worker was killed by a signal that artesian did not send."""
+    OOM_KILL = "oom_kill"
+    """The kernel's out-of-memory killer ended a worker."""
+    NODE_LOST = "node_lost"
+    """The node, or the engine's supervisor on it, is gone."""
+    START_FAILED = "start_failed"
+    """The engine could not start the command: no such program, no permission, disk full."""
+    PREEMPTED = "preempted"
+    """Stopped by the scheduler to make room."""
+    CANCELLED = "cancelled"
+    """Stopped because a user asked for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended: the cause, and what the operating system said.
+
+    ``worker`` is the rank of the worker that failed first, where the launch agent told.
+    """
+
+    cause: Cause
+    exit_code: int | None = None
+    signal: int | None = None
+    worker: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Which ends of an attempt lead to another attempt, how often, and after how long.
+
+    Causes that are nobody's fault in the job (``node_lost``, ``preempted``) are retried without
+    limit; the others in ``causes`` up to ``limit`` times. The delay doubles from ``backoff_s`` with
+    every counted retry, up to ``max_backoff_s``.
+    """
+
+    limit: int = 3
+    backoff_s: float = 1.0
+    max_backoff_s: float = 60.0
+    causes: frozenset[Cause] = frozenset({Cause.SIGNAL, Cause.NODE_LOST, Cause.PREEMPTED})
+
+    def __post_init__(self) -> None:
+        if self.limit < 0 or self.backoff_s < 0 or self.max_backoff_s < self.backoff_s:
+            raise JobError(f"retry: expected limit ≥ 0 and 0 ≤ backoff ≤ max backoff, got {self}")
+
+    def delay_s(self, cause: Cause, counted_retries: int) -> float | None:
+        """Return the seconds to wait before the next attempt, or None when there is to be none.
+
+        ``counted_retries`` is the number of retries so far that count against the limit.
+        """
+        if cause not in self.causes:
+            return None
+        if not self.counts(cause):
+            return 0.0
+        if counted_retries >= self.limit:
+            return None
+        return float(min(self.backoff_s * 2.0**counted_retries, self.max_backoff_s))
+
+    @staticmethod
+    def counts(cause: Cause) -> bool:
+        """Return whether a retry after ``cause`` counts against the limit."""
+        return cause not in {Cause.NODE_LOST, Cause.PREEMPTED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A gang of workers that runs one command on devices of one kind.
+
+    ``devices`` lists alternatives, first choice first. ``workers`` is the number of processes that the
+    gang has (None: one per device; 0: no gang, the command is started once as it is).
+    ``cpus_per_device`` and ``memory_bytes_per_device`` are of the host. ``priority``: higher goes first.
+    ``grace_s``: time between SIGTERM and SIGKILL. ``estimated_duration_s``: the user's estimate.
+    """
+
+    id: str
+    name: str
+    command: tuple[str, ...]
+    devices: tuple[DeviceRequest, ...]
+    workdir: str
+    kind: JobKind = JobKind.BATCH
+    team: str = "default"
+    user: str = ""
+    workers: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cpus_per_device: float | None = None
+    memory_bytes_per_device: int | None = None
+    priority: int = 0
+    grace_s: float = 10.0
+    estimated_duration_s: float | None = None
+    checkpoint_every_steps: int | None = None
+    dataset: str | None = None
+    faults: tuple[Fault, ...] = ()
+    retry: RetryPolicy = RetryPolicy()
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise JobError(
+                f"name: expected at most 63 of a-z, 0-9, '-', '.', '_', ends alphanumeric, got {self.name!r}"
+            )
+        if not self.command:
+            raise JobError(f"job {self.name}: expected a command, got none")
+        if not self.devices:
+            raise JobError(f"job {self.name}: expected at least one kind of device, got none")
+        if self.workers is not None and self.workers < 0:
+            raise JobError(f"job {self.name}: workers must be at least 0, got {self.workers}")
+        if self.grace_s < 0:
+            raise JobError(f"job {self.name}: grace must not be negative, got {self.grace_s} s")

@@ -1,0 +1,103 @@
+"""The waterfall: where device-seconds went, from nameplate to model FLOPs, without a gap.
+
+Amounts are whole microseconds of one device, so that sums are exact; they become seconds only where
+they are printed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+US = 1_000_000
+"""Microseconds in a second."""
+
+
+class Stage(StrEnum):
+    """The factors of effective compute, in order."""
+
+    HEALTHY = "healthy"
+    ALLOCATED = "allocated"
+    PRODUCTIVE = "productive"
+    MODEL_FLOPS = "model_flops"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """What is left after a stage, and what was lost in it, by cause, in device-microseconds.
+
+    ``left_us`` is None when the stage was not measured; it then has no losses, and what was lost in it
+    is part of the next measured stage's losses.
+    """
+
+    stage: Stage
+    left_us: int | None
+    lost_us: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waterfall:
+    """Nameplate and the four stages below it.
+
+    Nameplate = all losses + what is left at the last measured stage, exactly; the constructor checks
+    it. ``notes`` say what a figure rests on, such as the peak that MFU is taken against.
+    """
+
+    nameplate_us: int
+    stages: tuple[StageResult, ...]
+    is_simulated: bool
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if tuple(result.stage for result in self.stages) != tuple(Stage):
+            raise ValueError(f"a waterfall has the stages {[s.value for s in Stage]}, in this order")
+        left = self.nameplate_us
+        for result in self.stages:
+            lost = sum(result.lost_us.values())
+            if any(amount < 0 for amount in result.lost_us.values()):
+                raise ValueError(f"stage {result.stage}: a loss is negative: {dict(result.lost_us)}")
+            if result.left_us is None:
+                if lost:
+                    raise ValueError(f"stage {result.stage} is unknown, but has losses of {lost} µs")
+                continue
+            if result.left_us + lost != left:
+                raise ValueError(
+                    f"stage {result.stage}: {left} µs came in, {lost} µs were lost, {result.left_us} µs are left"
+                )
+            left = result.left_us
+
+    def left_us(self, stage: Stage) -> int | None:
+        """Return the device-microseconds left after ``stage``, None when it was not measured."""
+        return self.stages[list(Stage).index(stage)].left_us
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: device-seconds with six decimals, None for what was not measured."""
+        return {
+            "unit": "device_seconds",
+            "simulated": self.is_simulated,
+            "nameplate": _seconds(self.nameplate_us),
+            "stages": [
+                {
+                    "name": result.stage.value,
+                    "left": None if result.left_us is None else _seconds(result.left_us),
+                    "lost": [
+                        {"cause": cause, "device_s": _seconds(amount)}
+                        for cause, amount in sorted(
+                            result.lost_us.items(), key=lambda item: (-item[1], item[0])
+                        )
+                    ],
+                }
+                for result in self.stages
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def to_us(seconds: float) -> int:
+    """Return ``seconds`` in whole microseconds, rounded half to even."""
+    return round(seconds * US)
+
+
+def _seconds(us: int) -> float:
+    return float(Decimal(us) / US)

@@ -1,0 +1,94 @@
+"""What is to be done: commands, each with its reason, and why the other jobs wait."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from artesian.model.job import Cause
+from artesian.model.placement import Placement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Start attempt ``epoch`` of the job there. Carrying it out twice starts it once."""
+
+    job_id: str
+    epoch: int
+    placement: Placement
+    reason: str
+
+    @property
+    def id(self) -> str:
+        """The command's name: the same command always has the same one."""
+        return f"start/{self.job_id}/{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Stop attempt ``epoch`` of the job: SIGTERM, and SIGKILL after ``grace_s``.
+
+    ``cause`` is what the attempt's end will count as: cancelled, preempted or node_lost.
+    """
+
+    job_id: str
+    epoch: int
+    grace_s: float
+    cause: Cause
+    reason: str
+
+    @property
+    def id(self) -> str:
+        """The command's name: the same command always has the same one."""
+        return f"stop/{self.job_id}/{self.epoch}"
+
+
+Command = Start | Stop
+
+
+class HoldCode(StrEnum):
+    """Why a job waits."""
+
+    DEVICES_BUSY = "devices_busy"
+    BEHIND_ANOTHER = "behind_another"
+    LARGER_THAN_FLEET = "larger_than_fleet"
+    NO_SUCH_DEVICES = "no_such_devices"
+    BACKING_OFF = "backing_off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why a job waits: the kind of reason, in words, and what would let it start."""
+
+    code: HoldCode
+    text: str
+    unblock: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A job that stays where it is, and why."""
+
+    job_id: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The outcome of one scheduling cycle: stops go first, then starts, each in order.
+
+    ``holds`` has the jobs whose reason to wait is new or changed.
+    """
+
+    at_s: float
+    stops: tuple[Stop, ...] = ()
+    starts: tuple[Start, ...] = ()
+    holds: tuple[Hold, ...] = ()
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        """Everything for an engine to do, in order."""
+        return (*self.stops, *self.starts)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the cycle changed nothing."""
+        return not (self.stops or self.starts or self.holds)

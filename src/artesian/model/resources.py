@@ -1,0 +1,134 @@
+"""Resource strings: which devices a job asks for, and how many.
+
+Grammar (parts are separated by colons, in this order, all but one optional)::
+
+    request      = alternative *( "|" alternative )        first choice first
+    alternative  = [ "gpu:" ] [ vendor ":" ] [ accelerator ":" ] [ memory ":" ] [ count ]
+    count        = INT | INT ".." INT | FRACTION            8, 4..8, 0.5
+
+``H100:8``, ``nvidia:A100:80GB:4..8``, ``H100:8 | 910B:16``, ``0.5``, ``gpu:h100:8``, ``cpu:2``. Without
+a count it is 1; without an accelerator, any. In YAML a mapping is short for alternatives:
+``{H100: 8, 910B: 16}``.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from artesian import catalog
+from artesian.model.errors import UnitError
+from artesian.model.units import parse_size_bytes
+
+MILLI = 1000
+"""Thousandths of a device: the unit in which shares of a device are counted."""
+
+CPU = "cpu"
+"""The accelerator name of a CPU core on a node that has no accelerator."""
+
+_HINT = "write it like H100:8, nvidia:A100:80GB:4..8, cpu:2, 0.5, or H100:8 | 910B:16"
+_COUNT = re.compile(r"\d+(\.\.\d+)?|0?\.\d+")
+_MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]i?B", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceRequest:
+    """Devices of one kind: ``min_milli`` to ``max_milli`` thousandths of a device in all.
+
+    ``vendor``, ``accelerator`` and ``memory_bytes`` (least memory per device) narrow the kind down;
+    None means any. A request below one device is for a share of a single device.
+    """
+
+    min_milli: int
+    max_milli: int
+    vendor: str | None = None
+    accelerator: str | None = None
+    memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        whole = self.min_milli % MILLI == 0 and self.max_milli % MILLI == 0
+        fraction = self.min_milli == self.max_milli < MILLI
+        if not (0 < self.min_milli <= self.max_milli and (whole or fraction)):
+            raise UnitError(
+                f"devices: expected whole devices, or one share below 1, got {self.min_milli}..{self.max_milli} thousandths",
+                hint=_HINT,
+            )
+
+    @property
+    def min_devices(self) -> int:
+        """Fewest devices that the gang runs on (1 for a share of a device)."""
+        return -(-self.min_milli // MILLI)
+
+    @property
+    def max_devices(self) -> int:
+        """Most devices that the gang makes use of."""
+        return -(-self.max_milli // MILLI)
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether it asks for a share of one device."""
+        return self.max_milli < MILLI
+
+    def __str__(self) -> str:
+        kind = [part for part in (self.vendor, self.accelerator) if part]
+        if self.memory_bytes is not None:
+            kind.append(f"{self.memory_bytes / 1e9:g}GB")
+        if self.is_fraction:
+            count = f"{self.max_milli / MILLI:g}"
+        elif self.min_milli == self.max_milli:
+            count = str(self.min_devices)
+        else:
+            count = f"{self.min_devices}..{self.max_devices}"
+        return ":".join([*kind, count])
+
+
+def parse_devices(value: str | int | float | Mapping[str, str | int | float]) -> tuple[DeviceRequest, ...]:
+    """Return the alternatives in a resource string, a bare number or a mapping, first choice first.
+
+    Raises UnitError, which names the part that does not parse.
+    """
+    if isinstance(value, Mapping):
+        if not value:
+            raise UnitError("devices: expected at least one kind of device, got an empty mapping", hint=_HINT)
+        return tuple(_parse_alternative(f"{kind}:{count}") for kind, count in value.items())
+    return tuple(_parse_alternative(part.strip()) for part in str(value).split("|"))
+
+
+def _parse_alternative(text: str) -> DeviceRequest:
+    parts = [part.strip() for part in text.split(":")]
+    if not all(parts):
+        raise UnitError(f"devices: expected a resource string, got {text!r}", hint=_HINT)
+    if parts[0].lower() == "gpu":
+        parts.pop(0)  # Slurm's gres form
+    min_milli = max_milli = MILLI
+    if parts and _COUNT.fullmatch(parts[-1]):
+        min_milli, max_milli = _parse_count(parts.pop())
+    memory_bytes = parse_size_bytes(parts.pop()) if parts and _MEMORY.fullmatch(parts[-1]) else None
+    vendor = parts.pop(0).lower() if parts and parts[0].lower() in catalog.vendors() else None
+    if len(parts) > 1:
+        raise UnitError(
+            f"devices: expected vendor:accelerator:memory:count, got {text!r} with {parts[0]!r} as its vendor",
+            hint=f"known vendors: {', '.join(sorted(catalog.vendors()))}",
+        )
+    accelerator = parts[0] if parts else None
+    return DeviceRequest(
+        min_milli=min_milli,
+        max_milli=max_milli,
+        vendor=vendor,
+        accelerator=accelerator,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _parse_count(text: str) -> tuple[int, int]:
+    if ".." in text:
+        low, high = (int(part) for part in text.split(".."))
+    elif "." in text:
+        milli = round(float(text) * MILLI)
+        if not 0 < milli < MILLI:
+            raise UnitError(f"devices: a share must lie between 0.001 and 0.999, got {text}", hint=_HINT)
+        return milli, milli
+    else:
+        low = high = int(text)
+    if not 1 <= low <= high:
+        raise UnitError(f"devices: expected a count of at least 1, the smaller first, got {text}", hint=_HINT)
+    return low * MILLI, high * MILLI
