@@ -1,0 +1,232 @@
+"""The life of a job, as a state machine.
+
+::
+
+                 ┌───────────────────── retry ────────────────────┐
+                 ▼                                                │
+    submit ─▶ QUEUED ──Start──▶ STARTING ──started──▶ RUNNING ────┤
+                 ▲                 │                     │        │
+              due│                 └──cancel, preempt────┤        │
+                 │                                       ▼        │
+             BACKING_OFF ◀──────── retry later ────── STOPPING ───┤
+                                                                  ▼
+                                                SUCCEEDED · FAILED · CANCELLED
+
+========== ================================================= ==========================================
+state      meaning                                           leaves when
+========== ================================================= ==========================================
+queued     wants devices                                     the policy starts it; a user cancels it
+backing    waits out the delay before the next attempt       the delay is over; a user cancels it
+_off
+starting   a Start is decided, and may be under way; it      the engine says started or ended
+           holds devices
+running    the engine said that its processes run            the engine says ended; it must stop
+stopping   a Stop is decided, and may be under way; it       the engine says ended
+           holds devices until then
+succeeded  ended with code 0                                 never
+failed     ended, and is not to be tried again               never
+cancelled  stopped because a user asked for it               never
+========== ================================================= ==========================================
+
+Rules that hold everywhere:
+
+- Every Start has a new epoch, one more than the last. What is said about another epoch than the
+  current one changes nothing (fencing).
+- Devices are held from the Start's decision to the attempt's reported end, whatever happens between.
+- A stop's own cause wins over what the process made of it: a preempted job that exits with code 0
+  has saved its state and gone, it has not finished.
+- Whether there is a next attempt is for the job's RetryPolicy to say, by cause.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from artesian.model.job import Cause, Job, Outcome
+from artesian.model.placement import Placement
+from artesian.model.plan import Reason
+
+
+class JobState(StrEnum):
+    """Where a job is in its life; the module's table says what each state means."""
+
+    QUEUED = "queued"
+    BACKING_OFF = "backing_off"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job is over."""
+        return self in _FINAL
+
+    @property
+    def holds_devices(self) -> bool:
+        """Whether an attempt of the job has devices."""
+        return self in _HOLDING
+
+
+_FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+_HOLDING = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})
+
+ALLOWED: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.STARTING, JobState.CANCELLED}),
+    JobState.BACKING_OFF: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.STARTING: frozenset(
+        {
+            JobState.RUNNING,
+            JobState.STOPPING,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.QUEUED,
+            JobState.BACKING_OFF,
+        }
+    ),
+    JobState.RUNNING: frozenset(
+        {JobState.STOPPING, JobState.SUCCEEDED, JobState.FAILED, JobState.QUEUED, JobState.BACKING_OFF}
+    ),
+    JobState.STOPPING: frozenset(
+        {JobState.CANCELLED, JobState.FAILED, JobState.QUEUED, JobState.BACKING_OFF}
+    ),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+"""Every change of state that can happen."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One run of a job: where, when, and how it ended. ``stop_cause`` is set once it must stop."""
+
+    epoch: int
+    placement: Placement
+    decided_s: float
+    started_s: float | None = None
+    ended_s: float | None = None
+    outcome: Outcome | None = None
+    stop_cause: Cause | None = None
+    stop_reason: str = ""
+    is_stop_decided: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Change:
+    """A job came into ``state`` at ``at_s``."""
+
+    state: JobState
+    at_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class JobRecord:
+    """All that the kernel knows of a job. Only the functions of this module change its state."""
+
+    job: Job
+    submitted_s: float
+    state: JobState = JobState.QUEUED
+    attempts: list[Attempt] = field(default_factory=list)
+    history: list[Change] = field(default_factory=list)
+    counted_retries: int = 0
+    due_s: float | None = None
+    hold: Reason | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Number of the latest attempt; 0 before the first."""
+        return len(self.attempts)
+
+    @property
+    def attempt(self) -> Attempt:
+        """The latest attempt. There must be one."""
+        return self.attempts[-1]
+
+    @property
+    def ended_s(self) -> float | None:
+        """When the job was over; None while it is not."""
+        return self.history[-1].at_s if self.state.is_final else None
+
+
+def submit(job: Job, at_s: float) -> JobRecord:
+    """Return the record of a job that was just submitted."""
+    return JobRecord(job=job, submitted_s=at_s, history=[Change(state=JobState.QUEUED, at_s=at_s)])
+
+
+def start(record: JobRecord, epoch: int, placement: Placement, at_s: float) -> None:
+    """The policy starts the next attempt."""
+    assert epoch == record.epoch + 1, f"{record.job.id}: attempt {epoch} after {record.epoch}"
+    record.attempts.append(Attempt(epoch=epoch, placement=placement, decided_s=at_s))
+    record.hold = None
+    _enter(record, JobState.STARTING, at_s)
+
+
+def started(record: JobRecord, at_s: float) -> None:
+    """The engine says that the latest attempt runs."""
+    if record.attempt.started_s is None:
+        record.attempt.started_s = at_s
+    if record.state is JobState.STARTING:
+        _enter(record, JobState.RUNNING, at_s)
+
+
+def must_stop(record: JobRecord, cause: Cause, reason: str, at_s: float) -> None:
+    """The latest attempt is to stop. A user's cancel overrides any other cause, and nothing overrides it."""
+    attempt = record.attempt
+    if attempt.stop_cause is not None and cause is not Cause.CANCELLED:
+        return
+    attempt.stop_cause, attempt.stop_reason = cause, reason
+    if record.state is not JobState.STOPPING:
+        _enter(record, JobState.STOPPING, at_s)
+
+
+def cancel_waiting(record: JobRecord, at_s: float) -> None:
+    """A user cancels a job that holds nothing."""
+    record.hold = None
+    _enter(record, JobState.CANCELLED, at_s)
+
+
+def due(record: JobRecord, at_s: float) -> None:
+    """The delay before the next attempt is over."""
+    record.due_s = None
+    record.hold = None
+    _enter(record, JobState.QUEUED, at_s)
+
+
+def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
+    """The engine says that nothing of the latest attempt runs any more: retry, or over."""
+    attempt = record.attempt
+    if attempt.stop_cause is not None:
+        outcome = Outcome(
+            cause=attempt.stop_cause,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            worker=outcome.worker,
+            message=outcome.message,
+        )
+    attempt.ended_s, attempt.outcome = at_s, outcome
+    if outcome.cause is Cause.COMPLETED:
+        _enter(record, JobState.SUCCEEDED, at_s)
+        return
+    if outcome.cause is Cause.CANCELLED:
+        # An engine can say that an attempt was cancelled under it; only our own stop is a user's cancel.
+        _enter(record, JobState.CANCELLED if attempt.stop_cause else JobState.FAILED, at_s)
+        return
+    delay_s = record.job.retry.delay_s(outcome.cause, record.counted_retries)
+    if delay_s is None:
+        _enter(record, JobState.FAILED, at_s)
+        return
+    if record.job.retry.counts(outcome.cause):
+        record.counted_retries += 1
+    if delay_s == 0:
+        _enter(record, JobState.QUEUED, at_s)
+    else:
+        record.due_s = at_s + delay_s
+        _enter(record, JobState.BACKING_OFF, at_s)
+
+
+def _enter(record: JobRecord, state: JobState, at_s: float) -> None:
+    assert state in ALLOWED[record.state], f"{record.job.id}: {record.state} -> {state} cannot happen"
+    record.state = state
+    record.history.append(Change(state=state, at_s=at_s))

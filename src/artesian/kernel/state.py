@@ -1,0 +1,280 @@
+"""The kernel's state: every node and every job, changed by records and by nothing else.
+
+State = replay(journal): ``apply`` is the only way in, for events and plans alike, and it takes no
+decision. So a journal can be replayed by a version whose policies decide differently.
+"""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from artesian.kernel import lifecycle
+from artesian.kernel.lifecycle import JobRecord, JobState
+from artesian.model.capacity import Capacity
+from artesian.model.events import (
+    AttemptEnded,
+    AttemptStarted,
+    CancelRequested,
+    ClockTicked,
+    Event,
+    JobSubmitted,
+    NodeJoined,
+    NodeLost,
+)
+from artesian.model.fleet import Node
+from artesian.model.job import Cause
+from artesian.model.plan import Plan
+
+Record = Event | Plan
+"""What a journal holds: what happened, and what was decided."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outage:
+    """A node was gone from ``start_s`` to ``end_s`` (None: it still is)."""
+
+    start_s: float
+    end_s: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeRecord:
+    """A node, since when it is owned, and when it was gone."""
+
+    node: Node
+    joined_s: float
+    outages: list[Outage] = field(default_factory=list)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the node offers its devices now."""
+        return not self.outages or self.outages[-1].end_s is not None
+
+
+@dataclass(slots=True, kw_only=True)
+class StateImage:
+    """Everything in a state, as plain data: what a snapshot stores."""
+
+    at_s: float
+    first_s: float | None
+    stale_events: int
+    nodes: list[NodeRecord] = field(default_factory=list)
+    jobs: list[JobRecord] = field(default_factory=list)
+
+
+class State:
+    """Nodes and jobs by id, with the indices that make a cycle quick."""
+
+    def __init__(self) -> None:
+        self.at_s = 0.0
+        self.first_s: float | None = None
+        """When the first record happened: from here on compute counts as owned."""
+        self.nodes: dict[str, NodeRecord] = {}
+        self.jobs: dict[str, JobRecord] = {}
+        self.waiting: dict[str, JobRecord] = {}
+        """Jobs in QUEUED."""
+        self.holding: dict[str, JobRecord] = {}
+        """Jobs that hold devices."""
+        self.stale_events = 0
+        """Events about an attempt that is over, or a job that is not known: ignored, and counted."""
+        self._due: list[tuple[float, str]] = []
+        self._to_stop: dict[str, JobRecord] = {}
+        self._capacity: Capacity | None = None
+
+    # -- what it is made of -------------------------------------------------------------------------
+
+    @classmethod
+    def from_image(cls, image: StateImage) -> "State":
+        """Return the state that ``image`` was taken of. It takes the image's records over."""
+        state = cls()
+        state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
+        state.nodes = {record.node.id: record for record in image.nodes}
+        for record in image.jobs:
+            state._file(record)
+        return state
+
+    def image(self) -> StateImage:
+        """Return everything as plain data. It shares the records: encode it before the next ``apply``."""
+        return StateImage(
+            at_s=self.at_s,
+            first_s=self.first_s,
+            stale_events=self.stale_events,
+            nodes=list(self.nodes.values()),
+            jobs=list(self.jobs.values()),
+        )
+
+    @property
+    def capacity(self) -> Capacity:
+        """What is free now; kept up to date from its first use on."""
+        if self._capacity is None:
+            self._capacity = Capacity(record.node for record in self.nodes.values())
+            for record in self.nodes.values():
+                if not record.is_up:
+                    self._capacity.is_up[self._capacity.row[record.node.id]] = False
+            for job in self.holding.values():
+                self._capacity.take(job.job, job.attempt.placement)
+        return self._capacity
+
+    @property
+    def to_stop(self) -> Iterable[JobRecord]:
+        """Jobs that must stop and for which no Stop is decided yet."""
+        return self._to_stop.values()
+
+    @property
+    def next_due_s(self) -> float | None:
+        """When the next delay is over; None when nobody waits one out."""
+        while self._due and self.jobs[self._due[0][1]].due_s != self._due[0][0]:
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    # -- what changes it ----------------------------------------------------------------------------
+
+    def apply(self, record: Record) -> None:
+        """Take in one record. Late, repeated and unknown ones change nothing; time never runs back."""
+        self.at_s = max(self.at_s, record.at_s)
+        if self.first_s is None:
+            self.first_s = record.at_s
+        self._release_due()
+        match record:
+            case Plan():
+                self._apply_plan(record)
+            case JobSubmitted():
+                if record.job.id not in self.jobs:
+                    self._file(lifecycle.submit(record.job, self.at_s))
+            case CancelRequested():
+                self._apply_cancel(record)
+            case AttemptStarted():
+                if (job := self._current(record.job_id, record.epoch)) is not None:
+                    lifecycle.started(job, self.at_s)
+            case AttemptEnded():
+                self._apply_ended(record)
+            case NodeJoined():
+                self._apply_joined(record)
+            case NodeLost():
+                self._apply_lost(record)
+            case ClockTicked():
+                pass
+
+    def _apply_plan(self, plan: Plan) -> None:
+        for stop in plan.stops:
+            job = self.holding[stop.job_id]
+            lifecycle.must_stop(job, stop.cause, stop.reason, self.at_s)
+            job.attempt.is_stop_decided = True
+            self._to_stop.pop(stop.job_id, None)
+        for start in plan.starts:
+            job = self.waiting.pop(start.job_id)
+            lifecycle.start(job, start.epoch, start.placement, self.at_s)
+            self.holding[start.job_id] = job
+            if self._capacity is not None:
+                self._capacity.take(job.job, start.placement)
+        for hold in plan.holds:
+            self.jobs[hold.job_id].hold = hold.reason
+
+    def _apply_cancel(self, event: CancelRequested) -> None:
+        job = self.jobs.get(event.job_id)
+        if job is None or job.state.is_final:
+            self.stale_events += 1
+        elif job.state.holds_devices:
+            self._must_stop(job, Cause.CANCELLED, f"cancelled by {event.user or 'a user'}")
+        else:
+            self.waiting.pop(event.job_id, None)
+            job.due_s = None
+            lifecycle.cancel_waiting(job, self.at_s)
+
+    def _apply_ended(self, event: AttemptEnded) -> None:
+        job = self._current(event.job_id, event.epoch)
+        if job is None:
+            return
+        if self._capacity is not None:
+            self._capacity.give(job.job, job.attempt.placement)
+        del self.holding[event.job_id]
+        self._to_stop.pop(event.job_id, None)
+        lifecycle.ended(job, event.outcome, self.at_s)
+        self._index(job)
+
+    def _apply_joined(self, event: NodeJoined) -> None:
+        known = self.nodes.get(event.node.id)
+        if known is None:
+            self.nodes[event.node.id] = NodeRecord(node=event.node, joined_s=self.at_s)
+        else:
+            if not known.is_up:
+                known.outages[-1].end_s = self.at_s
+            if not self._uses_device_beyond(event.node.id, event.node.devices):
+                known.node = event.node
+        self._capacity = None
+
+    def _uses_device_beyond(self, node_id: str, devices: int) -> bool:
+        """Whether an attempt holds a device that the node, as newly described, does not have."""
+        return any(
+            share.node_id == node_id and max(share.devices) >= devices
+            for job in self.holding.values()
+            for share in job.attempt.placement.shares
+        )
+
+    def _apply_lost(self, event: NodeLost) -> None:
+        known = self.nodes.get(event.node_id)
+        if known is None or not known.is_up:
+            self.stale_events += 1
+            return
+        known.outages.append(Outage(start_s=self.at_s))
+        if self._capacity is not None:
+            self._capacity.is_up[self._capacity.row[event.node_id]] = False
+        for job in self.holding.values():
+            if any(share.node_id == event.node_id for share in job.attempt.placement.shares):
+                self._must_stop(job, Cause.NODE_LOST, f"node {event.node_id} is lost")
+
+    def _must_stop(self, job: JobRecord, cause: Cause, reason: str) -> None:
+        lifecycle.must_stop(job, cause, reason, self.at_s)
+        if not job.attempt.is_stop_decided:
+            self._to_stop[job.job.id] = job
+
+    def _release_due(self) -> None:
+        while (due_s := self.next_due_s) is not None and due_s <= self.at_s:
+            job = self.jobs[heapq.heappop(self._due)[1]]
+            lifecycle.due(job, self.at_s)
+            self.waiting[job.job.id] = job
+
+    def _current(self, job_id: str, epoch: int) -> JobRecord | None:
+        """Return the job if ``epoch`` is its attempt under way; count the event as stale if not."""
+        job = self.holding.get(job_id)
+        if job is None or job.epoch != epoch:
+            self.stale_events += 1
+            return None
+        return job
+
+    def _file(self, job: JobRecord) -> None:
+        self.jobs[job.job.id] = job
+        self._index(job)
+
+    def _index(self, job: JobRecord) -> None:
+        if job.state is JobState.QUEUED:
+            self.waiting[job.job.id] = job
+        elif job.state is JobState.BACKING_OFF:
+            assert job.due_s is not None
+            heapq.heappush(self._due, (job.due_s, job.job.id))
+        elif job.state.holds_devices:
+            self.holding[job.job.id] = job
+            if job.attempt.stop_cause is not None and not job.attempt.is_stop_decided:
+                self._to_stop[job.job.id] = job
+
+    # -- what must always hold ----------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Raise AssertionError when the state contradicts itself. For tests and for after a replay."""
+        for job_id, job in self.jobs.items():
+            assert (job_id in self.waiting) == (job.state is JobState.QUEUED), job_id
+            assert (job_id in self.holding) == job.state.holds_devices, job_id
+            assert (job.due_s is not None) == (job.state is JobState.BACKING_OFF), job_id
+            assert [a.epoch for a in job.attempts] == list(range(1, job.epoch + 1)), job_id
+            assert all(a.ended_s is not None for a in job.attempts[:-1]), job_id
+            if job.attempts:
+                assert (job.attempt.ended_s is None) == job.state.holds_devices, job_id
+            assert job.history[-1].state is job.state, job_id
+        taken: dict[tuple[str, int], int] = {}
+        for job in self.holding.values():
+            for share in job.attempt.placement.shares:
+                for device in share.devices:
+                    taken[share.node_id, device] = taken.get((share.node_id, device), 0) + share.milli
+        for (node_id, device), milli in taken.items():
+            assert device < self.nodes[node_id].node.devices, (node_id, device)
+            assert milli <= 1000, f"device {node_id}[{device}] is oversubscribed: {milli}"

@@ -1,0 +1,83 @@
+"""Placements: where a job goes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from artesian.model.capacity import BoolArray, Capacity, IntArray
+from artesian.model.job import Job
+from artesian.model.placement import NodeShare, Placement
+from artesian.model.resources import MILLI, DeviceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Fill what is already in use, so that large gaps stay whole.
+
+    Alternatives are tried in the job's own order. A gang goes to the one node that it leaves the
+    fewest free devices on; if no node holds even its minimum, to as few nodes as possible. A share of
+    a device goes to the device with the least left that suffices.
+    """
+
+    def place(self, job: Job, capacity: Capacity, allowed: BoolArray) -> Placement | None:
+        """Return where the job goes, or None when no alternative fits on the allowed nodes."""
+        for request in job.devices:
+            placement = (
+                _place_share(job, request, capacity, allowed)
+                if request.is_fraction
+                else _place_gang(job, request, capacity, allowed)
+            )
+            if placement is not None:
+                return placement
+        return None
+
+
+def _place_gang(job: Job, request: DeviceRequest, capacity: Capacity, allowed: BoolArray) -> Placement | None:
+    count: IntArray = np.where(allowed, capacity.startable(job, request), 0)
+    enough = np.flatnonzero(count >= request.max_devices)
+    if enough.size:
+        row = int(enough[np.argmin(capacity.free_whole[enough])])
+        return _placement(capacity, [(row, request.max_devices)])
+    if count.size and int(count.max()) >= request.min_devices:
+        row = int(np.argmax(count))
+        return _placement(capacity, [(row, int(count[row]))])
+    if int(count.sum()) < request.min_devices:
+        return None
+    shares = []
+    left = request.max_devices
+    for row in np.argsort(-count, kind="stable"):
+        taken = min(left, int(count[row]))
+        if taken == 0:
+            break
+        shares.append((int(row), taken))
+        left -= taken
+    return _placement(capacity, shares)
+
+
+def _placement(capacity: Capacity, shares: list[tuple[int, int]]) -> Placement:
+    return Placement(
+        shares=tuple(
+            NodeShare(
+                node_id=capacity.nodes[row].id,
+                devices=tuple(int(d) for d in np.flatnonzero(capacity.free_milli[row] == MILLI)[:taken]),
+            )
+            for row, taken in shares
+        )
+    )
+
+
+def _place_share(
+    job: Job, request: DeviceRequest, capacity: Capacity, allowed: BoolArray
+) -> Placement | None:
+    fits_host = capacity.eligible(request) & allowed
+    if job.cpus_per_device:
+        fits_host &= capacity.free_cpu_milli >= round(job.cpus_per_device * MILLI)
+    if job.memory_bytes_per_device:
+        fits_host &= capacity.free_memory_bytes >= job.memory_bytes_per_device
+    fits = (capacity.free_milli >= request.max_milli) & fits_host[:, None]
+    if not fits.any():
+        return None
+    left = np.where(fits, capacity.free_milli, np.iinfo(np.int16).max)
+    row, device = np.unravel_index(int(np.argmin(left)), left.shape)
+    share = NodeShare(node_id=capacity.nodes[int(row)].id, devices=(int(device),), milli=request.max_milli)
+    return Placement(shares=(share,))
