@@ -29,13 +29,18 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStarted:
-    """A worker's process runs: ``device`` is what it computes on, such as ``cpu`` or ``cuda:0``."""
+    """A worker's process runs: ``device`` is what it computes on, such as ``cpu`` or ``cuda:0``.
+
+    ``dtype`` is what its matrix products are computed in, ``bf16`` or ``fp32``: the ceiling of MFU
+    depends on it. None where the script does not tell.
+    """
 
     rank: int
     at_s: float
     world_size: int
     pid: int
     device: str
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
