@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from artesian.model.errors import JobError
-from artesian.model.resources import DeviceRequest
+from artesian.model.resources import MILLI, DeviceRequest
 from artesian.wire import Fault
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9._]{0,61}[a-z0-9])?")
+_MOST_DOUBLINGS = 1000  # a double holds no power of two above 1023
 
 
 class JobKind(StrEnum):
@@ -70,7 +71,7 @@ class RetryPolicy:
     causes: frozenset[Cause] = frozenset({Cause.SIGNAL, Cause.NODE_LOST, Cause.PREEMPTED})
 
     def __post_init__(self) -> None:
-        if self.limit < 0 or self.backoff_s < 0 or self.max_backoff_s < self.backoff_s:
+        if self.limit < 0 or not 0 <= self.backoff_s <= self.max_backoff_s:
             raise JobError(f"retry: expected limit ≥ 0 and 0 ≤ backoff ≤ max backoff, got {self}")
 
     def delay_s(self, cause: Cause, counted_retries: int) -> float | None:
@@ -84,7 +85,8 @@ class RetryPolicy:
             return 0.0
         if counted_retries >= self.limit:
             return None
-        return float(min(self.backoff_s * 2.0**counted_retries, self.max_backoff_s))
+        doublings = min(counted_retries, _MOST_DOUBLINGS)
+        return float(min(self.backoff_s * 2.0**doublings, self.max_backoff_s))
 
     @staticmethod
     def counts(cause: Cause) -> bool:
@@ -97,7 +99,7 @@ class Job:
     """A gang of workers that runs one command on devices of one kind.
 
     ``devices`` lists alternatives, first choice first. ``workers`` is the number of processes that the
-    gang has (None: one per device; 0: no gang, the command is started once as it is).
+    gang has (0: no gang, the command is started once as it is; None: see ``gang_size``).
     ``cpus_per_device`` and ``memory_bytes_per_device`` are of the host. ``priority``: higher goes first.
     ``grace_s``: time between SIGTERM and SIGKILL. ``estimated_duration_s``: the user's estimate.
     """
@@ -133,5 +135,22 @@ class Job:
             raise JobError(f"job {self.name}: expected at least one kind of device, got none")
         if self.workers is not None and self.workers < 0:
             raise JobError(f"job {self.name}: workers must be at least 0, got {self.workers}")
-        if self.grace_s < 0:
+        if not self.grace_s >= 0:
             raise JobError(f"job {self.name}: grace must not be negative, got {self.grace_s} s")
+        if self.cpus_per_device is not None and not self.cpus_per_device >= 1 / MILLI:
+            raise JobError(
+                f"job {self.name}: CPUs per device must be at least 0.001, got {self.cpus_per_device}"
+            )
+        if self.memory_bytes_per_device is not None and self.memory_bytes_per_device < 1:
+            raise JobError(
+                f"job {self.name}: memory per device must be at least 1 B, got {self.memory_bytes_per_device}"
+            )
+
+    def gang_size(self, devices: int) -> int:
+        """Return how many workers start on ``devices`` devices; 0: the command is started once, as it is.
+
+        Unless the job says it, that is one per device in training, and no gang in anything else.
+        """
+        if self.workers is not None:
+            return self.workers
+        return devices if self.kind is JobKind.TRAIN else 0

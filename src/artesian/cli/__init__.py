@@ -1,0 +1,9 @@
+"""The commands: the only place that reads argv and prints.
+
+``main``        the command line; imports a command when it is called
+``output``      what all commands share in printing
+``picture``     a waterfall and a training summary in the terminal
+``plot``        a waterfall as SVG or PNG
+
+Everything else is one file per group of commands.
+"""

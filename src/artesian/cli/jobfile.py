@@ -1,0 +1,72 @@
+"""A job file on disk as a Job: reads the file, and what the submitter's environment contributes."""
+
+import getpass
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from artesian.model.errors import ArtesianError
+from artesian.model.job import Job
+from artesian.model.jobfile import parse_job
+from artesian.server.embedded import ControlPlane
+
+_MAX_BYTES = 2**20
+
+_KEPT = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
+        "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "LD_LIBRARY_PATH", "PYTHONPATH",
+    }
+)  # fmt: skip
+"""What a job gets of the submitter's environment. All of it would bring secrets into the journal."""
+
+
+class JobFileUnreadable(ArtesianError):  # noqa: N818 - reads as what it is
+    """The job file cannot be read."""
+
+
+def load_job(path: Path, plane: ControlPlane) -> Job:
+    """Return the job in the file, under a new id. Raises JobFileUnreadable and JobFileError."""
+    job = parse_job(
+        _text(path),
+        source=str(path),
+        job_id="new",
+        base_dir=str(path.absolute().parent),
+        user=getpass.getuser(),
+        env=submitters_environment(os.environ),
+        home=str(Path.home()),
+    )
+    return replace(job, id=plane.new_job_id(job.name))
+
+
+def submitters_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a job gets of ``environ``.
+
+    Where no virtual environment is active, the folder of this interpreter goes before all others in
+    PATH: ``.venv/bin/artesian run`` is to find the ``python`` of ``.venv``.
+    """
+    kept = {name: value for name, value in environ.items() if name in _KEPT or name.startswith("LC_")}
+    if not {"VIRTUAL_ENV", "CONDA_PREFIX"} & kept.keys():
+        own = str(Path(sys.executable).parent)
+        kept["PATH"] = os.pathsep.join([own, kept.get("PATH") or os.defpath])
+    return kept
+
+
+def _text(path: Path) -> str:
+    hint = "artesian run FILE takes a job file, such as examples/first-run.yaml"
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise JobFileUnreadable(f"job file {path}: {error.strerror}", hint=hint) from error
+    if len(data) > _MAX_BYTES:
+        raise JobFileUnreadable(f"job file {path}: expected at most 1 MiB, got more", hint=hint)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JobFileUnreadable(
+            f"job file {path}: expected UTF-8 text, got byte {data[error.start]:#04x} at offset {error.start}",
+            hint=hint,
+        ) from error

@@ -1,0 +1,121 @@
+"""The command line: ``artesian COMMAND``. The only place that reads argv.
+
+A command's module is imported when the command is called, so that ``artesian --help`` answers at once;
+what the help says of each command stands here, in ``COMMANDS``.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from artesian import __version__
+from artesian.model.errors import ArtesianError
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("submit", "run", "Submit a job, follow it, and show where the compute went."),
+    "submit": ("submit", "submit", "Submit a job and print its id."),
+    "jobs": ("jobs", "jobs", "List jobs."),
+    "show": ("jobs", "show", "Show a job: its attempts, its training, its recoveries."),
+    "why": ("jobs", "why", "Say why a job is where it is, and what would unblock it."),
+    "cancel": ("jobs", "cancel", "Stop a job."),
+    "logs": ("logs", "logs", "Print what a job printed."),
+    "waterfall": ("waterfall", "waterfall", "Show where device-seconds went, from nameplate to model FLOPs."),
+    "census": ("census", "census", "Find and measure this machine's devices."),
+    "launch": ("launch", "launch", "Start a gang of workers for a training script, as torchrun does."),
+    "completion": ("completion", "completion", "Print the completion script of a shell."),
+}
+"""Commands by name: the module below ``artesian.cli``, the name in it, and the line in the help."""
+
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of ``COMMANDS``."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"artesian.cli.{module}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that ``args`` begin with; a wrong name gets the nearest right one as a hint."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="artesian")
+def cli() -> None:
+    """Find, schedule and keep productive the AI compute you already own.
+
+    Effective compute = nameplate × healthy × allocated × productive × MFU: every command measures or
+    raises one of these factors.
+    """
+
+
+def main() -> None:
+    """Run the command line, and leave with its exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = cli.main(prog_name="artesian", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        _complain(error.format_message(), _hint(error))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except ArtesianError as error:
+        _complain(str(error), error.hint)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _hint(error: click.ClickException) -> str | None:
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{error.ctx.command_path} --help"
+    hint: str | None = getattr(error, "hint", None)
+    return hint
+
+
+def _complain(message: str, hint: str | None) -> None:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    if hint:
+        click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True)
+
+
+if __name__ == "__main__":
+    main()

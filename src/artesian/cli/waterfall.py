@@ -1,0 +1,63 @@
+"""``artesian waterfall``."""
+
+import time
+from pathlib import Path
+
+import click
+
+from artesian.cli.output import output_option, print_json, stdout
+from artesian.cli.state import control_plane, find_job
+from artesian.model.errors import UnitError
+from artesian.model.units import parse_duration_s
+
+
+class Duration(click.ParamType[float]):
+    """A duration such as ``24h``, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        try:
+            return parse_duration_s(str(value))
+        except UnitError as error:
+            self.fail(f"{error}; {error.hint}", param, ctx)
+
+
+@click.command()
+@click.option("--job", help="Only while this job was there, from its submit to its end.")
+@click.option("--since", type=Duration(), help="Only the last such while: 30m, 24h, 7d.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw it into FILE (.svg or .png).")
+@output_option
+def waterfall(job: str | None, since: float | None, plot: Path | None, output: str) -> None:
+    """Show where device-seconds went, from nameplate to model FLOPs, and what each loss was due to.
+
+    Without options: since the control plane first saw this machine. A figure that was not measured is
+    shown as unknown.
+    """
+    from artesian.cli import picture
+    from artesian.cli import plot as drawing
+    from artesian.server.report import waterfall_between
+
+    if job is not None and since is not None:
+        raise click.UsageError("--job and --since are two ways to choose a window: leave one out")
+    if plot is not None:
+        drawing.check_path(plot)
+    now_s = time.time()
+    with control_plane() as plane:
+        state = plane.state()
+        if job is not None:
+            record = find_job(plane, job)
+            start_s, end_s = record.submitted_s, now_s if record.ended_s is None else record.ended_s
+        else:
+            start_s, end_s = (state.first_s or now_s) if since is None else now_s - since, now_s
+        found = waterfall_between(plane, start_s, end_s)
+        plane.revive()
+    if plot is not None:
+        drawing.plot(found, plot)
+    if output == "json":
+        print_json(found.to_dict())
+    elif found.nameplate_us == 0:
+        click.echo("nothing is known yet: artesian run FILE runs a first job", err=True)
+    else:
+        stdout().print(picture.waterfall_picture(found))

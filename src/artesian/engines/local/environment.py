@@ -1,0 +1,58 @@
+"""What the processes of an attempt get to see, and the command line that starts them."""
+
+import sys
+from pathlib import Path
+
+from artesian.engines.base import HostNode
+from artesian.engines.local.records import AttemptFolder
+from artesian.model.job import Job
+from artesian.model.placement import NodeShare
+from artesian.wire import environment as names
+from artesian.wire.faults import encode_faults
+
+_LAUNCH = ("-m", "artesian.train.launch")
+_VISIBLE_DEVICES = {
+    "nvidia": "CUDA_VISIBLE_DEVICES",
+    "amd": "HIP_VISIBLE_DEVICES",
+    "ascend": "ASCEND_RT_VISIBLE_DEVICES",
+    "cambricon": "MLU_VISIBLE_DEVICES",
+    "hygon": "HIP_VISIBLE_DEVICES",
+    "iluvatar": "CUDA_VISIBLE_DEVICES",
+    "metax": "CUDA_VISIBLE_DEVICES",
+    "mthreads": "MUSA_VISIBLE_DEVICES",
+}
+"""The variable by which each vendor's runtime is told its devices."""
+
+
+def command_line(job: Job, devices: int) -> list[str]:
+    """Return the words that start the job: its command, under the launch agent where it is a gang."""
+    workers = job.gang_size(devices)
+    if workers == 0:
+        return list(job.command)
+    launch = [sys.executable, *_LAUNCH, "--nproc-per-node", str(workers), "--no-python"]
+    return [*launch, *job.command]
+
+
+def environment_of(
+    job: Job, epoch: int, share: NodeShare, host: HostNode, folder: AttemptFolder, checkpoints: Path
+) -> dict[str, str]:
+    """Return the whole environment: the job's own variables, the devices it may use, artesian's names."""
+    env = dict(job.env)
+    if (variable := _VISIBLE_DEVICES.get(host.node.vendor or "")) is not None:
+        env[variable] = ",".join(host.device_ids[index] for index in share.devices)
+    env |= {
+        names.JOB_ID: job.id,
+        names.EPOCH: str(epoch),
+        names.PROGRESS_DIR: str(folder.progress),
+        names.LOG_DIR: str(folder.logs),
+        names.CHECKPOINT_DIR: str(checkpoints),
+        names.WORKERS: str(job.gang_size(len(share.devices))),
+        names.DEVICES: ",".join(map(str, share.devices)),
+    }
+    if job.checkpoint_every_steps is not None:
+        env[names.CHECKPOINT_EVERY] = str(job.checkpoint_every_steps)
+    if job.dataset is not None:
+        env[names.DATASET] = job.dataset
+    if job.faults:
+        env[names.FAULTS] = encode_faults(job.faults)
+    return env

@@ -1,0 +1,86 @@
+"""Exit codes and signals as causes."""
+
+import signal
+from pathlib import Path
+
+from artesian.engines.local.records import Ended
+from artesian.model.job import Cause, Outcome
+from artesian.wire import WorkerFailed, decode
+from artesian.wire.channel import agent_file
+
+_SHELL_SIGNAL_BASE = 128
+
+
+def first_failure(progress: Path) -> WorkerFailed | None:
+    """Return which worker failed first, where the launch agent said it."""
+    try:
+        lines = agent_file(progress).read_bytes().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        try:
+            message = decode(line)
+        except ValueError:
+            continue  # torn: the agent was killed while it wrote
+        if isinstance(message, WorkerFailed):
+            return message
+    return None
+
+
+def outcome_of(ended: Ended, failure: WorkerFailed | None) -> Outcome:
+    """Return why the attempt ended.
+
+    The launch agent knows which worker failed and how, so its word goes before the agent's own exit.
+    """
+    if ended.start_error is not None:
+        return Outcome(cause=Cause.START_FAILED, message=ended.start_error)
+    if failure is not None and ended.exit_code != 0:
+        return _of(failure.exit_code, failure.signal, failure.is_oom_kill, failure.rank, failure.message)
+    if ended.was_stopped and ended.exit_code == 0:
+        # Told to stop, it saved its state and left: that is not the end of its work.
+        return Outcome(
+            cause=Cause.SIGNAL, exit_code=0, signal=signal.SIGTERM, message="it was told to stop, and did"
+        )
+    return _of(ended.exit_code, ended.signal, ended.is_oom_kill, None, "")
+
+
+def _of(code: int | None, number: int | None, is_oom: bool, worker: int | None, message: str) -> Outcome:
+    if (
+        number is None
+        and code is not None
+        and code > _SHELL_SIGNAL_BASE
+        and _signal_name(code - _SHELL_SIGNAL_BASE)
+    ):
+        number = code - _SHELL_SIGNAL_BASE  # a shell's way to pass on that its command was killed
+    who = "the command" if worker is None else f"worker {worker}"
+    if is_oom:
+        return Outcome(
+            cause=Cause.OOM_KILL,
+            exit_code=code,
+            signal=number,
+            worker=worker,
+            message=f"{who} was ended by the out-of-memory killer",
+        )
+    if number is not None:
+        return Outcome(
+            cause=Cause.SIGNAL,
+            exit_code=code,
+            signal=number,
+            worker=worker,
+            message=message or f"{who} was ended by {_signal_name(number) or f'signal {number}'}",
+        )
+    if code == 0:
+        return Outcome(cause=Cause.COMPLETED, exit_code=0)
+    return Outcome(
+        cause=Cause.USER_ERROR,
+        exit_code=code,
+        worker=worker,
+        message=message or f"{who} ended with exit code {code}",
+    )
+
+
+def _signal_name(number: int) -> str | None:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None

@@ -1,0 +1,74 @@
+"""Where the embedded control plane keeps its state."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from artesian.model.errors import ArtesianError
+from artesian.wire import environment as names
+
+
+class StateUnavailable(ArtesianError):  # noqa: N818 - reads as what it is
+    """The folder of the state cannot be made or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """The folder of the state, readable by its user only, and what lies in it."""
+
+    path: Path
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "StateDir":
+        """Return the folder that ``ARTESIAN_STATE`` names, else ``artesian`` in the XDG state folder."""
+        if named := environ.get(names.STATE_DIR):
+            return cls(Path(named).expanduser().absolute())
+        base = environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return cls(Path(base).expanduser().absolute() / "artesian")
+
+    def create(self) -> None:
+        """Make the folders. Raises StateUnavailable."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.jobs.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StateUnavailable(
+                f"state folder {self.path}: expected a folder that can be written, got: {error.strerror}",
+                hint=f"set {names.STATE_DIR} to a folder of yours",
+            ) from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise StateUnavailable(
+                f"state folder {self.path}: expected a folder that can be written, got a read-only one",
+                hint=f"set {names.STATE_DIR} to a folder of yours",
+            )
+
+    @property
+    def journal(self) -> Path:
+        """The journal: everything that happened and was decided."""
+        return self.path / "journal.db"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder per job: attempts, logs, checkpoints."""
+        return self.path / "jobs"
+
+    @property
+    def census(self) -> Path:
+        """The latest census of this machine."""
+        return self.path / "census.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the daemon for as long as it lives; holds its pid."""
+        return self.path / "daemon.lock"
+
+    @property
+    def bell(self) -> Path:
+        """A FIFO: a byte in it wakes the daemon. Without a daemon nobody reads it, and a writer hears so."""
+        return self.path / "daemon.bell"
+
+    @property
+    def daemon_log(self) -> Path:
+        """What the daemon had to say."""
+        return self.path / "daemon.log"

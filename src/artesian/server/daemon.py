@@ -1,0 +1,161 @@
+"""The process around the driver: ``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S]``.
+
+Commands start it when they need it, and it leaves when there has been nothing to do for a while. It
+may be killed at any instant; the next command starts another one. Only one lives per state folder:
+it holds a lock for as long as it does.
+"""
+
+import asyncio
+import fcntl
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from artesian.census import discover
+from artesian.engines.registry import engine
+from artesian.kernel.scheduler import Scheduler
+from artesian.model.errors import ArtesianError
+from artesian.policy import registry as policies
+from artesian.server.config import StateDir
+from artesian.server.driver import Driver
+from artesian.server.fleet import nodes_of
+from artesian.store import SqliteJournal
+from artesian.wire import AnchoredClock
+
+IDLE_EXIT_S = 30.0
+_LOCK_WAIT_S = 5.0
+_LOG_BYTES = 2**20
+
+_log = logging.getLogger(__name__)
+
+
+class Bell:
+    """The FIFO by which commands wake the daemon; see ``StateDir.bell``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+        # For reading *and* writing: so it never comes to its end when a writer closes.
+        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def answer(self) -> None:
+        """Take out what was rung."""
+        with suppress(BlockingIOError):
+            while os.read(self.fd, 4096):
+                pass
+
+    def close(self) -> None:
+        """From here on, whoever rings hears that nobody is there."""
+        os.close(self.fd)
+
+
+def ring(path: Path) -> bool:
+    """Wake the daemon behind the bell; False where there is none."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no bell, or nobody who reads it
+        return False
+    try:
+        os.write(fd, b"!")
+    except BlockingIOError:
+        return True  # so many rings wait already that this one is not missed
+    except BrokenPipeError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def lock(path: Path, wait_s: float) -> int | None:
+    """Return the lock's descriptor, to be kept for life; None where another daemon has it for longer."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                os.close(fd)
+                return None
+            time.sleep(0.02)  # the old one is about to leave, or another one was started with us
+        else:
+            os.truncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            return fd
+
+
+async def serve(state: StateDir, idle_exit_s: float) -> None:
+    """Drive the scheduler of ``state`` until it is idle, or SIGTERM comes."""
+    journal = SqliteJournal.open(state.journal)
+    try:
+        replayed, seq = journal.load()
+        scheduler = Scheduler(policies.policy(policies.DEFAULT), replayed)
+        clock = AnchoredClock().now_s
+        local = engine("local")(state.jobs, nodes_of(discover()), clock)
+        driver = Driver(journal, scheduler, seq, local, clock)
+        await driver.open()
+        await _run_with_bell(state, driver, journal, idle_exit_s)
+        await driver.close()
+    finally:
+        journal.close()
+
+
+async def _run_with_bell(state: StateDir, driver: Driver, journal: SqliteJournal, idle_exit_s: float) -> None:
+    """Run the driver; when it is idle, take the bell down, and go on if somebody was quicker."""
+    loop = asyncio.get_running_loop()
+    running: asyncio.Task[None] | None = None
+    loop.add_signal_handler(signal.SIGTERM, lambda: running.cancel() if running is not None else None)
+    while True:
+        bell = Bell(state.bell)
+
+        def rung(bell: Bell = bell) -> None:
+            bell.answer()
+            driver.wake()
+
+        loop.add_reader(bell.fd, rung)
+        running = asyncio.create_task(driver.run(idle_exit_s=idle_exit_s))
+        try:
+            await running
+        except asyncio.CancelledError:
+            _log.info("told to stop; attempts run on")
+            return
+        finally:
+            loop.remove_reader(bell.fd)
+            bell.close()
+        # Who submitted before the bell came down found it up, and starts no daemon.
+        if journal.last_seq == driver.seq:
+            _log.info("nothing to do for %g s", idle_exit_s)
+            return
+
+
+def main(argv: list[str]) -> int:
+    """Become the daemon of the state folder ``argv[0]``; 0 also where there is one already."""
+    state = StateDir(Path(argv[0]))
+    idle_exit_s = float(argv[1]) if len(argv) > 1 else IDLE_EXIT_S
+    state.create()
+    handler = logging.handlers.RotatingFileHandler(state.daemon_log, maxBytes=_LOG_BYTES, backupCount=1)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
+    )
+    if lock(state.lock, _LOCK_WAIT_S) is None:
+        return 0
+    _log.info("driving %s, pid %d", state.path, os.getpid())
+    try:
+        asyncio.run(serve(state, idle_exit_s))
+    except ArtesianError as error:
+        _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
+        return 1
+    except Exception:
+        _log.exception("the driver failed")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,146 @@
+"""The live driver: what happened goes into the journal, the scheduler decides, the engine acts.
+
+Journal before step: events and the plan that follows from them are one transaction, and only what is
+committed is carried out. So a driver may be killed at any instant. The next one replays the journal,
+repeats the commands whose end nobody reported (which does nothing where they were carried out), and
+goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from artesian.engines.base import Clock, Engine
+from artesian.kernel.scheduler import Scheduler
+from artesian.model.errors import ArtesianError
+from artesian.model.events import ClockTicked, Event, NodeJoined, NodeLost
+from artesian.model.fleet import Node
+from artesian.model.plan import Command, Plan, Start
+from artesian.store import Journal
+
+_SNAPSHOT_EVERY = 10_000
+"""Records between two snapshots: replaying so many takes a tenth of a second."""
+
+_log = logging.getLogger(__name__)
+
+
+class SecondDriver(ArtesianError):  # noqa: N818 - reads as what it is
+    """Somebody else writes plans into this driver's journal."""
+
+
+class Driver:
+    """Drives one scheduler with one engine. ``seq`` is the last record that the scheduler's state has."""
+
+    def __init__(
+        self, journal: Journal, scheduler: Scheduler, seq: int, engine: Engine, clock: Clock
+    ) -> None:
+        self._journal = journal
+        self._scheduler = scheduler
+        self._seq = self._snapshot_seq = seq
+        self._engine = engine
+        self._now_s = clock
+        self._reported: list[Event] = []
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Have a look at the journal soon. To be called on the event loop's thread."""
+        self._woken.set()
+
+    @property
+    def seq(self) -> int:
+        """Number of the last record that the scheduler has seen."""
+        return self._seq
+
+    async def open(self) -> None:
+        """Open the engine, find out what became of the commands decided before, and take stock of its nodes."""
+        nodes = await self._engine.open(self._report)
+        for command in self._scheduler.outstanding():
+            self._carry_out(command)
+        self._reported += self._inventory(nodes)
+
+    async def run(self, *, idle_exit_s: float | None) -> None:
+        """Go on until there has been nothing to do for ``idle_exit_s`` seconds; None: until cancelled."""
+        while True:
+            self._step()
+            is_idle = not (self._scheduler.state.waiting or self._scheduler.state.holding)
+            is_idle = is_idle and self._scheduler.next_due_s is None
+            if not await self._next_occasion(idle_exit_s if is_idle else None):
+                return
+
+    async def close(self) -> None:
+        """Let go of the engine, whose attempts run on, and leave a snapshot for a quick start."""
+        await self._engine.close()
+        if self._seq > self._snapshot_seq:
+            self._journal.save_snapshot(self._scheduler.state, self._seq)
+
+    def _inventory(self, nodes: Sequence[Node]) -> list[Event]:
+        """Return what is new about the engine's nodes since the journal's last word."""
+        now_s = self._now_s()
+        known = self._scheduler.state.nodes
+        offered = {node.id for node in nodes}
+        lost = [
+            NodeLost(at_s=now_s, node_id=id_)
+            for id_, record in known.items()
+            if record.is_up and id_ not in offered
+        ]
+        joined = [
+            NodeJoined(at_s=now_s, node=node)
+            for node in nodes
+            if node.id not in known or not known[node.id].is_up or known[node.id].node != node
+        ]
+        return [*lost, *joined]
+
+    def _step(self) -> None:
+        with self._journal.transaction() as transaction:
+            fresh: list[Event] = []
+            for seq, record in transaction.read(after=self._seq):
+                if isinstance(record, Plan):
+                    raise SecondDriver(
+                        f"record {seq} of the journal is another driver's plan",
+                        hint="let only one control plane use a state folder",
+                    )
+                fresh.append(record)
+            reported, self._reported = self._reported, []
+            due_s, now_s = self._scheduler.next_due_s, self._now_s()
+            if due_s is not None and due_s <= now_s:
+                reported.append(ClockTicked(at_s=now_s))
+            transaction.append(reported)
+            plan = self._scheduler.step([*fresh, *reported])
+            if not plan.is_empty:
+                transaction.append([plan])
+        self._seq = self._journal.last_seq
+        for hold in plan.holds:
+            _log.info("%s waits: %s", hold.job_id, hold.reason.text)
+        for command in plan.commands:
+            _log.info("%s: %s", command.id, command.reason)
+            self._carry_out(command)
+        if self._seq - self._snapshot_seq >= _SNAPSHOT_EVERY:
+            self._journal.save_snapshot(self._scheduler.state, self._seq)
+            self._snapshot_seq = self._seq
+
+    def _carry_out(self, command: Command) -> None:
+        if isinstance(command, Start):
+            self._engine.start(command, self._scheduler.state.jobs[command.job_id].job)
+        else:
+            self._engine.stop(command)
+
+    async def _next_occasion(self, idle_exit_s: float | None) -> bool:
+        """Wait for something to do; False where ``idle_exit_s`` has gone by without."""
+        due_s = self._scheduler.next_due_s
+        waits = [
+            wait
+            for wait in (idle_exit_s, None if due_s is None else due_s - self._now_s())
+            if wait is not None
+        ]
+        try:
+            async with asyncio.timeout(max(0.0, min(waits)) if waits else None):
+                await self._woken.wait()
+        except TimeoutError:
+            return due_s is not None
+        self._woken.clear()
+        return True
+
+    def _report(self, event: Event) -> None:
+        _log.info("%s", event)
+        self._reported.append(event)
+        self._woken.set()

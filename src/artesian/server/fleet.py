@@ -1,0 +1,79 @@
+"""This machine, as nodes that jobs can be placed on."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from artesian.census import Census, FoundDevice, Machine
+from artesian.engines.base import HostNode
+from artesian.kernel.accounting import Ceilings
+from artesian.model.fleet import Node
+from artesian.model.ledger import Ceiling
+from artesian.model.resources import CPU
+
+
+def nodes_of(machine: Machine) -> Sequence[HostNode]:
+    """Return the machine's nodes: one for each kind of accelerator, or one whose devices are CPU cores.
+
+    The host's CPUs and memory are divided among several kinds by their devices.
+    """
+    host = machine.host
+    memory_bytes = host.usable_memory_bytes or 0
+    cpus = len(host.usable_cpus)
+    if not machine.accelerators:
+        node = Node(
+            id=host.hostname,
+            accelerator=CPU,
+            devices=host.usable_cores,
+            cpus=max(1, cpus),
+            memory_bytes=memory_bytes,
+        )
+        return [HostNode(node=node, device_ids=tuple(map(str, host.core_cpus[: host.usable_cores])))]
+    kinds = [list(devices) for _, devices in groupby(sorted(machine.accelerators, key=_kind), key=_kind)]
+    total = len(machine.accelerators)
+    nodes = []
+    for devices in kinds:
+        first = devices[0]
+        entry = first.accelerator
+        node = Node(
+            id=host.hostname if len(kinds) == 1 else f"{host.hostname}/{_slug(first.name)}",
+            accelerator=first.name if entry is None else entry.model,
+            devices=len(devices),
+            cpus=max(1, cpus * len(devices) // total),
+            memory_bytes=memory_bytes * len(devices) // total,
+            vendor=first.vendor,
+            device_memory_bytes=first.memory_bytes,
+            peak_flops=None if entry is None else entry.trusted_peak_flops,
+        )
+        nodes.append(HostNode(node=node, device_ids=tuple(_device_id(device) for device in devices)))
+    return nodes
+
+
+def ceilings_of(census: Census) -> Ceilings:
+    """Return the FLOP/s of one device by node id and dtype, of the nodes of the census's machine."""
+    machine = census.machine
+    ceilings: dict[tuple[str, str], Ceiling] = {}
+    for entry in nodes_of(machine):
+        index = _first_index(machine, entry)
+        for dtype in ("fp32", "bf16"):
+            if (ceiling := census.ceiling_flops(dtype, index=index)) is not None:
+                ceilings[entry.node.id, dtype] = ceiling
+    return ceilings
+
+
+def _first_index(machine: Machine, entry: HostNode) -> int | None:
+    """Return the library's index of the node's first device; None for CPU cores."""
+    first = next((d for d in machine.accelerators if _device_id(d) == entry.device_ids[0]), None)
+    return None if first is None else first.index
+
+
+def _device_id(device: FoundDevice) -> str:
+    # CUDA numbers devices by speed and NVML by their place on the bus: only the UUID means the same to both.
+    return device.uuid if device.vendor == "nvidia" and device.uuid is not None else str(device.index)
+
+
+def _kind(device: FoundDevice) -> tuple[str, str, int]:
+    return (device.vendor, device.name, device.memory_bytes or 0)
+
+
+def _slug(name: str) -> str:
+    return "-".join(name.lower().split())

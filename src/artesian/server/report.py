@@ -1,0 +1,73 @@
+"""The ledger of the embedded control plane: waterfalls and training summaries with this machine's ceilings."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from artesian.census import Census, CensusError
+from artesian.engines.local.engine import attempt_folder
+from artesian.kernel.accounting import Ceilings, waterfall
+from artesian.kernel.lifecycle import JobRecord
+from artesian.kernel.progress import Progress
+from artesian.kernel.training import TrainingSummary, training_summary
+from artesian.model.ledger import Waterfall
+from artesian.server.embedded import ControlPlane
+from artesian.server.fleet import ceilings_of
+from artesian.wire import ProgressReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """What a job has trained, and where the whole machine's compute went while it was there."""
+
+    summary: TrainingSummary
+    waterfall: Waterfall
+
+
+def job_report(plane: ControlPlane, record: JobRecord) -> JobReport:
+    """Return the report of one job, from its submit to its end, or to now."""
+    end_s = time.time() if record.ended_s is None else record.ended_s
+    return JobReport(
+        summary=training_summary(
+            record, read_progress(plane.dir.jobs, [record]), at_s=end_s, ceilings=known_ceilings(plane)
+        ),
+        waterfall=waterfall_between(plane, record.submitted_s, end_s),
+    )
+
+
+def waterfall_between(plane: ControlPlane, start_s: float, end_s: float) -> Waterfall:
+    """Return where the machine's device-seconds went between two times."""
+    state = plane.state()
+    present = [
+        record
+        for record in state.jobs.values()
+        if record.submitted_s < end_s and (record.ended_s is None or record.ended_s > start_s)
+    ]
+    return waterfall(
+        state,
+        read_progress(plane.dir.jobs, present),
+        start_s=start_s,
+        end_s=end_s,
+        ceilings=known_ceilings(plane),
+        is_simulated=False,
+    )
+
+
+def read_progress(jobs: Path, records: Iterable[JobRecord]) -> Progress:
+    """Return the messages of all attempts of the jobs; an attempt that said nothing has none."""
+    return {
+        (record.job.id, attempt.epoch): ProgressReader(
+            attempt_folder(jobs, record.job.id, attempt.epoch).progress
+        ).read()
+        for record in records
+        for attempt in record.attempts
+    }
+
+
+def known_ceilings(plane: ControlPlane) -> Ceilings:
+    """Return the ceilings of this machine's devices: measured, or the nameplate where it is trusted."""
+    try:
+        return ceilings_of(Census.load(plane.dir.census))
+    except (FileNotFoundError, CensusError):
+        return {}
