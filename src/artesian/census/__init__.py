@@ -13,7 +13,8 @@ from artesian.census.discover import discover
 from artesian.census.errors import CensusError
 from artesian.census.machine import CPU, FoundDevice, Host, Machine, NumaNode
 from artesian.census.measurement import Figure, Measurement
-from artesian.census.report import Baseline, Ceiling, Census, Verdict
+from artesian.census.report import Baseline, Census, Verdict
+from artesian.model.ledger import Ceiling
 
 __all__ = [
     "CPU",

@@ -14,6 +14,7 @@ from artesian.catalog import Accelerator
 from artesian.census.errors import CensusError
 from artesian.census.machine import FoundDevice, Machine
 from artesian.census.measurement import Figure, Measurement, check_dtype
+from artesian.model.ledger import Ceiling
 
 MAX_SLOWDOWN = 0.05
 """More than this below the SKU's baseline is a defect (SuperBench, ATC 2024)."""
@@ -26,17 +27,6 @@ class Baseline:
     bf16_flops: float | None = None
     fp32_flops: float | None = None
     memory_bytes_per_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
-    """The FLOP/s of one device that MFU is taken against; ``basis`` is what that rests on.
-
-    ``basis`` reads ``nameplate bf16``, ``measured fp32``, and so on.
-    """
-
-    flops: float
-    basis: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

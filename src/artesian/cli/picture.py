@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -30,11 +31,10 @@ class _Glyphs:
     left: str
     lost: str
     line: str
-    ellipsis: str
 
 
-_BLOCKS = _Glyphs("█", "░", "▁▂▃▄▅▆▇█", "…")
-_ASCII = _Glyphs("#", ":", ".:-=+*%#", "..")
+_BLOCKS = _Glyphs("█", "░", "▁▂▃▄▅▆▇█")
+_ASCII = _Glyphs("#", ":", ".:-=+*%#")
 
 
 def stage_label(stage: Stage) -> str:
@@ -92,9 +92,10 @@ class WaterfallPicture:
         amount_width, share_width = max(map(len, amounts)), max(map(len, shares))
         text_width = label_width + amount_width + share_width + 6
         bar_width = min(options.max_width, _MAX_WIDTH) - text_width
+        has_shares = text_width - 2 <= options.max_width
 
         title = Text("Waterfall", style="bold")
-        title.append(f" of {unit}", style="not bold")
+        title.append(f" in {unit}", style="not bold")
         if waterfall.is_simulated:
             title.append(" (simulated)", style="bold yellow")
         yield title
@@ -103,11 +104,13 @@ class WaterfallPicture:
             line.append(row.label.ljust(label_width), style=row.style)
             if bar_width >= _MIN_BAR:
                 line.append("  ").append_text(_bar(row, waterfall.nameplate_us, bar_width, glyphs))
-            line.append(f"  {amount.rjust(amount_width)}  {share.rjust(share_width)}", style=row.style)
-            line.truncate(options.max_width)
+            line.append(f"  {amount.rjust(amount_width)}", style=row.style)
+            if has_shares:
+                line.append(f"  {share.rjust(share_width)}", style=row.style)
+            line.rstrip()
             yield line
         for note in waterfall.notes:
-            yield _paragraph(note, options)
+            yield Text(f"- {note}", style="dim")
 
 
 class TrainingPicture:
@@ -118,6 +121,12 @@ class TrainingPicture:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         del console
+        yield self._table(options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._table(options))
+
+    def _table(self, options: ConsoleOptions) -> Table:
         summary = self._summary
         glyphs = _glyphs(options)
         table = Table.grid(padding=(0, 2), expand=False)
@@ -126,7 +135,7 @@ class TrainingPicture:
         table.add_row("steps", _or_unknown(summary.steps))
         table.add_row("final loss", _loss_text(summary))
         if len(summary.losses) > 1:
-            width = max(1, min(options.max_width, _MAX_WIDTH) // 2)
+            width = max(1, min(options.max_width, _MAX_WIDTH // 2) // 2)
             line = sparkline([loss for _, loss in summary.losses], width, glyphs.line)
             table.add_row("loss", Text(line, style="cyan", no_wrap=True))
         table.add_row("tokens/s", _tokens_text(summary))
@@ -134,7 +143,7 @@ class TrainingPicture:
             table.add_row("model FLOP/s", format_flops(summary.model_flops_per_s))
         table.add_row("MFU", _mfu_text(summary))
         table.add_row("recoveries", "\n".join(map(_recovery_text, summary.recoveries)) or "none needed")
-        yield table
+        return table
 
 
 def training_panel(summary: TrainingSummary) -> Panel:
@@ -206,15 +215,10 @@ def _bar(row: _Row, nameplate_us: int, width: int, glyphs: _Glyphs) -> Text:
 
 def _glyphs(options: ConsoleOptions) -> _Glyphs:
     try:
-        "".join((_BLOCKS.left, _BLOCKS.lost, _BLOCKS.line, _BLOCKS.ellipsis)).encode(options.encoding)
+        "".join((_BLOCKS.left, _BLOCKS.lost, _BLOCKS.line)).encode(options.encoding)
     except (UnicodeEncodeError, LookupError):
         return _ASCII
     return _ASCII if options.legacy_windows else _BLOCKS
-
-
-def _paragraph(note: str, options: ConsoleOptions) -> Text:
-    del options
-    return Text(f"- {note}", style="dim")
 
 
 def _or_unknown(value: int | None) -> str:

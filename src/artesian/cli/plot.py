@@ -1,6 +1,7 @@
 """A waterfall as an SVG or PNG file, through matplotlib (the extra ``plot``)."""
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from artesian.model.errors import ArtesianError
 from artesian.model.ledger import Loss, Waterfall
 
 _FORMATS = {".svg": "svg", ".png": "png"}
-_WIDTH_IN, _HEIGHT_IN, _DPI = 11.0, 5.6, 150
-_BAR, _PITCH = 0.8, 2.0
+_WIDTH_IN, _PICTURE_IN, _NOTE_IN, _DPI = 11.0, 5.4, 0.16, 150
+_NOTE_CHARACTERS = 150
+_BAR, _PITCH = 0.66, 2.0
 """Width of a bar, and from one bar to the next: the room between is for labels."""
 _LABEL_PT = 7.5
 _LABEL_SPACE = 0.036
@@ -75,13 +77,17 @@ def plot(waterfall: Waterfall, path: Path) -> None:
 def _figure(waterfall: Waterfall) -> Any:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH_IN, _HEIGHT_IN), facecolor="white")
-    axes = figure.add_axes((0.06, 0.17, 0.93, 0.72))
+    notes = [line for note in waterfall.notes for line in textwrap.wrap(note, _NOTE_CHARACTERS)]
+    height_in = _PICTURE_IN + _NOTE_IN * len(notes)
+    figure = Figure(figsize=(_WIDTH_IN, height_in), facecolor="white")
+    bottom = (_NOTE_IN * len(notes) + 0.75) / height_in
+    axes = figure.add_axes((0.06, bottom, 0.93, 1 - 0.55 / height_in - bottom))
     unit, unit_us = device_time_unit(waterfall.nameplate_us)
     nameplate = max(waterfall.nameplate_us, 1) / unit_us
-    names = ["nameplate", *(stage_label(result.stage) for result in waterfall.stages)]
-    _bar(axes, 0.0, 0.0, nameplate if waterfall.nameplate_us else 0.0, _LEFT)
-    _total(axes, 0.0, waterfall.nameplate_us, waterfall, unit_us)
+    lefts: list[tuple[str, int | None]] = [("nameplate", waterfall.nameplate_us)]
+    lefts += [(stage_label(result.stage), result.left_us) for result in waterfall.stages]
+    axes.set_ylim(0, nameplate * 1.03)
+    _bar(axes, 0.0, 0.0, waterfall.nameplate_us / unit_us, _LEFT)
     came_in = waterfall.nameplate_us
     for number, result in enumerate(waterfall.stages, start=1):
         x = number * _PITCH
@@ -90,7 +96,6 @@ def _figure(waterfall: Waterfall) -> Any:
             continue
         _step(axes, x, came_in / unit_us)
         _bar(axes, x, 0.0, result.left_us / unit_us, _LEFT)
-        _total(axes, x, result.left_us, waterfall, unit_us)
         edge = came_in
         labels = []
         for cause, amount in by_amount(result):
@@ -100,9 +105,9 @@ def _figure(waterfall: Waterfall) -> Any:
             edge -= amount
         _labels(axes, x, labels, nameplate)
         came_in = result.left_us
-    axes.set_xlim(-0.6, (len(names) - 1) * _PITCH + _PITCH - 0.35)
-    axes.set_ylim(0, nameplate * 1.03)
-    axes.set_xticks([number * _PITCH for number in range(len(names))], names, fontsize=10, color=_INK)
+    axes.set_xlim(-0.6, len(lefts) * _PITCH - _BAR / 2)
+    names = [f"{name}\n{_left_text(us, waterfall.nameplate_us, unit_us)}" for name, us in lefts]
+    axes.set_xticks([number * _PITCH for number in range(len(names))], names, fontsize=9.5, color=_INK)
     axes.set_ylabel(unit, color=_INK)
     axes.tick_params(axis="both", length=0, labelcolor=_INK)
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
@@ -110,10 +115,15 @@ def _figure(waterfall: Waterfall) -> Any:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     simulated = " (simulated)" if waterfall.is_simulated else ""
-    figure.text(0.06, 0.94, f"Waterfall of {unit}{simulated}", fontsize=13, color=_INK, weight="bold")
-    for row, note in enumerate(waterfall.notes):
-        figure.text(0.06, 0.075 - 0.028 * row, note, fontsize=7.5, color="#555555")
+    title = f"Waterfall in {unit}{simulated}"
+    figure.text(0.06, 1 - 0.36 / height_in, title, fontsize=13, color=_INK, weight="bold")
+    for row, note in enumerate(reversed(notes)):
+        figure.text(0.06, (0.12 + _NOTE_IN * row) / height_in, note, fontsize=7.5, color="#555555")
     return figure
+
+
+def _left_text(us: int | None, nameplate_us: int, unit_us: int) -> str:
+    return "unknown" if us is None else f"{amount_text(us, unit_us)}   {percent_text(us, nameplate_us)}"
 
 
 def _colour(cause: str) -> str:
@@ -121,7 +131,9 @@ def _colour(cause: str) -> str:
 
 
 def _bar(axes: Any, x: float, bottom: float, top: float, colour: str) -> None:
-    axes.bar(x, top - bottom, _BAR, bottom=bottom, color=colour, edgecolor="white", linewidth=0.6)
+    height = top - bottom
+    edge = 0.6 if height > 0.01 * axes.get_ylim()[1] else 0.0  # a white edge would cover a thin bar
+    axes.bar(x, height, _BAR, bottom=bottom, color=colour, edgecolor="white", linewidth=edge)
 
 
 def _step(axes: Any, x: float, came_in: float) -> None:
@@ -132,25 +144,8 @@ def _step(axes: Any, x: float, came_in: float) -> None:
 
 
 def _unknown(axes: Any, x: float, came_in: float, nameplate: float) -> None:
-    axes.bar(x, came_in, _BAR, color="none", edgecolor=_FAINT, linewidth=1.0, linestyle="--")
-    axes.text(x, max(came_in / 2, nameplate * 0.03), "unknown", ha="center", va="center", color=_INK)
-
-
-def _total(axes: Any, x: float, us: int, waterfall: Waterfall, unit_us: int) -> None:
-    """Write what is left into the bar's foot, or above it where it is too low for that."""
-    text = f"{amount_text(us, unit_us)}\n{percent_text(us, waterfall.nameplate_us)}"
-    is_low = us < 0.12 * waterfall.nameplate_us
-    top = us / unit_us
-    axes.text(
-        x,
-        0.0 if not is_low else top,
-        text,
-        ha="center",
-        va="bottom",
-        fontsize=9,
-        color=_INK if is_low else "white",
-        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.0} if is_low else None,
-    )
+    axes.bar(x, came_in, _BAR, color="white", edgecolor=_FAINT, linewidth=1.0, linestyle="--")
+    axes.text(x, max(came_in / 2, nameplate * 0.03), "?", ha="center", va="center", fontsize=13, color=_INK)
 
 
 def _labels(axes: Any, x: float, labels: list[tuple[float, str]], nameplate: float) -> None:
@@ -159,7 +154,16 @@ def _labels(axes: Any, x: float, labels: list[tuple[float, str]], nameplate: flo
     edge = x + _BAR / 2
     for (height, text), shown in zip(labels, heights, strict=True):
         axes.plot([edge, edge + 0.1], [height, shown], color=_FAINT, linewidth=0.6)
-        axes.text(edge + 0.12, shown, text, va="center", ha="left", fontsize=_LABEL_PT, color=_INK)
+        axes.text(
+            edge + 0.12,
+            shown,
+            text,
+            va="center",
+            ha="left",
+            fontsize=_LABEL_PT,
+            color=_INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+        )
 
 
 def _spread(heights: list[float], space: float, top: float) -> list[float]:

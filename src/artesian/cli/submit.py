@@ -90,4 +90,4 @@ def _report(plane: ControlPlane, record: JobRecord, output: str, plot: Path | No
     console = stdout()
     if report.summary.steps:
         console.print(picture.training_panel(report.summary))
-    console.print(picture.waterfall_picture(report.waterfall))
+    console.print(picture.WaterfallPicture(report.waterfall))

@@ -60,4 +60,4 @@ def waterfall(job: str | None, since: float | None, plot: Path | None, output: s
     elif found.nameplate_us == 0:
         click.echo("nothing is known yet: artesian run FILE runs a first job", err=True)
     else:
-        stdout().print(picture.waterfall_picture(found))
+        stdout().print(picture.WaterfallPicture(found))

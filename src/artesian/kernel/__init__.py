@@ -5,4 +5,10 @@
 ``state``       every node and job; changed by records alone
 ``replay``      state = replay(journal)
 ``accounting``  device-seconds by cause: the ledger behind the waterfall
+``training``    what came of one training job: loss, tokens/s, MFU, recoveries
+``progress``    what a job's workers said, and which of their steps still count
+``timeline``    a worker's time as a partition: no moment twice, none left out
+``gang``        which part of the devices a worker stands for
+``intervals``   sets of time
+``notes``       what a figure rests on, in words
 """

@@ -43,7 +43,7 @@ from enum import StrEnum
 
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.placement import Placement
-from artesian.model.plan import Reason
+from artesian.model.plan import HoldCode, Reason
 
 
 class JobState(StrEnum):
@@ -100,11 +100,15 @@ ALLOWED: dict[JobState, frozenset[JobState]] = {
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """One run of a job: where, when, and how it ended. ``stop_cause`` is set once it must stop."""
+    """One run of a job: where, when, why then and there, and how it ended.
+
+    ``stop_cause`` is set once it must stop.
+    """
 
     epoch: int
     placement: Placement
     decided_s: float
+    reason: str
     started_s: float | None = None
     ended_s: float | None = None
     outcome: Outcome | None = None
@@ -155,10 +159,10 @@ def submit(job: Job, at_s: float) -> JobRecord:
     return JobRecord(job=job, submitted_s=at_s, history=[Change(state=JobState.QUEUED, at_s=at_s)])
 
 
-def start(record: JobRecord, epoch: int, placement: Placement, at_s: float) -> None:
+def start(record: JobRecord, epoch: int, placement: Placement, at_s: float, reason: str) -> None:
     """The policy starts the next attempt."""
     assert epoch == record.epoch + 1, f"{record.job.id}: attempt {epoch} after {record.epoch}"
-    record.attempts.append(Attempt(epoch=epoch, placement=placement, decided_s=at_s))
+    record.attempts.append(Attempt(epoch=epoch, placement=placement, decided_s=at_s, reason=reason))
     record.hold = None
     _enter(record, JobState.STARTING, at_s)
 
@@ -223,6 +227,11 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
         _enter(record, JobState.QUEUED, at_s)
     else:
         record.due_s = at_s + delay_s
+        record.hold = Reason(
+            code=HoldCode.BACKING_OFF,
+            text=f"attempt {attempt.epoch} ended with {outcome.cause}; the next one waits {delay_s:g} s",
+            unblock="the delay is over",
+        )
         _enter(record, JobState.BACKING_OFF, at_s)
 
 

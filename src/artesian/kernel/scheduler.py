@@ -7,8 +7,12 @@ It knows no clock, no process and no file: time arrives inside events, commands 
 from collections.abc import Iterable, Sequence
 
 from artesian.kernel.state import State
+from artesian.model.capacity import Capacity
 from artesian.model.events import Event
+from artesian.model.job import Cause, Job
+from artesian.model.placement import Placement
 from artesian.model.plan import Command, Hold, Plan, Start, Stop
+from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob, Snapshot, WaitingJob
 from artesian.policy.base import Policy
 
@@ -75,7 +79,7 @@ class Scheduler:
         out again does nothing.
         """
         commands: list[Command] = []
-        for record in self.state.holding.values():
+        for record in sorted(self.state.holding.values(), key=lambda record: record.job.id):
             attempt = record.attempt
             # The Start goes first even where a Stop follows: the engine answers it for an attempt it
             # never saw, and adopts one that runs.
@@ -84,7 +88,7 @@ class Scheduler:
                     job_id=record.job.id,
                     epoch=attempt.epoch,
                     placement=attempt.placement,
-                    reason="decided before the restart",
+                    reason=attempt.reason,
                 )
             )
             if attempt.stop_cause is not None and attempt.is_stop_decided:
@@ -101,7 +105,7 @@ class Scheduler:
 
     def _required_stops(self) -> list[Stop]:
         stops = []
-        for record in self.state.to_stop:
+        for record in sorted(self.state.to_stop, key=lambda record: record.job.id):
             cause = record.attempt.stop_cause
             assert cause is not None
             stops.append(
@@ -116,11 +120,16 @@ class Scheduler:
         return stops
 
     def _snapshot(self) -> Snapshot:
+        # In an order that a state restored from an image has, too: a policy may break ties by it.
+        waiting = sorted(self.state.waiting.values(), key=lambda record: (record.submitted_s, record.job.id))
+        holding = sorted(
+            self.state.holding.values(), key=lambda record: (record.attempt.decided_s, record.job.id)
+        )
         return Snapshot(
             at_s=self.state.at_s,
             waiting=[
                 WaitingJob(job=record.job, submitted_s=record.submitted_s, next_epoch=record.epoch + 1)
-                for record in self.state.waiting.values()
+                for record in waiting
             ],
             running=[
                 RunningJob(
@@ -130,7 +139,7 @@ class Scheduler:
                     since_s=record.attempt.decided_s,
                     is_stopping=record.attempt.stop_cause is not None,
                 )
-                for record in self.state.holding.values()
+                for record in holding
             ],
             capacity=self.state.capacity,
         )
@@ -140,26 +149,50 @@ class Scheduler:
 
 
 def _verify(plan: Plan, snapshot: Snapshot) -> None:
-    """Raise PlanRejected unless every command of the plan can be carried out as it stands."""
-    waiting = {entry.job.id: entry for entry in snapshot.waiting}
-    running = {entry.job.id: entry for entry in snapshot.running}
+    """Raise PlanRejected unless every part of the plan can be carried out as it stands."""
+    running = {entry.job.id: entry for entry in snapshot.running if not entry.is_stopping}
     for stop in plan.stops:
-        entry = running.get(stop.job_id)
+        entry = running.pop(stop.job_id, None)
         if entry is None or entry.epoch != stop.epoch:
             raise PlanRejected(f"{stop.id}: no such attempt is running")
-    if not plan.starts:
-        return
+        if stop.cause is not Cause.PREEMPTED:
+            raise PlanRejected(f"{stop.id}: a policy can only preempt, not stop as {stop.cause}")
+    waiting = {entry.job.id: entry for entry in snapshot.waiting}
     free = snapshot.capacity.copy()
     for start in plan.starts:
         wanting = waiting.pop(start.job_id, None)
         if wanting is None or wanting.next_epoch != start.epoch:
             raise PlanRejected(f"{start.id}: the job does not wait for this attempt")
-        count = start.placement.devices
-        if not any(request.min_devices <= count <= request.max_devices for request in wanting.job.devices):
-            raise PlanRejected(f"{start.id}: {count} devices are not a gang that the job asked for")
-        if not all(free.is_up[free.row[share.node_id]] for share in start.placement.shares):
-            raise PlanRejected(f"{start.id}: a node of its placement is down")
-        try:
-            free.take(wanting.job, start.placement)
-        except (AssertionError, IndexError) as error:
-            raise PlanRejected(f"{start.id}: {error}") from error
+        if (fault := _fault(wanting.job, start.placement, free)) is not None:
+            raise PlanRejected(f"{start.id}: {fault}")
+        free.take(wanting.job, start.placement)
+    for hold in plan.holds:
+        if waiting.pop(hold.job_id, None) is None:
+            raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
+
+
+def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
+    """Return what keeps the job from being placed like this on what is free; None when nothing does."""
+    hosted = free.hosted(job)
+    for share in placement.shares:
+        row = free.row.get(share.node_id)
+        if row is None or not free.is_up[row]:
+            return f"node {share.node_id} is not there, or takes no attempts"
+        if max(share.devices) >= free.devices[row]:
+            return f"node {share.node_id} has no device {max(share.devices)}"
+        if any(free.free_milli[row, device] < share.milli for device in share.devices):
+            return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
+        if len(share.devices) > hosted[row]:
+            return f"node {share.node_id} has not the CPUs and the memory for {len(share.devices)} devices"
+    rows = [free.row[share.node_id] for share in placement.shares]
+    count = placement.devices
+    for request in job.devices:
+        milli = request.max_milli if request.is_fraction else MILLI
+        is_gang = request.min_devices <= count <= request.max_devices
+        if (
+            is_gang
+            and all(share.milli == milli for share in placement.shares)
+            and free.eligible(request)[rows].all()
+        ):
+            return None
+    return f"{placement} is no gang that the job asked for"

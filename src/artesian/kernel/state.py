@@ -24,6 +24,7 @@ from artesian.model.events import (
 from artesian.model.fleet import Node
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
+from artesian.model.resources import MILLI
 
 Record = Event | Plan
 """What a journal holds: what happened, and what was decided."""
@@ -39,16 +40,26 @@ class Outage:
 
 @dataclass(slots=True, kw_only=True)
 class NodeRecord:
-    """A node, since when it is owned, and when it was gone."""
+    """A node, since when it is owned, and when it was gone.
+
+    ``next_node`` is what the node last said of itself where an attempt still holds a device that it no
+    longer has: it replaces ``node`` when such attempts have ended, and until then nothing starts there.
+    """
 
     node: Node
     joined_s: float
     outages: list[Outage] = field(default_factory=list)
+    next_node: Node | None = None
 
     @property
     def is_up(self) -> bool:
-        """Whether the node offers its devices now."""
+        """Whether the node is there."""
         return not self.outages or self.outages[-1].end_s is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether attempts may start on the node."""
+        return self.is_up and self.next_node is None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +120,7 @@ class State:
         if self._capacity is None:
             self._capacity = Capacity(record.node for record in self.nodes.values())
             for record in self.nodes.values():
-                if not record.is_up:
+                if not record.is_open:
                     self._capacity.is_up[self._capacity.row[record.node.id]] = False
             for job in self.holding.values():
                 self._capacity.take(job.job, job.attempt.placement)
@@ -163,7 +174,7 @@ class State:
             self._to_stop.pop(stop.job_id, None)
         for start in plan.starts:
             job = self.waiting.pop(start.job_id)
-            lifecycle.start(job, start.epoch, start.placement, self.at_s)
+            lifecycle.start(job, start.epoch, start.placement, self.at_s, start.reason)
             self.holding[start.job_id] = job
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
@@ -188,6 +199,8 @@ class State:
         if self._capacity is not None:
             self._capacity.give(job.job, job.attempt.placement)
         del self.holding[event.job_id]
+        for share in job.attempt.placement.shares:
+            self._shrink_if_free(self.nodes[share.node_id])
         self._to_stop.pop(event.job_id, None)
         lifecycle.ended(job, event.outcome, self.at_s)
         self._index(job)
@@ -199,17 +212,28 @@ class State:
         else:
             if not known.is_up:
                 known.outages[-1].end_s = self.at_s
-            if not self._uses_device_beyond(event.node.id, event.node.devices):
-                known.node = event.node
+            known.next_node = event.node
+            for job in self._holders_beyond(event.node):
+                self._must_stop(job, Cause.NODE_LOST, f"node {event.node.id} came back with fewer devices")
+            self._shrink_if_free(known)
         self._capacity = None
 
-    def _uses_device_beyond(self, node_id: str, devices: int) -> bool:
-        """Whether an attempt holds a device that the node, as newly described, does not have."""
-        return any(
-            share.node_id == node_id and max(share.devices) >= devices
+    def _shrink_if_free(self, known: NodeRecord) -> None:
+        """Put a new description of the node in force, unless a device that it lost is still held."""
+        if known.next_node is not None and not self._holders_beyond(known.next_node):
+            known.node, known.next_node = known.next_node, None
+            self._capacity = None
+
+    def _holders_beyond(self, node: Node) -> list[JobRecord]:
+        """Return the jobs that hold a device which the node, as described, does not have."""
+        return [
+            job
             for job in self.holding.values()
-            for share in job.attempt.placement.shares
-        )
+            if any(
+                share.node_id == node.id and max(share.devices) >= node.devices
+                for share in job.attempt.placement.shares
+            )
+        ]
 
     def _apply_lost(self, event: NodeLost) -> None:
         known = self.nodes.get(event.node_id)
@@ -277,4 +301,10 @@ class State:
                     taken[share.node_id, device] = taken.get((share.node_id, device), 0) + share.milli
         for (node_id, device), milli in taken.items():
             assert device < self.nodes[node_id].node.devices, (node_id, device)
-            assert milli <= 1000, f"device {node_id}[{device}] is oversubscribed: {milli}"
+            assert milli <= MILLI, f"device {node_id}[{device}] is oversubscribed: {milli}"
+        for node_id, known in self.nodes.items():
+            assert known.next_node is None or self._holders_beyond(known.next_node), node_id
+        for job_id, job in self.jobs.items():
+            is_due_to_stop = job_id in self.holding and job.attempt.stop_cause is not None
+            assert is_due_to_stop == (job.state is JobState.STOPPING), job_id
+            assert (job_id in self._to_stop) == (is_due_to_stop and not job.attempt.is_stop_decided), job_id

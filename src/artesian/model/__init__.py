@@ -7,5 +7,6 @@
 ``events``, ``plan``           what happened; what is to be done, with reasons
 ``capacity``, ``snapshot``     what is free (arrays); what a policy sees
 ``ledger``                     the waterfall
+``jobfile``                    a Job from YAML; ``document`` and ``fields`` read any such file
 ``errors``                     the base of all errors
 """

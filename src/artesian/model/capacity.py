@@ -33,18 +33,20 @@ class Capacity:
         self.free_milli = np.full((len(self.nodes), width), _ABSENT, dtype=np.int16)
         self.free_milli[np.arange(width) < self.devices[:, None]] = MILLI
         self.free_whole = self.devices.copy()
-        self.free_cpu_milli: IntArray = np.array([node.cpus * MILLI for node in self.nodes], dtype=np.int64)
-        self.free_memory_bytes: IntArray = np.array([n.memory_bytes for n in self.nodes], dtype=np.int64)
+        self._cpu_milli: IntArray = np.array([node.cpus * MILLI for node in self.nodes], dtype=np.int64)
+        self._memory_bytes: IntArray = np.array([node.memory_bytes for node in self.nodes], dtype=np.int64)
+        self.free_cpu_milli = self._cpu_milli.copy()
+        self.free_memory_bytes = self._memory_bytes.copy()
         self.is_up: BoolArray = np.ones(len(self.nodes), dtype=np.bool_)
         self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
 
     def copy(self) -> "Capacity":
         """Return a copy on which a policy may try things out."""
         twin = object.__new__(Capacity)
-        twin.nodes, twin.row, twin.devices, twin._eligible = (
-            self.nodes,
-            self.row,
-            self.devices,
+        twin.nodes, twin.row, twin.devices = self.nodes, self.row, self.devices
+        twin._cpu_milli, twin._memory_bytes, twin._eligible = (
+            self._cpu_milli,
+            self._memory_bytes,
             self._eligible,
         )
         twin.free_milli = self.free_milli.copy()
@@ -75,22 +77,26 @@ class Capacity:
         Zero on nodes of another kind; limited by the CPUs and the memory that the job wants with each.
         """
         count: IntArray = np.where(self.eligible(request), self.free_whole, 0)
-        return self._limited_by_host(job, count, self.free_cpu_milli, self.free_memory_bytes)
+        return np.minimum(count, self.hosted(job))
+
+    def hosted(self, job: Job) -> IntArray:
+        """Return for how many devices [N] each node's free CPUs and memory suffice, as the job wants them."""
+        return self._hosted(job, self.free_cpu_milli, self.free_memory_bytes)
 
     def ownable(self, job: Job, request: DeviceRequest) -> IntArray:
         """Return how many whole devices [N] of each node the job could have if the fleet were empty."""
         count: IntArray = np.where(self.eligible(request), self.devices, 0)
-        cpus: IntArray = np.array([node.cpus * MILLI for node in self.nodes], dtype=np.int64)
-        memory: IntArray = np.array([node.memory_bytes for node in self.nodes], dtype=np.int64)
-        return self._limited_by_host(job, count, cpus, memory)
+        return np.minimum(count, self._hosted(job, self._cpu_milli, self._memory_bytes))
 
     @staticmethod
-    def _limited_by_host(job: Job, count: IntArray, cpu_milli: IntArray, memory_bytes: IntArray) -> IntArray:
-        if job.cpus_per_device:
+    def _hosted(job: Job, cpu_milli: IntArray, memory_bytes: IntArray) -> IntArray:
+        count: IntArray = np.full_like(cpu_milli, np.iinfo(np.int64).max)
+        if job.cpus_per_device is not None:
             count = np.minimum(count, cpu_milli // round(job.cpus_per_device * MILLI))
-        if job.memory_bytes_per_device:
+        if job.memory_bytes_per_device is not None:
             count = np.minimum(count, memory_bytes // job.memory_bytes_per_device)
-        return count
+        # A node that joins again with fewer CPUs than are in use has less than none free.
+        return np.maximum(count, 0)
 
     def take(self, job: Job, placement: Placement) -> None:
         """Mark the placement's devices, CPUs and memory as taken by the job."""

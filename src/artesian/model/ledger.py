@@ -23,6 +23,57 @@ class Stage(StrEnum):
     MODEL_FLOPS = "model_flops"
 
 
+class Loss(StrEnum):
+    """What device time is lost to, by the stage that loses it."""
+
+    # healthy
+    NODE_LOST = "node_lost"
+    """Devices of a node that was gone."""
+
+    # allocated
+    IDLE = "idle"
+    """Devices that were free, and that no job waited for."""
+    WAITING = "waiting"
+    """Devices that were free while a job waited (queued, or backing off) that could not use them."""
+
+    # productive
+    START_UP = "start_up"
+    """A job's first attempt, from the decision to start it to its first step, without restoring."""
+    RECOVERY = "recovery"
+    """From a failure to the end of the attempt, and a later attempt up to its first step, restoring included."""
+    RESTORE = "restore"
+    """Reading a checkpoint back, outside of a recovery."""
+    DATA_WAIT = "data_wait"
+    """Waiting for the next batch."""
+    CHECKPOINT_STALL = "checkpoint_stall"
+    """Training held up by a save."""
+    EVALUATION = "evaluation"
+    """Validation between steps."""
+    LOST_WORK = "lost_work"
+    """Steps that had to be done again, or whose result is gone, and the step under way at a failure."""
+    WIND_DOWN = "wind_down"
+    """From the last step to the end of an attempt that did not fail."""
+    BETWEEN_STEPS = "between_steps"
+    """Between the first step and the last, and none of the above."""
+    UNMEASURED = "unmeasured"
+    """Held for workers that report nothing: it may or may not have been productive."""
+
+    # model_flops
+    BELOW_CEILING = "below_ceiling"
+    """Time in steps beyond what their model FLOPs take at the ceiling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """The FLOP/s of one device that MFU is taken against; ``basis`` is what that rests on.
+
+    ``basis`` reads ``nameplate bf16``, ``measured fp32``, and so on.
+    """
+
+    flops: float
+    basis: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
     """What is left after a stage, and what was lost in it, by cause, in device-microseconds.
@@ -53,6 +104,8 @@ class Waterfall:
         if tuple(result.stage for result in self.stages) != tuple(Stage):
             raise ValueError(f"a waterfall has the stages {[s.value for s in Stage]}, in this order")
         left = self.nameplate_us
+        if left < 0:
+            raise ValueError(f"a waterfall's nameplate must not be negative, got {left} µs")
         for result in self.stages:
             lost = sum(result.lost_us.values())
             if any(amount < 0 for amount in result.lost_us.values()):
@@ -65,6 +118,10 @@ class Waterfall:
                 raise ValueError(
                     f"stage {result.stage}: {left} µs came in, {lost} µs were lost, {result.left_us} µs are left"
                 )
+            if result.left_us < 0:
+                raise ValueError(
+                    f"stage {result.stage}: more was lost than came in: {result.left_us} µs are left"
+                )
             left = result.left_us
 
     def left_us(self, stage: Stage) -> int | None:
@@ -72,7 +129,11 @@ class Waterfall:
         return self.stages[list(Stage).index(stage)].left_us
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: device-seconds with six decimals, None for what was not measured."""
+        """Return the JSON form: device-seconds with six decimals, None for what was not measured.
+
+        Read as decimals, the numbers add up exactly below 2³³ device-seconds; above, a double has
+        fewer than six decimals (``left_us`` and ``lost_us`` stay exact at any size).
+        """
         return {
             "unit": "device_seconds",
             "simulated": self.is_simulated,

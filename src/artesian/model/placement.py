@@ -13,12 +13,23 @@ class NodeShare:
     devices: tuple[int, ...]
     milli: int = MILLI
 
+    def __post_init__(self) -> None:
+        if not self.devices or len(set(self.devices)) < len(self.devices) or min(self.devices) < 0:
+            raise ValueError(f"node {self.node_id}: expected distinct device indices, got {self.devices}")
+        if not 0 < self.milli <= MILLI:
+            raise ValueError(f"node {self.node_id}: expected 1 to {MILLI} thousandths, got {self.milli}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """Devices per node for one attempt; the first share's node holds rank 0."""
 
     shares: tuple[NodeShare, ...]
+
+    def __post_init__(self) -> None:
+        ids = [share.node_id for share in self.shares]
+        if not ids or len(set(ids)) < len(ids):
+            raise ValueError(f"placement: expected one share per node, got shares of {ids}")
 
     @property
     def devices(self) -> int:

@@ -14,6 +14,7 @@ a count it is 1; without an accelerator, any. In YAML a mapping is short for alt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from artesian import catalog
 from artesian.model.errors import UnitError
@@ -27,6 +28,7 @@ CPU = "cpu"
 
 _HINT = "write it like H100:8, nvidia:A100:80GB:4..8, cpu:2, 0.5, or H100:8 | 910B:16"
 _COUNT = re.compile(r"\d+(\.\.\d+)?|0?\.\d+")
+_LIKE_A_COUNT = re.compile(r"[-+.\d]+([eE][-+.\d]*)?")
 _MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]i?B", re.IGNORECASE)
 
 
@@ -71,7 +73,7 @@ class DeviceRequest:
     def __str__(self) -> str:
         kind = [part for part in (self.vendor, self.accelerator) if part]
         if self.memory_bytes is not None:
-            kind.append(f"{self.memory_bytes / 1e9:g}GB")
+            kind.append(_memory(self.memory_bytes))
         if self.is_fraction:
             count = f"{self.max_milli / MILLI:g}"
         elif self.min_milli == self.max_milli:
@@ -90,20 +92,26 @@ def parse_devices(value: str | int | float | Mapping[str, str | int | float]) ->
         if not value:
             raise UnitError("devices: expected at least one kind of device, got an empty mapping", hint=_HINT)
         return tuple(_parse_alternative(f"{kind}:{count}") for kind, count in value.items())
+    if not isinstance(value, str) and not _COUNT.fullmatch(str(value)):
+        raise _not_a_count(str(value))
     return tuple(_parse_alternative(part.strip()) for part in str(value).split("|"))
 
 
 def _parse_alternative(text: str) -> DeviceRequest:
     parts = [part.strip() for part in text.split(":")]
-    if not all(parts):
+    if not all(parts) or "|" in text:
         raise UnitError(f"devices: expected a resource string, got {text!r}", hint=_HINT)
     if parts[0].lower() == "gpu":
         parts.pop(0)  # Slurm's gres form
     min_milli = max_milli = MILLI
     if parts and _COUNT.fullmatch(parts[-1]):
         min_milli, max_milli = _parse_count(parts.pop())
+    elif parts and _LIKE_A_COUNT.fullmatch(parts[-1]):
+        raise _not_a_count(parts[-1])
     memory_bytes = parse_size_bytes(parts.pop()) if parts and _MEMORY.fullmatch(parts[-1]) else None
     vendor = parts.pop(0).lower() if parts and parts[0].lower() in catalog.vendors() else None
+    if len(parts) > 1 and (vendor is not None or _is_accelerator(parts[0])):
+        raise UnitError(f"devices: {text!r}: {parts[1]!r} is neither a memory size nor a count", hint=_HINT)
     if len(parts) > 1:
         raise UnitError(
             f"devices: expected vendor:accelerator:memory:count, got {text!r} with {parts[0]!r} as its vendor",
@@ -117,6 +125,21 @@ def _parse_alternative(text: str) -> DeviceRequest:
         accelerator=accelerator,
         memory_bytes=memory_bytes,
     )
+
+
+def _is_accelerator(name: str) -> bool:
+    families = {family.casefold() for family in catalog.families()}
+    return catalog.find(name) is not None or name.casefold() in {CPU, *families}
+
+
+def _not_a_count(text: str) -> UnitError:
+    return UnitError(f"devices: expected a count such as 8, 4..8 or 0.5, got {text}", hint=_HINT)
+
+
+def _memory(size_bytes: int) -> str:
+    if size_bytes % 2**30 == 0:
+        return f"{size_bytes // 2**30}GiB"
+    return f"{(Decimal(size_bytes) / 10**9).normalize():f}GB"
 
 
 def _parse_count(text: str) -> tuple[int, int]:

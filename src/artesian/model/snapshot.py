@@ -30,7 +30,11 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The fleet and the jobs at one moment. A policy must not change ``capacity``; it copies it."""
+    """The fleet and the jobs at one moment. A policy must not change ``capacity``; it copies it.
+
+    ``waiting`` is in the order of submission, ``running`` in the order of the decision to start; ids
+    break ties.
+    """
 
     at_s: float
     waiting: Sequence[WaitingJob]

@@ -1,6 +1,7 @@
 """Durations and sizes: text to numbers and back."""
 
 import re
+from fractions import Fraction
 
 from artesian.model.errors import UnitError
 
@@ -46,13 +47,13 @@ def parse_size_bytes(text: str) -> int:
             f"size: expected a number with a unit, such as 80GB or 512MiB, got {text!r}",
             hint="units are B, KB, MB, GB, TB (powers of 1000) and KiB, MiB, GiB, TiB (powers of 1024)",
         )
-    return round(float(match[1]) * _SIZE_NAMES[match[2].lower()])
+    return round(Fraction(match[1]) * _SIZE_NAMES[match[2].lower()])
 
 
 def format_duration(seconds: float) -> str:
     """Return ``seconds`` as people write it: ``0.25 s``, ``42.0 s``, ``3m20s``, ``2h05m``, ``3d04h``."""
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
@@ -65,8 +66,8 @@ def format_size(size_bytes: int) -> str:
     """Return ``size_bytes`` with a binary unit and three digits: ``512 MiB``, ``23.4 GiB``."""
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.1f} {unit}"
+        if value < 1023.5:
+            return f"{value:.0f} {unit}" if value >= 99.95 or unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
 
@@ -74,6 +75,10 @@ def format_size(size_bytes: int) -> str:
 def format_flops(flops: float) -> str:
     """Return a rate in FLOP/s with a decimal unit: ``61.2 GFLOP/s``, ``989 TFLOP/s``."""
     for unit, scale in (("PFLOP/s", 1e15), ("TFLOP/s", 1e12), ("GFLOP/s", 1e9)):
-        if flops >= scale:
-            return f"{flops / scale:.3g} {unit}"
-    return f"{flops / 1e6:.3g} MFLOP/s"
+        if flops >= 0.9995 * scale:
+            return f"{_three_digits(flops / scale)} {unit}"
+    return f"{_three_digits(flops / 1e6)} MFLOP/s"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"

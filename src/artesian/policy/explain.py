@@ -1,11 +1,12 @@
 """Reasons in words: why a job starts, why it waits, and what would let it start."""
 
-from artesian.model.capacity import Capacity
+from collections.abc import Iterable
+
+from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.plan import HoldCode, Reason
-from artesian.model.resources import DeviceRequest
-from artesian.model.snapshot import Snapshot
+from artesian.model.resources import MILLI, DeviceRequest
 
 _NAMED_HOLDERS = 3
 
@@ -15,59 +16,67 @@ def start(placement: Placement, *, is_first: bool) -> str:
     turn = (
         "it is first in the queue for its devices" if is_first else "no job ahead of it wants these devices"
     )
-    several = len(placement.shares) > 1
-    where = f"{len(placement.shares)} nodes hold" if several else f"{placement.shares[0].node_id} holds"
+    first = placement.shares[0]
+    if first.milli < MILLI:
+        return f"{turn}, and {first.node_id} has {first.milli / MILLI:g} of a device free: {placement}"
+    where = f"{len(placement.shares)} nodes hold" if len(placement.shares) > 1 else f"{first.node_id} holds"
     return f"{turn}, and {where} the whole gang: {placement}"
 
 
 def impossible(job: Job, capacity: Capacity) -> Reason | None:
     """Return why the job could not run even on the empty fleet; None when it could."""
+    most = 0
+    for request in job.devices:
+        count = _most(job, request, capacity)
+        if count >= request.min_devices:
+            return None
+        most = max(most, count)
     if not any(bool(capacity.eligible(request).any()) for request in job.devices):
-        kinds = sorted({node.accelerator for node in capacity.nodes})
+        kinds = sorted({node.accelerator for row, node in enumerate(capacity.nodes) if capacity.is_up[row]})
         return Reason(
             code=HoldCode.NO_SUCH_DEVICES,
-            text=f"no node has devices of the kind {_wish(job)}; the fleet has {', '.join(kinds) or 'no nodes'}",
+            text=f"no node that is up has devices for {_wish(job)}; the fleet has {', '.join(kinds) or 'no nodes'}",
             unblock="a node with such devices joins, or the job names another kind",
         )
-    most = max(_most(job, request, capacity) for request in job.devices)
-    if any(_most(job, request, capacity) >= request.min_devices for request in job.devices):
-        return None
+    if most == 0:
+        return Reason(
+            code=HoldCode.LARGER_THAN_FLEET,
+            text=f"no node has the CPUs and the memory that the job wants with each device of {_wish(job)}",
+            unblock="ask for less CPU and memory with each device; or larger nodes join",
+        )
+    less = ", or for less CPU and memory with each" if _wants_host(job) else ""
     return Reason(
         code=HoldCode.LARGER_THAN_FLEET,
-        text=f"the job asks for {_wish(job)}, and the whole fleet could give it {most}",
-        unblock=f"ask for at most {most}, or for less CPU and memory with each; or nodes join",
+        text=f"the job asks for {_wish(job)}, and the whole fleet could give it {_devices(most)}",
+        unblock=f"ask for at most {_devices(most)}{less}; or nodes join",
     )
 
 
-def devices_busy(job: Job, snapshot: Snapshot, free: Capacity) -> Reason:
-    """Return why the first in the queue cannot start: who has the devices."""
-    request = max(job.devices, key=lambda wish: int(free.startable(job, wish).sum()))
-    available = int(free.startable(job, request).sum())
-    wanted = free.eligible(request)
-    holders = [
-        (entry.job.name, count)
-        for entry in snapshot.running
-        if (
-            count := sum(
-                len(share.devices) for share in entry.placement.shares if wanted[free.row[share.node_id]]
-            )
-        )
-    ]
-    holders.sort(key=lambda holder: (-holder[1], holder[0]))
-    named = ", ".join(f"{name} ({count})" for name, count in holders[:_NAMED_HOLDERS])
-    more = f" and {len(holders) - _NAMED_HOLDERS} more" if len(holders) > _NAMED_HOLDERS else ""
-    by = f"; held by {named}{more}" if holders else ""
+def devices_busy(job: Job, holders: Iterable[tuple[Job, Placement]], free: Capacity) -> Reason:
+    """Return why the first in the queue cannot start: who has the devices.
+
+    Of the job's alternatives it names the one that is nearest to what it needs.
+    """
+    missing, available, request = min(
+        (
+            (wish.min_devices - available, available, wish)
+            for wish in job.devices
+            for available in [int(free.startable(job, wish).sum())]
+        ),
+        key=lambda choice: choice[0],
+    )
+    by = _held_by(holders, free.eligible(request), free)
     if request.is_fraction:
         return Reason(
             code=HoldCode.DEVICES_BUSY,
-            text=f"no device has {request.max_milli / 1000:g} of itself free{by}",
-            unblock="one of them ends",
+            text=f"no device has {request.max_milli / MILLI:g} of itself free{_with_host(job)}{by}",
+            unblock="one of them ends" if by else "a device becomes free",
         )
-    missing = max(request.min_devices - available, 1)
+    least = "at least " if request.max_devices > request.min_devices else ""
     return Reason(
         code=HoldCode.DEVICES_BUSY,
-        text=f"needs {request.min_devices} devices ({_wish(job)}), {available} can be had now{by}",
-        unblock=f"{missing} more {'device becomes' if missing == 1 else 'devices become'} free",
+        text=f"needs {least}{_devices(request.min_devices)} ({_wish(job)}){_with_host(job)}, {available} can be had now{by}",
+        unblock=f"{missing} more {'device becomes' if missing == 1 else 'devices become'} free{_with_host(job)}",
     )
 
 
@@ -80,8 +89,32 @@ def behind(blocker: Job) -> Reason:
     )
 
 
+def _held_by(holders: Iterable[tuple[Job, Placement]], wanted: BoolArray, free: Capacity) -> str:
+    counts = [
+        (job.name, count)
+        for job, placement in holders
+        if (count := sum(len(share.devices) for share in placement.shares if wanted[free.row[share.node_id]]))
+    ]
+    counts.sort(key=lambda holder: (-holder[1], holder[0]))
+    named = ", ".join(f"{name} ({count})" for name, count in counts[:_NAMED_HOLDERS])
+    more = f" and {len(counts) - _NAMED_HOLDERS} more" if len(counts) > _NAMED_HOLDERS else ""
+    return f"; held by {named}{more}" if counts else ""
+
+
 def _wish(job: Job) -> str:
     return " | ".join(str(request) for request in job.devices)
+
+
+def _devices(count: int) -> str:
+    return f"{count} device" if count == 1 else f"{count} devices"
+
+
+def _wants_host(job: Job) -> bool:
+    return job.cpus_per_device is not None or job.memory_bytes_per_device is not None
+
+
+def _with_host(job: Job) -> str:
+    return " with CPUs and memory for each" if _wants_host(job) else ""
 
 
 def _most(job: Job, request: DeviceRequest, capacity: Capacity) -> int:

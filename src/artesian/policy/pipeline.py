@@ -6,6 +6,7 @@ import numpy as np
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
+from artesian.model.placement import Placement
 from artesian.model.plan import Hold, Plan, Start
 from artesian.model.snapshot import Snapshot
 from artesian.policy import explain
@@ -28,6 +29,8 @@ class InOrder:
         free = snapshot.capacity.copy()
         allowed = free.is_up.copy()
         blockers: list[tuple[Job, BoolArray]] = []
+        holders = [(entry.job, entry.placement) for entry in snapshot.running]
+        started: list[tuple[Job, Placement]] = []
         starts: list[Start] = []
         holds: list[Hold] = []
         for entry in self.order.rank(snapshot):
@@ -38,6 +41,7 @@ class InOrder:
             placement = self.place.place(job, free, allowed)
             if placement is not None:
                 free.take(job, placement)
+                started.append((job, placement))
                 starts.append(
                     Start(
                         job_id=job.id,
@@ -49,9 +53,13 @@ class InOrder:
                 continue
             wanted = _wanted_nodes(job, free)
             blocker = next((ahead for ahead, nodes in blockers if bool((nodes & wanted).any())), None)
-            reason = explain.devices_busy(job, snapshot, free) if blocker is None else explain.behind(blocker)
+            reason = (
+                explain.devices_busy(job, [*holders, *started], free)
+                if blocker is None
+                else explain.behind(blocker)
+            )
             holds.append(Hold(job_id=job.id, reason=reason))
-            if blocker is None:
+            if bool((wanted & allowed).any()):
                 # Head-of-line blocking is FIFO's contract, not an oversight: without it a large gang
                 # waits for ever behind small jobs that fit.
                 blockers.append((job, wanted))

@@ -69,11 +69,7 @@ def _placement(capacity: Capacity, shares: list[tuple[int, int]]) -> Placement:
 def _place_share(
     job: Job, request: DeviceRequest, capacity: Capacity, allowed: BoolArray
 ) -> Placement | None:
-    fits_host = capacity.eligible(request) & allowed
-    if job.cpus_per_device:
-        fits_host &= capacity.free_cpu_milli >= round(job.cpus_per_device * MILLI)
-    if job.memory_bytes_per_device:
-        fits_host &= capacity.free_memory_bytes >= job.memory_bytes_per_device
+    fits_host = capacity.eligible(request) & allowed & (capacity.hosted(job) >= 1)
     fits = (capacity.free_milli >= request.max_milli) & fits_host[:, None]
     if not fits.any():
         return None

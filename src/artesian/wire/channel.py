@@ -4,6 +4,7 @@ A file rather than a socket, because it outlives both ends: a worker never block
 that is down, and a control plane that comes back reads on where it stopped.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -28,10 +29,17 @@ class ProgressWriter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._is_torn = False
 
     def send(self, message: Message) -> None:
         """Append ``message``. Raises OSError when the file system refuses (a full disk)."""
-        os.write(self._fd, encode(message))
+        line = encode(message)
+        if self._is_torn:
+            line = b"\n" + line  # what a full disk cut short must not take this message with it
+        written = os.write(self._fd, line)
+        self._is_torn = written < len(line)
+        if self._is_torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the file. Calling it again does nothing."""

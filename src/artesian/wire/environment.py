@@ -21,5 +21,10 @@ WORKERS = "ARTESIAN_WORKERS"
 """Workers that ``artesian launch`` starts on this node when no ``--nproc-per-node`` is given."""
 DEVICES = "ARTESIAN_DEVICES"
 """Indices of the node's devices that the attempt may use, separated by commas."""
+LOG_DIR = "ARTESIAN_LOG_DIR"
+"""Folder in which the launch agent keeps the output of every worker but its first: ``rank-N.out``.
+
+Where it is not set, all workers of a node write to the agent's own stdout and stderr.
+"""
 STATE_DIR = "ARTESIAN_STATE"
 """Folder of the embedded control plane's state."""

@@ -40,6 +40,11 @@ def encode_faults(faults: Iterable[Fault]) -> str:
 def decode_faults(text: str) -> tuple[Fault, ...]:
     """Return the faults in ``text``. Raises ValueError when it is not a list of faults."""
     try:
-        return tuple(Fault(**{**item, "kind": FaultKind(item["kind"])}) for item in json.loads(text))
-    except (KeyError, TypeError, AttributeError) as error:
+        items = json.loads(text)
+        faults = tuple(Fault(**{**item, "kind": FaultKind(item["kind"])}) for item in items)
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"not a list of faults: {text!r}") from error
+    numbers = (number for fault in faults for number in (fault.worker, fault.step, fault.epoch))
+    if not isinstance(items, list) or any(type(number) is not int for number in numbers):
+        raise ValueError(f"not a list of faults: {text!r}")
+    return faults

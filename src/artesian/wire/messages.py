@@ -7,9 +7,9 @@ so that a newer worker can talk to an older control plane.
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 
 class Phase(StrEnum):
@@ -108,6 +108,16 @@ class WorkerFailed:
 
 Message = WorkerStarted | PhaseEnded | Restored | StepCommitted | CheckpointCommitted | WorkerFailed
 
+
+def _classes(cls: type[Any]) -> dict[str, frozenset[type]]:
+    """Return which classes each field's value may have; a whole number is a float in JSON, too."""
+    classes = {}
+    for name, hint in get_type_hints(cls).items():
+        own = frozenset(get_args(hint) or (hint,))
+        classes[name] = own | {int} if float in own else own
+    return classes
+
+
 _TYPES: dict[str, type[Any]] = {
     "worker_started": WorkerStarted,
     "phase_ended": PhaseEnded,
@@ -117,7 +127,7 @@ _TYPES: dict[str, type[Any]] = {
     "worker_failed": WorkerFailed,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
-_FIELDS = {name: frozenset(field.name for field in fields(cls)) for name, cls in _TYPES.items()}
+_FIELDS = {name: _classes(cls) for name, cls in _TYPES.items()}
 
 
 def encode(message: Message) -> bytes:
@@ -141,17 +151,22 @@ def decode(line: bytes) -> Message | None:
     try:
         body = json.loads(line)
         name = body.pop("type")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
+        cls = _TYPES.get(name)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"not a progress message: {line[:80]!r}") from error
-    cls = _TYPES.get(name)
     if cls is None:
         return None
-    known = {key: value for key, value in body.items() if key in _FIELDS[name]}
+    classes = _FIELDS[name]
+    known = {key: value for key, value in body.items() if key in classes}
     try:
         if cls is PhaseEnded:
             known["phase"] = Phase(known["phase"])
         if isinstance(known.get("loss"), str):
             known["loss"] = float(known["loss"])
+        for key, value in known.items():
+            is_finite = key == "loss" or type(value) is not float or math.isfinite(value)
+            if type(value) not in classes[key] or not is_finite:
+                raise TypeError(f"{key} is {value!r}")  # noqa: TRY301 - one place says what is wrong
         message: Message = cls(**known)
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"a {name} message with the wrong fields: {line[:80]!r}") from error

@@ -8,7 +8,6 @@ while attempts run.
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,12 +33,12 @@ _Key = tuple[str, int]
 
 @dataclass(slots=True, kw_only=True)
 class _Watch:
-    """An attempt under way. ``spawned`` is the supervisor where it is this process's own child."""
+    """An attempt under way. ``child_pid`` is a supervisor that is this process's own child, to be reaped."""
 
     job_id: str
     epoch: int
     folder: AttemptFolder
-    spawned: subprocess.Popen[bytes] | None = None
+    child_pid: int | None = None
     pidfd: int | None = None
     claim: Claim | None = None
     is_started: bool = False
@@ -101,9 +100,8 @@ class LocalEngine:
             if watch.folder.claim() is None:
                 self._spawn(watch, share, job)
         except OSError as error:
-            if watch.spawned is not None:  # it runs, but there is no descriptor left to hear it die
-                watch.spawned.kill()
-                self._kill(watch.folder.survivors())
+            if watch.child_pid is not None:  # it runs, but there is no descriptor left to hear it die
+                self._kill([watch.child_pid, *watch.folder.survivors()])
             self._end(watch, Outcome(cause=Cause.START_FAILED, message=str(error)))
             return
         self._look(watch)
@@ -124,21 +122,19 @@ class LocalEngine:
     def _spawn(self, watch: _Watch, share: NodeShare, job: Job) -> None:
         checkpoints = self._root / job.id / "checkpoints"
         checkpoints.mkdir(exist_ok=True, mode=0o700)
-        watch.spawned = subprocess.Popen(
-            [
-                sys.executable,
-                *("-I", "-S", supervisor.__file__, str(watch.folder.path), job.workdir, str(job.grace_s)),
-                *command_line(job, len(share.devices)),
-            ],
-            env=environment_of(
-                job, watch.epoch, share, self._nodes[share.node_id], watch.folder, checkpoints
-            ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # neither Ctrl-C nor a closed terminal reaches it
+        words = [
+            sys.executable,
+            *("-I", "-S", supervisor.__file__, str(watch.folder.path), job.workdir, str(job.grace_s)),
+            *command_line(job, len(share.devices)),
+        ]
+        watch.child_pid = os.posix_spawn(
+            sys.executable,
+            words,
+            environment_of(job, watch.epoch, share, self._nodes[share.node_id], watch.folder, checkpoints),
+            file_actions=[(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)],
+            setsid=True,  # neither Ctrl-C nor a closed terminal reaches it
         )
-        self._watch_pid(watch, watch.spawned.pid)
+        self._watch_pid(watch, watch.child_pid)
 
     def _look(self, watch: _Watch) -> None:
         """See how far the attempt has come; look again soon while it has not started."""
@@ -162,7 +158,7 @@ class LocalEngine:
         if claim is None:
             return True
         watch.claim = claim
-        if watch.spawned is not None and watch.spawned.pid == claim.pid:
+        if watch.child_pid == claim.pid:
             return True
         self._unwatch(watch)  # another supervisor, of a driver that was killed, was first
         _reap(watch)
@@ -184,14 +180,14 @@ class LocalEngine:
 
     def _died(self, watch: _Watch) -> None:
         """The watched process is gone: the supervisor, or one that another was quicker than."""
-        if watch.spawned is not None and watch.spawned.poll() is not None:
-            pid, watch.spawned = watch.spawned.pid, None
-            claim = watch.folder.claim()
-            if claim is not None and claim.pid not in (0, pid):
-                self._unwatch(watch)
-                self._look(watch)
-                return
-        self._conclude(watch)
+        child_pid = watch.child_pid
+        _reap(watch)
+        claim = watch.folder.claim()
+        if child_pid is not None and claim is not None and claim.pid not in (0, child_pid):
+            self._unwatch(watch)
+            self._look(watch)
+        else:
+            self._conclude(watch)
 
     def _conclude(self, watch: _Watch) -> None:
         """Nobody looks after the attempt any more: report its end, with the start if that is still untold."""
@@ -268,9 +264,9 @@ class LocalEngine:
 
 def _reap(watch: _Watch) -> None:
     """Wait for a supervisor of ours that has lost the claim, or has ended: a matter of milliseconds."""
-    if watch.spawned is not None:
-        watch.spawned.wait()
-        watch.spawned = None
+    if watch.child_pid is not None:
+        os.waitpid(watch.child_pid, 0)
+        watch.child_pid = None
 
 
 def attempt_folder(root: Path, job_id: str, epoch: int) -> AttemptFolder:

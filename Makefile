@@ -1,0 +1,62 @@
+# What a newcomer calls: `make run`, `make test`. What a contributor calls before a commit: `make check`.
+# All are idempotent: what is installed already is not installed again.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# As after `activate`, so that a job finds this environment's python whatever else is active.
+ACTIVE := VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(abspath $(BIN)):$$PATH"
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.PHONY: help run test check format bench clean
+
+help:
+	@echo "make run     install into $(VENV), take a census, train a small model, print the waterfall"
+	@echo "make test    install what the tests need, and run them"
+	@echo "make check   lint, types, floors: what CI and pre-commit run"
+	@echo "make format  format the code"
+	@echo "make bench   run every benchmark in its quick form"
+	@echo "make clean   remove $(VENV)"
+
+run: $(VENV)/.for-run
+	$(ACTIVE) artesian run examples/first-run.yaml
+
+test: $(VENV)/.for-test
+	$(ACTIVE) pytest $(ARGS)
+
+check: $(VENV)/.for-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.for-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.for-test
+	$(ACTIVE) python benchmarks/startup.py --quick
+	$(ACTIVE) python benchmarks/journal.py --quick
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: artesian needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)" >&2; \
+	  echo "hint: install it, and name it: make PYTHON=python3.12 run" >&2; exit 1; }
+	@echo "making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: '$(PYTHON) -m venv' does not work" >&2; \
+	  echo "hint: on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.for-run: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing artesian and torch (the first time: a few minutes) ..."
+	$(INSTALL) -e '.[train]'
+	@touch $@
+
+$(VENV)/.for-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing artesian, torch and what the tests need ..."
+	$(INSTALL) -e '.[train,plot,dev]'
+	@touch $@ $(VENV)/.for-run
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,95 @@
+"""Simulate a list of jobs on a fleet: virtual time around the very kernel that runs live."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from artesian.kernel.scheduler import Scheduler
+from artesian.kernel.state import Record, State
+from artesian.model.errors import ArtesianError
+from artesian.model.events import ClockTicked, Event, JobSubmitted, NodeJoined
+from artesian.model.fleet import Fleet
+from artesian.model.plan import Plan
+from artesian.policy.base import Policy
+from artesian.sim.engine import VirtualEngine
+from artesian.sim.jobs import SimJob
+
+MAX_RESTARTS = 1000
+"""How often a job may start beyond its failures and the events told; a policy that preempts what it has
+just started would go on for ever."""
+
+
+class NoProgress(ArtesianError):  # noqa: N818 - reads as what it is
+    """The simulation would never come to an end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimResult:
+    """What happened. ``records`` is the journal, events and plans in order: replayed, it gives ``state``.
+
+    A plan that changed nothing is left out.
+    """
+
+    records: tuple[Record, ...]
+    state: State
+
+
+def simulate(
+    fleet: Fleet, jobs: Sequence[SimJob], policy: Policy, *, events: Iterable[Event] = ()
+) -> SimResult:
+    """Return what ``policy`` makes of ``jobs`` on ``fleet``, whose nodes join at time 0.
+
+    ``events`` are what else happens: a node lost, a job cancelled. What happens at one time is one
+    cycle. The same arguments give the same records. A job that can never start ends the simulation where
+    it waits: ``report`` lists it, with its reason.
+
+    Raises ValueError when two jobs have one id or an event cannot be taken, NoProgress when the end would
+    never come.
+    """
+    known = {entry.job.id: entry for entry in jobs}
+    if len(known) < len(jobs):
+        raise ValueError(f"jobs: expected distinct ids, got {len(jobs)} jobs with {len(known)} ids")
+    others = tuple(events)
+    untimed = [event.at_s for event in others if not 0 <= event.at_s < math.inf]
+    unknown = [event.job.id for event in others if isinstance(event, JobSubmitted)]
+    if untimed:
+        raise ValueError(f"events: expected finite times of at least 0, got {untimed[0]}")
+    if unknown:
+        raise ValueError(f"events: expected jobs to come as SimJobs, with a duration, got {unknown[0]}")
+    engine = VirtualEngine(known)
+    engine.push(NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
+    engine.push(JobSubmitted(at_s=entry.submit_s, job=entry.job) for entry in jobs)
+    engine.push(others)
+
+    scheduler = Scheduler(policy)
+    records: list[Record] = []
+    while (at_s := _earlier(engine.next_s, scheduler.next_due_s)) is not None:
+        happened = engine.pop(at_s)
+        if not happened:
+            if scheduler.next_due_s != at_s:
+                continue  # only attempts that were stopped before had something to say
+            happened.append(ClockTicked(at_s=at_s))
+        plan = scheduler.step(happened)
+        records += happened
+        if not plan.is_empty:
+            records.append(plan)
+        _check_progress(plan, known, len(others))
+        for command in plan.commands:
+            engine.carry_out(command, at_s)
+    return SimResult(records=tuple(records), state=scheduler.state)
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return min((at_s for at_s in (one, other) if at_s is not None), default=None)
+
+
+def _check_progress(plan: Plan, jobs: dict[str, SimJob], events: int) -> None:
+    """Raise NoProgress if the plan starts a job once more that has started far too often."""
+    for start in plan.starts:
+        entry = jobs[start.job_id]
+        if start.epoch > MAX_RESTARTS + len(entry.failures) + events:
+            raise NoProgress(
+                f"simulation: job {entry.job.name} ({start.job_id}) starts for the {start.epoch}th time at "
+                f"{plan.at_s:g} s, and no attempt is let run to its end",
+                hint="the policy stops what it has just started; give a started job some time that is its own",
+            )

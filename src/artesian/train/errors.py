@@ -1,0 +1,29 @@
+"""Errors of the training library.
+
+::
+
+    TrainError
+    ├── CheckpointError     a checkpoint that cannot be written, or none that can be read
+    └── DataError           training data that is not there, or too little
+
+The library stands alone, so this is a tree of its own; like every error of artesian's, each carries a
+``hint``: what to do about it.
+"""
+
+
+class TrainError(Exception):
+    """Base of every error that the training library raises on purpose."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")  # a traceback is how a training script shows an error
+
+
+class CheckpointError(TrainError):
+    """A checkpoint that could not be written; or checkpoints, of which none is whole."""
+
+
+class DataError(TrainError):
+    """Training data that is missing, unreadable or too short."""

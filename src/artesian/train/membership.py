@@ -1,0 +1,101 @@
+"""Membership: who takes part in a step, and on what it computes.
+
+``join`` meets the other workers of the attempt and leaves torch.distributed ready for DDP.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from artesian.wire import environment
+
+_RENDEZVOUS_TIMEOUT = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """This worker's place in the gang. ``control`` is a gloo group for a few bytes a step between CPUs.
+
+    ``control`` is None for a worker that is alone.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+
+    def leave(self) -> None:
+        """Leave the gang: what torch.distributed has started is ended. Calling it again does nothing."""
+        if self.control is not None and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def alone(device: torch.device | str | None = None) -> Membership:
+    """Return the membership of a worker without others, on ``device`` or the best one there is."""
+    chosen = _device(0, 1) if device is None else torch.device(device)
+    return Membership(rank=0, world_size=1, local_rank=0, device=chosen)
+
+
+def join(environ: Mapping[str, str] = os.environ) -> Membership:
+    """Meet the other workers that torchrun's variables in ``environ`` speak of.
+
+    Gradients go over NCCL (or the device's own) when every worker of the node has an accelerator to itself,
+    over gloo otherwise. Without the variables, or for one worker, there is no group. Each attempt meets
+    under a name of its own, so that a late worker of an older one is never mistaken for a member.
+
+    Raises ValueError when the variables are incomplete, torch.distributed.DistStoreError when the others
+    do not come.
+    """
+    world_size = _integer(environ, "WORLD_SIZE", 1)
+    if world_size == 1:
+        return alone()
+    rank, local_rank = _integer(environ, "RANK"), _integer(environ, "LOCAL_RANK")
+    device = _device(local_rank, _integer(environ, "LOCAL_WORLD_SIZE", world_size))
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(local_rank)
+    server = dist.TCPStore(  # type: ignore[attr-defined]  # exported, but not in __all__
+        environ["MASTER_ADDR"],
+        _integer(environ, "MASTER_PORT"),
+        world_size,
+        # torchrun's agent serves the store itself, and says so.
+        is_master=rank == 0 and environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        timeout=_RENDEZVOUS_TIMEOUT,
+    )
+    epoch = environ.get(environment.EPOCH) or environ.get("TORCHELASTIC_RESTART_COUNT") or "0"
+    dist.init_process_group(
+        backend="gloo" if device.type == "cpu" else dist.get_default_backend_for_device(device),
+        store=dist.PrefixStore(f"epoch-{epoch}", server),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=world_size,
+        device_id=None if device.type == "cpu" else device,
+    )
+    return Membership(
+        rank=rank,
+        world_size=world_size,
+        local_rank=local_rank,
+        device=device,
+        control=dist.new_group(backend="gloo"),
+    )
+
+
+def _device(local_rank: int, local_workers: int) -> torch.device:
+    """Return the accelerator that is this worker's own, the CPU where there are too few for all."""
+    if torch.accelerator.is_available() and torch.accelerator.device_count() >= local_workers:
+        kind = torch.accelerator.current_accelerator()
+        assert kind is not None
+        return torch.device(kind.type, local_rank)
+    return torch.device("cpu")
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environ.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isdigit():
+        raise ValueError(f"${name} must be a whole number, as torchrun sets it, got {text!r}")
+    return int(text)

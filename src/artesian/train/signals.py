@@ -1,0 +1,58 @@
+"""SIGTERM as a request that all ranks grant at the same step."""
+
+import signal
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+
+class StopRequest:
+    """Remembers SIGTERM, and lets the gang agree on the step to stop after.
+
+    The signal reaches the ranks at different moments, some of them a step apart; a rank that left alone
+    would leave the others waiting in a collective. So each step's requests are summed over the ranks, in
+    the background, and acted on one step later, when the sum has long been there.
+    """
+
+    def __init__(self, control: dist.ProcessGroup | None) -> None:
+        """``control`` is the group of CPUs that agrees; None for a worker that is alone."""
+        self._control = control
+        self._is_requested = False
+        self._pending: tuple[torch.Tensor, dist.Work] | None = None
+        self._old_handler: signal._HANDLER = None
+        self._is_installed = False
+
+    def install(self) -> None:
+        """Take SIGTERM over. Raises ValueError outside of the main thread, where Python cannot."""
+        self._old_handler = signal.signal(signal.SIGTERM, self._note)
+        self._is_installed = True
+
+    def remove(self) -> None:
+        """Give SIGTERM back to who had it before. Calling it again does nothing."""
+        if self._is_installed:
+            signal.signal(signal.SIGTERM, self._old_handler or signal.SIG_DFL)
+            self._is_installed = False
+
+    def is_granted(self) -> bool:
+        """Return whether to stop after this step, the same on all ranks. Each calls it once a step."""
+        if self._control is None:
+            return self._is_requested
+        is_granted = self.settle()
+        requests = torch.tensor([int(self._is_requested)])
+        work = dist.all_reduce(requests, group=self._control, async_op=True)
+        assert work is not None
+        self._pending = requests, work
+        return is_granted
+
+    def settle(self) -> bool:
+        """Wait for the last step's sum, if it is still under way, and return whether any rank asked."""
+        if self._pending is None:
+            return False
+        requests, work = self._pending
+        self._pending = None
+        work.wait()
+        return bool(requests.item())
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_requested = True

@@ -1,0 +1,284 @@
+"""What every engine promises. The same tests run against each of them."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from artesian.model.job import Cause
+from engines_harness import Harness, shell
+
+STARTED_AND_ENDED = ["AttemptStarted", "AttemptEnded"]
+
+
+def run(harness: Harness, test: Callable[[], Awaitable[None]]) -> None:
+    async def opened() -> None:
+        async with harness.opened():
+            await test()
+
+    asyncio.run(opened())
+
+
+def test_it_offers_nodes(harness: Harness) -> None:
+    async def test() -> None:
+        assert harness.nodes
+        assert all(node.devices > 0 for node in harness.nodes)
+
+    run(harness, test)
+
+
+def test_a_command_that_ends_well_is_completed(harness: Harness) -> None:
+    job = shell("echo out; echo err >&2")
+
+    async def test() -> None:
+        harness.start(job)
+        outcome = await harness.outcome()
+        assert (outcome.cause, outcome.exit_code) == (Cause.COMPLETED, 0)
+        assert harness.kinds == STARTED_AND_ENDED
+        assert harness.events[0].at_s <= harness.events[1].at_s
+
+    run(harness, test)
+    assert harness.stdout(job) == "out\n"
+    assert harness.folder(job).stderr.read_text() == "err\n"
+
+
+def test_an_exit_code_other_than_0_is_the_users_error(harness: Harness) -> None:
+    async def test() -> None:
+        harness.start(shell("exit 3"))
+        outcome = await harness.outcome()
+        assert (outcome.cause, outcome.exit_code, outcome.signal) == (Cause.USER_ERROR, 3, None)
+        assert "exit code 3" in outcome.message
+
+    run(harness, test)
+
+
+def test_a_command_that_is_killed_ended_by_a_signal(harness: Harness) -> None:
+    async def test() -> None:
+        harness.start(shell("kill -SEGV $$"))
+        outcome = await harness.outcome()
+        assert (outcome.cause, outcome.signal) == (Cause.SIGNAL, signal.SIGSEGV)
+        assert "SIGSEGV" in outcome.message
+
+    run(harness, test)
+
+
+def test_a_shell_that_passes_on_a_signal_counts_as_killed(harness: Harness) -> None:
+    async def test() -> None:
+        harness.start(shell("exit 137"))
+        outcome = await harness.outcome()
+        assert (outcome.cause, outcome.signal) == (Cause.SIGNAL, signal.SIGKILL)
+
+    run(harness, test)
+
+
+def test_a_command_that_does_not_exist_did_not_start(harness: Harness) -> None:
+    async def test() -> None:
+        harness.start(shell("", command=("no-such-program", "--flag")))
+        outcome = await harness.outcome()
+        assert outcome.cause is Cause.START_FAILED
+        assert "command not found: no-such-program" in outcome.message
+        assert harness.kinds == ["AttemptEnded"]
+
+    run(harness, test)
+
+
+def test_a_workdir_that_does_not_exist_is_named(harness: Harness) -> None:
+    async def test() -> None:
+        harness.start(shell("true", workdir="/no/such/folder"))
+        outcome = await harness.outcome()
+        assert outcome.cause is Cause.START_FAILED
+        assert "workdir" in outcome.message
+        assert "/no/such/folder" in outcome.message
+
+    run(harness, test)
+
+
+def test_a_start_carried_out_twice_starts_once(harness: Harness, tmp_path: Path) -> None:
+    job = shell(f"echo x >> {tmp_path}/runs; sleep 0.2")
+
+    async def test() -> None:
+        harness.start(job)
+        harness.start(job)
+        await harness.outcome()
+        harness.start(job)
+        await asyncio.sleep(0)
+        assert harness.kinds == STARTED_AND_ENDED
+
+    run(harness, test)
+    assert (tmp_path / "runs").read_text() == "x\n"
+
+
+def test_the_next_epoch_is_another_attempt(harness: Harness, tmp_path: Path) -> None:
+    job = shell(f"echo $ARTESIAN_EPOCH >> {tmp_path}/runs")
+
+    async def test() -> None:
+        for epoch in (1, 2):
+            harness.events.clear()
+            harness.start(job, epoch)
+            await harness.outcome()
+
+    run(harness, test)
+    assert (tmp_path / "runs").read_text() == "1\n2\n"
+
+
+def test_a_stop_is_a_sigterm(harness: Harness) -> None:
+    job = shell("trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.01; done")
+
+    async def test() -> None:
+        harness.start(job)
+        await harness.until(lambda: harness.folder(job).stdout.exists() and "ready" in harness.stdout(job))
+        harness.stop(job)
+        harness.stop(job)
+        await harness.outcome()
+        assert harness.kinds == STARTED_AND_ENDED
+
+    run(harness, test)
+    assert "saved" in harness.stdout(job)
+
+
+def test_who_ignores_sigterm_is_killed_after_the_grace(harness: Harness) -> None:
+    job = shell("trap '' TERM; echo ready; while :; do sleep 0.01; done")
+
+    async def test() -> None:
+        harness.start(job)
+        await harness.until(lambda: harness.folder(job).stdout.exists() and "ready" in harness.stdout(job))
+        harness.stop(job, grace_s=0.05)
+        outcome = await harness.outcome()
+        assert outcome.signal == signal.SIGKILL
+
+    run(harness, test)
+
+
+def test_a_stop_right_after_the_start_ends_the_attempt(harness: Harness) -> None:
+    async def test() -> None:
+        job = shell("sleep 600")
+        harness.start(job)
+        harness.stop(job)
+        await harness.outcome()
+        assert harness.kinds in (["AttemptEnded"], STARTED_AND_ENDED)
+
+    run(harness, test)
+
+
+def test_a_stop_of_an_attempt_that_is_over_changes_nothing(harness: Harness) -> None:
+    async def test() -> None:
+        job = shell("true")
+        harness.start(job)
+        await harness.outcome()
+        harness.stop(job)
+        await asyncio.sleep(0.05)
+        assert harness.kinds == STARTED_AND_ENDED
+
+    run(harness, test)
+
+
+def test_nothing_of_an_attempt_survives_its_end(harness: Harness, tmp_path: Path) -> None:
+    # A daemon in a session of its own, and a child of a child: both must go when the command ends.
+    job = shell(
+        f"setsid sh -c 'echo $$ > {tmp_path}/daemon; exec sleep 600' & (sleep 600 & echo $! > {tmp_path}/child) & "
+        f"while ! [ -s {tmp_path}/daemon ] || ! [ -s {tmp_path}/child ]; do sleep 0.01; done"
+    )
+
+    async def test() -> None:
+        harness.start(job)
+        assert (await harness.outcome()).cause is Cause.COMPLETED
+
+    run(harness, test)
+    for name in ("daemon", "child"):
+        pid = int((tmp_path / name).read_text())
+        assert not Path(f"/proc/{pid}").exists() or "sleep" not in Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_arguments_are_never_joined_into_a_shell_line(harness: Harness) -> None:
+    words = ("printf", "%s|", "$(id)", "; rm -rf /", "a b", "'\"", "*", "")
+    job = shell("", command=words)
+
+    async def test() -> None:
+        harness.start(job)
+        await harness.outcome()
+
+    run(harness, test)
+    assert harness.stdout(job) == "".join(f"{word}|" for word in words[2:])
+
+
+def test_an_attempt_sees_its_job_and_nothing_of_the_drivers_environment(harness: Harness) -> None:
+    os.environ["A_SECRET_OF_THE_DRIVER"] = "not for jobs"  # noqa: S105 - no password
+    job = shell("env", env={"PATH": os.environ["PATH"], "MINE": "yes"}, checkpoint_every_steps=7)
+
+    async def test() -> None:
+        harness.start(job, 4)
+        await harness.outcome()
+
+    try:
+        run(harness, test)
+    finally:
+        del os.environ["A_SECRET_OF_THE_DRIVER"]
+    seen = dict(line.split("=", 1) for line in harness.stdout(job, 4).splitlines())
+    assert seen["MINE"] == "yes"
+    assert seen["ARTESIAN_JOB_ID"] == job.id
+    assert seen["ARTESIAN_EPOCH"] == "4"
+    assert seen["ARTESIAN_CHECKPOINT_EVERY"] == "7"
+    assert "A_SECRET_OF_THE_DRIVER" not in seen
+
+
+def test_a_new_engine_takes_over_an_attempt_that_runs(harness: Harness, tmp_path: Path) -> None:
+    job = shell(f"echo x >> {tmp_path}/runs; while ! [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 5")
+
+    async def test() -> None:
+        async with harness.opened():
+            harness.start(job)
+            await harness.until_started()
+        async with harness.opened():
+            harness.start(job)
+            await harness.until_started()
+            (tmp_path / "go").touch()
+            outcome = await harness.outcome()
+            assert (outcome.cause, outcome.exit_code) == (Cause.USER_ERROR, 5)
+            assert harness.kinds == STARTED_AND_ENDED
+
+    asyncio.run(test())
+    assert (tmp_path / "runs").read_text() == "x\n"
+
+
+def test_a_new_engine_reports_an_end_that_nobody_heard(harness: Harness, tmp_path: Path) -> None:
+    job = shell(f"echo x >> {tmp_path}/runs; exit 6")
+
+    async def test() -> None:
+        async with harness.opened():
+            harness.start(job)
+        await harness.until(lambda: harness.folder(job).ended() is not None)
+        async with harness.opened():
+            harness.start(job)
+            assert (await harness.outcome()).exit_code == 6
+            assert harness.kinds == STARTED_AND_ENDED
+
+    asyncio.run(test())
+    assert (tmp_path / "runs").read_text() == "x\n"
+
+
+def test_a_new_engine_can_stop_what_the_old_one_started(harness: Harness) -> None:
+    job = shell("exec sleep 600")
+
+    async def test() -> None:
+        async with harness.opened():
+            harness.start(job)
+            await harness.until_started()
+        async with harness.opened():
+            harness.start(job)
+            harness.stop(job)
+            assert (await harness.outcome()).signal == signal.SIGTERM
+
+    asyncio.run(test())
+
+
+def test_many_attempts_at_once_end_once_each(harness: Harness) -> None:
+    jobs = [shell("sleep 0.05", id=f"j{number}") for number in range(12)]
+
+    async def test() -> None:
+        for job in jobs:
+            harness.start(job)
+        await harness.until(lambda: harness.kinds.count("AttemptEnded") == len(jobs))
+        assert harness.kinds.count("AttemptStarted") == len(jobs)
+
+    run(harness, test)
