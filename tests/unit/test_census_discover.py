@@ -361,3 +361,15 @@ def test_cards_that_their_library_does_not_find_are_a_problem(
     assert machine.problems == (
         "2 cambricon devices on the PCI bus, but the vendor's library finds none: is its driver up?",
     )
+
+
+def test_a_machine_whose_memory_has_changed_is_the_same_machine(server: Path) -> None:
+    before = discover(root=server, affinity=ALL)
+    write(server, {"sys/devices/system/node/node0/meminfo": "Node 0 MemTotal:       1000 kB"})
+    assert before.is_same_as(discover(root=server, affinity=ALL))
+
+
+def test_a_machine_with_another_device_is_another_machine(server: Path) -> None:
+    bare = discover(root=server, affinity=ALL)
+    assert not bare.is_same_as(discover(root=server, affinity=ALL, nvml=FakeNvml(H100)))
+    assert not bare.is_same_as(discover(root=server, affinity=frozenset({0, 1})))

@@ -89,6 +89,19 @@ class Machine:
     accelerators: tuple[FoundDevice, ...]
     problems: tuple[str, ...] = ()
 
+    def is_same_as(self, other: "Machine") -> bool:
+        """Whether both are the same machine with the same devices, so that figures of one hold for the other.
+
+        Memory is left out: on a virtual machine it comes and goes.
+        """
+        mine, its = self.host, other.host
+        return (
+            (mine.hostname, mine.architecture, mine.cpu_model)
+            == (its.hostname, its.architecture, its.cpu_model)
+            and (mine.usable_cpus, mine.usable_cores) == (its.usable_cpus, its.usable_cores)
+            and self.accelerators == other.accelerators
+        )
+
     @property
     def device_counts(self) -> dict[str, int]:
         """Devices that the machine offers, by accelerator name.

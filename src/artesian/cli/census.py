@@ -58,14 +58,18 @@ def ensure_census(plane: ControlPlane, talk: Console) -> None:
     latest = _latest(plane)
     age_s = None if latest is None else time.time() - latest.at_s
     if latest is not None and age_s is not None and _is_good(latest) and age_s < _MAX_AGE_S:
-        talk.print(f"census of {format_duration(age_s)} ago: {_one_line(latest)}", markup=False)
+        talk.print(
+            f"census of {format_duration(age_s)} ago: {_one_line(latest)}", markup=False, soft_wrap=True
+        )
         return
     if plane.state().holding:
         talk.print("no census: jobs hold devices of this machine, so that it cannot be measured now")
         return
     talk.print("taking a census of this machine (once, about 10 s) ...")
     found = _take(plane, talk)
-    talk.print(_one_line(found), markup=False)
+    talk.print(_one_line(found), markup=False, soft_wrap=True)
+    if not _is_good(found):
+        talk.print("MFU will be unknown; take another census when the machine is quiet: artesian census")
 
 
 def _take(plane: ControlPlane, talk: Console) -> Census:
@@ -92,7 +96,7 @@ def _latest(plane: ControlPlane) -> Census | None:
     except CensusError as error:
         click.echo(f"{error}", err=True)
         return None
-    return latest if latest.machine == discover() else None
+    return latest if latest.machine.is_same_as(discover()) else None
 
 
 def _is_good(found: Census) -> bool:

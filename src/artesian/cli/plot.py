@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +44,40 @@ _COLOURS = {
 }
 
 
-def plot(waterfall: Waterfall, path: Path) -> None:
-    """Write the waterfall to ``path``, as what its suffix says: ``.svg`` or ``.png``.
+class PlotError(ArtesianError):
+    """The picture cannot be drawn, or not be written."""
 
-    The same waterfall gives the same SVG, byte for byte. Raises ArtesianError for another suffix, where
-    matplotlib is not installed, and where the file cannot be written.
+
+def check_path(path: Path) -> str:
+    """Return the form that the path's suffix asks for, ``svg`` or ``png``.
+
+    Raises PlotError for another suffix, for a folder that is not there, and where matplotlib is not
+    installed: to be called before the work whose waterfall is to be drawn.
     """
     form = _FORMATS.get(path.suffix.lower())
     if form is None:
-        raise ArtesianError(
+        raise PlotError(
             f"plot: expected a file that ends in {' or '.join(_FORMATS)}, got {path.name!r}",
             hint="such as waterfall.svg",
         )
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ArtesianError(
+    if not path.absolute().parent.is_dir():
+        raise PlotError(f"plot: no folder {path.parent} to write to", hint="make it, or choose another one")
+    if find_spec("matplotlib") is None:
+        raise PlotError(
             "plot: expected matplotlib, and it is not installed", hint="pip install 'artesian[plot]'"
-        ) from error
+        )
+    return form
+
+
+def plot(waterfall: Waterfall, path: Path) -> None:
+    """Write the waterfall to ``path``, as what its suffix says: ``.svg`` or ``.png``.
+
+    The same waterfall gives the same SVG, byte for byte. Raises PlotError as ``check_path`` does, and
+    where the file cannot be written.
+    """
+    form = check_path(path)
+    import matplotlib
+
     settings: Any = {"svg.hashsalt": "artesian", "svg.fonttype": "none", "text.parse_math": False}
     image = io.BytesIO()
     with matplotlib.rc_context(settings):
@@ -69,7 +86,7 @@ def plot(waterfall: Waterfall, path: Path) -> None:
     try:
         path.write_bytes(image.getvalue())
     except OSError as error:
-        raise ArtesianError(
+        raise PlotError(
             f"plot: cannot write {path}: {error.strerror}", hint="choose a folder that you can write to"
         ) from error
 

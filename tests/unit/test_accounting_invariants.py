@@ -1,0 +1,164 @@
+"""The ledger is exact whatever workers say, and agrees with an oracle."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artesian.kernel.lifecycle import Attempt
+from artesian.kernel.progress import AttemptLog, WorkerLog
+from artesian.kernel.state import State
+from artesian.kernel.timeline import pieces
+from artesian.model.job import Cause, Outcome
+from artesian.model.ledger import US, Loss, Stage, Waterfall
+from artesian.model.placement import NodeShare, Placement
+from artesian.wire import (
+    Message,
+    Phase,
+    WorkerFailed,
+)
+from builders import Kernel, a_node, cancelled, ended, joined, lost, started, ticked
+from worker_messages import a_training, account, began, killed, left, losses, phase, restored, saved, step
+
+moments = st.integers(-8, 100).map(lambda n: n / 2)
+ranks = st.integers(-1, 4)
+numbers = st.integers(0, 6)
+messages = st.one_of(
+    st.builds(began, ranks, moments, st.integers(0, 6), st.sampled_from([None, "fp32", "bf16"])),
+    st.builds(step, ranks, numbers, moments, moments, st.sampled_from([None, 1e6, 1e9])),
+    st.builds(phase, ranks, st.sampled_from(Phase), moments, moments),
+    st.builds(replace, st.just(saved(1, 1)), step=numbers, at_s=moments),
+    st.builds(restored, ranks, numbers, moments),
+    st.builds(killed, ranks, moments),
+)
+gangs = st.sampled_from(["cpu:1", "cpu:2", "cpu:3", 0.3])
+second_ends = st.sampled_from([Cause.COMPLETED, Cause.USER_ERROR, Cause.SIGNAL, Cause.CANCELLED, None])
+
+
+def a_life(devices: str | float, workers: int | None, second: Cause | None, lost_s: float) -> State:
+    """A job with up to two attempts in 0 to 50 s on two nodes, one of which is lost for a while."""
+    kernel = Kernel(a_node("n1", devices=2), a_node("n2", devices=2))
+    kernel.submit(a_training(devices, workers=workers), at_s=2)
+    kernel.step(started(at_s=3))
+    kernel.step(ended(cause=Cause.SIGNAL, at_s=20))
+    kernel.step(ticked(at_s=21.5))
+    kernel.step(lost("n2", at_s=lost_s))
+    if second is Cause.CANCELLED:
+        kernel.step(cancelled(at_s=35))
+    if second is not None:
+        kernel.step(ended(epoch=2, cause=second, at_s=40))
+    kernel.step(joined(a_node("n2", devices=2), at_s=44))
+    return kernel.state
+
+
+def by_cause(parts: Iterable[Waterfall]) -> dict[str, float]:
+    """Losses of all stages above model FLOPs; what is unknown is unmeasured."""
+    total: dict[str, float] = {}
+    for part in parts:
+        for stage in (Stage.HEALTHY, Stage.ALLOCATED, Stage.PRODUCTIVE):
+            for cause, amount in losses(part, stage).items():
+                total[cause] = total.get(cause, 0) + amount
+        rest = "productive"
+        if part.left_us(Stage.PRODUCTIVE) is None:
+            rest = "unmeasured"
+        held = left(part, Stage.PRODUCTIVE if rest == "productive" else Stage.ALLOCATED)
+        assert held is not None
+        total[rest] = total.get(rest, 0) + held
+    return total
+
+
+@settings(deadline=None)
+@given(
+    devices=gangs,
+    workers=st.none() | st.integers(1, 5),
+    second=second_ends,
+    lost_s=st.integers(22, 43).map(float),
+    first_said=st.lists(messages, max_size=30),
+    second_said=st.lists(messages, max_size=30),
+    cut=moments,
+)
+def test_whatever_workers_say_the_sums_are_exact_and_windows_add_up(
+    devices: str | float,
+    workers: int | None,
+    second: Cause | None,
+    lost_s: float,
+    first_said: list[Message],
+    second_said: list[Message],
+    cut: float,
+) -> None:
+    state = a_life(devices, workers, second, lost_s)
+    progress = {1: first_said, 2: second_said}
+    cut = min(max(cut, 0.0), 50.0)
+    whole = account(state, progress, until=50)  # the constructor checks that everything adds up
+    parts = [account(state, progress, until=cut), account(state, progress, since=cut, until=50)]
+    assert sum(part.nameplate_us for part in parts) == whole.nameplate_us == 200 * US
+    expected, together = by_cause([whole]), by_cause(parts)
+    for cause in {*expected, *together}:
+        assert together.get(cause, 0) == pytest.approx(expected.get(cause, 0), abs=5e-6), cause
+    silent = all(
+        isinstance(message, WorkerFailed) or message.rank < 0 for message in first_said + second_said
+    )
+    assert (whole.left_us(Stage.PRODUCTIVE) is None) == silent
+
+
+@given(
+    steps=st.lists(st.tuples(moments, moments, st.booleans()), max_size=8),
+    phases=st.lists(st.tuples(st.sampled_from(Phase), moments, moments), max_size=8),
+    epoch=st.integers(1, 2),
+    failed_s=st.none() | st.integers(10, 40).map(float),
+)
+def test_every_half_second_is_what_the_highest_layer_says(
+    steps: list[tuple[float, float, bool]],
+    phases: list[tuple[Phase, float, float]],
+    epoch: int,
+    failed_s: float | None,
+) -> None:
+    placement = Placement(shares=(NodeShare(node_id="n1", devices=(0,)),))
+    attempt = Attempt(epoch=epoch, placement=placement, reason="", decided_s=5.0, ended_s=40.0)
+    attempt.outcome = Outcome(cause=Cause.COMPLETED if failed_s is None else Cause.SIGNAL)
+    steps.sort(key=lambda entry: entry[1])
+    worker = WorkerLog(
+        rank=0,
+        steps=[step(0, number, *entry[:2]) for number, entry in enumerate(steps)],
+        is_kept=[entry[2] for entry in steps],
+        phases=[phase(0, *entry) for entry in phases],
+    )
+    found = pieces(AttemptLog(attempt=attempt, failed_s=failed_s), worker, end_us=0)
+    assert found[0].start_us == 5 * US
+    assert found[-1].end_us == 40 * US
+    assert all(one.end_us == other.start_us for one, other in pairwise(found))
+    for half in range(10, 80):
+        middle = half * US // 2 + US // 4
+        (piece,) = [piece for piece in found if piece.start_us <= middle < piece.end_us]
+        assert piece.loss == oracle(middle / US, steps, phases, epoch, failed_s), middle / US
+
+
+def oracle(
+    at_s: float,
+    steps: list[tuple[float, float, bool]],
+    phases: list[tuple[Phase, float, float]],
+    epoch: int,
+    failed_s: float | None,
+) -> Loss | None:
+    """What a moment was, by the table in ``artesian.kernel.timeline``, read from its top."""
+    active = {kind for kind, start, end in phases if start <= at_s < end}
+    first = min((start for start, _, _ in steps), default=None)
+    last = max((end for _, end, _ in steps), default=0.0)
+    if failed_s is not None and at_s >= failed_s:
+        return Loss.RECOVERY
+    if epoch == 1 and Phase.RESTORE in active:
+        return Loss.RESTORE
+    if first is None or at_s < first:
+        return Loss.START_UP if epoch == 1 else Loss.RECOVERY
+    for kind in (Phase.RESTORE, Phase.CHECKPOINT_STALL, Phase.EVALUATION, Phase.DATA_WAIT):
+        if kind in active:
+            return Loss(kind.value)
+    in_steps = {kept for start, end, kept in steps if start <= at_s < end}
+    if in_steps:
+        return None if in_steps == {True} else Loss.LOST_WORK
+    if at_s < max(first, last):
+        return Loss.BETWEEN_STEPS
+    return Loss.WIND_DOWN if failed_s is None else Loss.LOST_WORK

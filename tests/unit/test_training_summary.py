@@ -1,0 +1,200 @@
+"""What came of a training job: each step once, what is unknown is None."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from artesian.kernel.training import Recovery, TrainingSummary, training_summary
+from artesian.model.job import Cause, JobKind
+from artesian.model.ledger import Ceiling
+from artesian.wire import CheckpointCommitted, Message, Restored, StepCommitted, WorkerFailed, WorkerStarted
+from builders import Kernel, a_job, a_node, cancelled, ended, started, ticked
+
+CEILINGS = {("n1", "fp32"): Ceiling(flops=2e9, basis="measured fp32")}
+
+
+def began(rank: int, at_s: float, world: int = 2) -> WorkerStarted:
+    return WorkerStarted(rank=rank, at_s=at_s, world_size=world, pid=1, device="cpu", dtype="fp32")
+
+
+def step(
+    rank: int,
+    number: int,
+    start_s: float,
+    *,
+    loss: float | None = None,
+    tokens: int | None = 100,
+    flops: float | None = 2e9,
+) -> StepCommitted:
+    """A step of two seconds."""
+    return StepCommitted(
+        rank=rank,
+        step=number,
+        start_s=start_s,
+        end_s=start_s + 2,
+        loss=loss,
+        tokens=tokens,
+        model_flops=flops,
+    )
+
+
+def summary(
+    kernel: Kernel,
+    progress: Mapping[int, Sequence[Message]],
+    *,
+    at_s: float = 100.0,
+    ceilings: Mapping[tuple[str, str], Ceiling] = CEILINGS,
+) -> TrainingSummary:
+    messages = {("j1", epoch): said for epoch, said in progress.items()}
+    return training_summary(kernel.job(), messages, at_s=at_s, ceilings=ceilings)
+
+
+def training(workers: int = 2) -> Kernel:
+    """A job on two devices, submitted at 0."""
+    kernel = Kernel(a_node(devices=2))
+    kernel.submit(a_job(devices="cpu:2", kind=JobKind.TRAIN, workers=workers), at_s=0)
+    kernel.step(started(at_s=1))
+    return kernel
+
+
+def killed_and_resumed() -> tuple[Kernel, dict[int, list[Message]]]:
+    """Worker 1 is killed at 9 in step 4; the job goes on from the checkpoint of step 2 and does 3 and 4."""
+    kernel = training()
+    kernel.step(ended(cause=Cause.SIGNAL, at_s=10))
+    kernel.step(ticked(at_s=11))
+    kernel.step(ended(epoch=2, at_s=20))
+    first: list[Message] = [
+        WorkerFailed(rank=1, at_s=9, exit_code=None, signal=9, is_oom_kill=False, message=""),
+        CheckpointCommitted(rank=0, at_s=6, step=2, size_bytes=1),
+    ]
+    second: list[Message] = []
+    for rank in (0, 1):
+        first += [began(rank, 1), step(rank, 1, 2, loss=5.0 + rank), step(rank, 2, 4, loss=4.0 + rank)]
+        first.append(step(rank, 3, 6, loss=99.0))
+        second += [began(rank, 12), Restored(rank=rank, at_s=13, step=2)]
+        second += [step(rank, 3, 14, loss=3.0 + rank), step(rank, 4, 16, loss=2.0 + rank)]
+    return kernel, {1: first, 2: second}
+
+
+def test_a_kill_and_a_resume_count_every_step_once() -> None:
+    kernel, progress = killed_and_resumed()
+    result = summary(kernel, progress)
+    assert result.steps == 4
+    assert (result.first_loss, result.final_loss) == (5.5, 2.5)
+    assert result.losses == ((1, 5.5), (2, 4.5), (3, 3.5), (4, 2.5))
+    assert result.tokens == 800
+    assert result.tokens_per_s == 100.0  # 800 over 8 s in steps that count
+    assert result.tokens_per_s_overall == 40.0  # 800 over 20 s from submit to end
+    assert result.model_flops_per_s == 2e9  # 16e9 over 8 s
+    assert result.mfu == 0.5  # of two devices at 2e9
+    assert result.mfu_basis == "measured fp32, 2 GFLOP/s per device"
+    assert result.recoveries == (
+        Recovery(cause=Cause.SIGNAL, failed_s=9.0, seconds=5.0, worker=1, resumed_from_step=2),
+    )
+
+
+def test_an_attempt_that_never_came_to_a_step_is_part_of_the_recovery() -> None:
+    kernel, progress = killed_and_resumed()
+    kernel = training()
+    kernel.step(ended(cause=Cause.SIGNAL, at_s=10))
+    kernel.step(ticked(at_s=11))
+    kernel.step(ended(epoch=2, cause=Cause.SIGNAL, at_s=12))
+    kernel.step(ticked(at_s=14))
+    kernel.step(ended(epoch=3, at_s=20))
+    result = summary(kernel, {1: progress[1], 3: progress[2]})
+    assert result.recoveries == (
+        Recovery(cause=Cause.SIGNAL, failed_s=9.0, seconds=5.0, worker=1, resumed_from_step=2),
+        Recovery(cause=Cause.SIGNAL, failed_s=12.0, seconds=2.0, worker=None, resumed_from_step=2),
+    )
+    assert result.steps == 4
+
+
+def test_a_job_that_said_nothing_is_unknown_in_everything() -> None:
+    result = summary(training(), {})
+    assert result == TrainingSummary(
+        job_id="j1",
+        steps=None,
+        first_loss=None,
+        final_loss=None,
+        tokens=None,
+        tokens_per_s=None,
+        tokens_per_s_overall=None,
+        model_flops_per_s=None,
+        mfu=None,
+        mfu_basis=None,
+        recoveries=(),
+        losses=(),
+    )
+
+
+def test_a_job_that_has_started_but_done_no_step_has_done_none() -> None:
+    result = summary(training(), {1: [began(0, 1), began(1, 1)]})
+    assert (result.steps, result.tokens, result.final_loss, result.mfu) == (0, None, None, None)
+
+
+def test_a_recovery_that_has_not_come_to_a_step_yet_has_no_length() -> None:
+    kernel, progress = killed_and_resumed()
+    kernel = training()
+    kernel.step(ended(cause=Cause.SIGNAL, at_s=10))
+    kernel.step(ticked(at_s=11))
+    result = summary(kernel, {1: progress[1], 2: [began(0, 12)]}, at_s=13)
+    (recovery,) = result.recoveries
+    assert (recovery.seconds, recovery.resumed_from_step) == (None, None)
+    assert result.steps == 2  # what is after the checkpoint has to be done again
+
+
+def test_a_job_still_running_is_measured_until_now_and_by_the_last_step_that_all_ranks_have_told() -> None:
+    messages = [began(0, 1), began(1, 1)]
+    steps = [step(0, 1, 2, loss=5.0), step(1, 1, 2, loss=3.0), step(0, 2, 4, loss=1.0)]
+    result = summary(training(), {1: [*messages, *steps]}, at_s=10)
+    assert (result.first_loss, result.final_loss) == (4.0, 4.0)
+    assert result.tokens_per_s_overall == 30.0
+
+
+def test_a_loss_that_only_rank_0_tells_is_the_loss() -> None:
+    steps = [step(0, 1, 2, loss=5.0), step(1, 1, 2), step(0, 2, 4, loss=4.0), step(1, 2, 4)]
+    result = summary(training(), {1: [began(0, 1), began(1, 1), *steps]})
+    assert result.losses == ((1, 5.0), (2, 4.0))
+
+
+def test_a_loss_that_is_not_a_number_is_not_hidden() -> None:
+    result = summary(training(), {1: [began(0, 1), step(0, 1, 2, loss=math.nan)]})
+    assert result.final_loss is not None
+    assert math.isnan(result.final_loss)
+
+
+@pytest.mark.parametrize("missing", ["tokens", "flops"])
+def test_a_part_that_is_unknown_makes_the_sum_unknown(missing: str) -> None:
+    untold: dict[str, None] = {missing: None}
+    steps = [step(0, 1, 2), step(1, 1, 2, **untold)]
+    result = summary(training(), {1: [began(0, 1), began(1, 1), *steps]})
+    assert (result.tokens is None) == (missing == "tokens")
+    assert (result.tokens_per_s is None) == (missing == "tokens")
+    assert (result.model_flops_per_s is None) == (missing == "flops")
+    assert (result.mfu is None) == (missing == "flops")
+
+
+@pytest.mark.parametrize("ceilings", [{}, {("n1", "fp32"): Ceiling(flops=1e6, basis="measured fp32")}])
+def test_mfu_is_unknown_without_a_ceiling_or_beyond_it(ceilings: dict[tuple[str, str], Ceiling]) -> None:
+    kernel, progress = killed_and_resumed()
+    result = summary(kernel, progress, ceilings=ceilings)
+    assert (result.mfu, result.mfu_basis) == (None, None)
+    assert result.model_flops_per_s == 2e9
+
+
+def test_one_worker_on_two_devices_is_measured_against_both() -> None:
+    kernel = training(workers=1)
+    result = summary(kernel, {1: [began(0, 1, world=1), step(0, 1, 2)]})
+    assert result.mfu == 0.25
+
+
+def test_a_cancelled_job_has_trained_up_to_its_last_checkpoint() -> None:
+    kernel = training()
+    kernel.step(cancelled(at_s=9))
+    kernel.step(ended(cause=Cause.SIGNAL, at_s=10))
+    messages: list[Message] = [CheckpointCommitted(rank=0, at_s=5, step=1, size_bytes=1)]
+    for rank in (0, 1):
+        messages += [began(rank, 1), step(rank, 1, 2, loss=5.0), step(rank, 2, 5, loss=4.0)]
+    result = summary(kernel, {1: messages})
+    assert (result.steps, result.final_loss, result.recoveries) == (1, 5.0, ())
