@@ -8,6 +8,9 @@ from pathlib import Path
 from artesian.model.errors import ArtesianError
 from artesian.wire import environment as names
 
+IDLE_EXIT_S = 30.0
+"""How long the daemon stays when there is nothing to do: the next job starts at once meanwhile."""
+
 
 class StateUnavailable(ArtesianError):  # noqa: N818 - reads as what it is
     """The folder of the state cannot be made or written."""

@@ -6,14 +6,11 @@ it holds a lock for as long as it does.
 """
 
 import asyncio
-import fcntl
 import logging
 import logging.handlers
 import os
 import signal
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 from artesian.census import discover
@@ -21,73 +18,17 @@ from artesian.engines.registry import engine
 from artesian.kernel.scheduler import Scheduler
 from artesian.model.errors import ArtesianError
 from artesian.policy import registry as policies
-from artesian.server.config import StateDir
+from artesian.server.bell import Bell, lock
+from artesian.server.config import IDLE_EXIT_S, StateDir
 from artesian.server.driver import Driver
 from artesian.server.fleet import nodes_of
 from artesian.store import SqliteJournal
 from artesian.wire import AnchoredClock
 
-IDLE_EXIT_S = 30.0
 _LOCK_WAIT_S = 5.0
 _LOG_BYTES = 2**20
 
 _log = logging.getLogger(__name__)
-
-
-class Bell:
-    """The FIFO by which commands wake the daemon; see ``StateDir.bell``."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with suppress(FileExistsError):
-            os.mkfifo(path, 0o600)
-        # For reading *and* writing: so it never comes to its end when a writer closes.
-        self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def answer(self) -> None:
-        """Take out what was rung."""
-        with suppress(BlockingIOError):
-            while os.read(self.fd, 4096):
-                pass
-
-    def close(self) -> None:
-        """From here on, whoever rings hears that nobody is there."""
-        os.close(self.fd)
-
-
-def ring(path: Path) -> bool:
-    """Wake the daemon behind the bell; False where there is none."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # no bell, or nobody who reads it
-        return False
-    try:
-        os.write(fd, b"!")
-    except BlockingIOError:
-        return True  # so many rings wait already that this one is not missed
-    except BrokenPipeError:
-        return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def lock(path: Path, wait_s: float) -> int | None:
-    """Return the lock's descriptor, to be kept for life; None where another daemon has it for longer."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline_s = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline_s:
-                os.close(fd)
-                return None
-            time.sleep(0.02)  # the old one is about to leave, or another one was started with us
-        else:
-            os.truncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-            return fd
 
 
 async def serve(state: StateDir, idle_exit_s: float) -> None:

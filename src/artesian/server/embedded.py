@@ -20,8 +20,8 @@ from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted
 from artesian.model.job import Job
 from artesian.policy import explain
-from artesian.server.config import StateDir
-from artesian.server.daemon import IDLE_EXIT_S, ring
+from artesian.server.bell import ring
+from artesian.server.config import IDLE_EXIT_S, StateDir
 from artesian.server.fleet import nodes_of
 from artesian.store import SqliteJournal
 
