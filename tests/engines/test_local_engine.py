@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from artesian.engines.base import HostNode
 from artesian.engines.local import supervisor
+from artesian.engines.local.environment import environment_of
 from artesian.engines.local.records import AttemptFolder, Claim
 from artesian.model.job import Cause, Job, JobKind
+from artesian.model.placement import NodeShare
 from artesian.model.plan import Start
-from builders import a_placement
+from builders import a_job, a_node, a_placement
 from engines_harness import Harness, shell
 
 
@@ -159,6 +162,35 @@ def test_a_gang_gets_torchruns_environment_and_reports_its_first_failure(
     asyncio.run(test())
     assert (tmp_path / "0").read_text().split()[:2] == ["2", "0"]
     assert (tmp_path / "1").read_text().split()[:2] == ["2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "workers", "env", "threads"),
+    [
+        ((0, 1), 2, {}, "1"),
+        ((0, 1), 0, {}, "2"),
+        ((0,), 4, {}, "1"),
+        ((0, 1), 1, {"OMP_NUM_THREADS": "7"}, "7"),
+    ],
+)
+def test_a_job_on_cpu_cores_computes_on_its_own_cores_only(
+    folder: AttemptFolder, devices: tuple[int, ...], workers: int, env: dict[str, str], threads: str
+) -> None:
+    host = HostNode(node=a_node("here", devices=2), device_ids=("0", "1"))
+    job = a_job(workers=workers, env=env)
+    seen = environment_of(job, 1, NodeShare(node_id="here", devices=devices), host, folder, folder.path)
+    assert seen["OMP_NUM_THREADS"] == threads
+
+
+@pytest.mark.parametrize(
+    ("vendor", "variable"), [("nvidia", "CUDA_VISIBLE_DEVICES"), ("ascend", "ASCEND_RT_VISIBLE_DEVICES")]
+)
+def test_a_job_sees_its_own_accelerators_only(folder: AttemptFolder, vendor: str, variable: str) -> None:
+    node = a_node("here", devices=3, accelerator="some card", vendor=vendor)
+    host = HostNode(node=node, device_ids=("a", "b", "c"))
+    seen = environment_of(a_job(), 1, NodeShare(node_id="here", devices=(0, 2)), host, folder, folder.path)
+    assert seen[variable] == "a,c"
+    assert "OMP_NUM_THREADS" not in seen
 
 
 # -- where it takes root: real memory limits, a real full disk --------------------------------------

@@ -7,6 +7,7 @@ from artesian.engines.base import HostNode
 from artesian.engines.local.records import AttemptFolder
 from artesian.model.job import Job
 from artesian.model.placement import NodeShare
+from artesian.model.resources import CPU
 from artesian.wire import environment as names
 from artesian.wire.faults import encode_faults
 
@@ -40,6 +41,10 @@ def environment_of(
     env = dict(job.env)
     if (variable := _VISIBLE_DEVICES.get(host.node.vendor or "")) is not None:
         env[variable] = ",".join(host.device_ids[index] for index in share.devices)
+    if host.node.accelerator == CPU:
+        # The job's own cores and no more: numerical libraries would start a thread on each of the machine's.
+        threads = len(share.devices) // max(1, job.gang_size(len(share.devices)))
+        env.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
     env |= {
         names.JOB_ID: job.id,
         names.EPOCH: str(epoch),
