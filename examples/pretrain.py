@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.nn.parallel import DistributedDataParallel
 
 from artesian.formulas.flops import AttentionCount, active_matmul_parameters, training_flops_per_token
-from artesian.train import ByteText, Run, join
+from artesian.train import ByteText, Run, join  # artesian
 from artesian.train.models import AttentionConfig, Decoder, DecoderConfig, MoEConfig, keep_balanced
 
 
@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=160, help="optimizer steps of the whole run")
+    parser.add_argument("--steps", type=int, default=100, help="optimizer steps of the whole run")
     parser.add_argument("--batch", type=int, default=16, help="sequences per step, over all ranks")
     parser.add_argument("--context", type=int, default=256, help="tokens per sequence")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate")

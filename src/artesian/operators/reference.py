@@ -4,8 +4,6 @@ Shapes are in the names: B batch, T positions, H heads, Q size of a head, D mode
 feed-forward layer; ``_XD`` means any leading dimensions.
 """
 
-# ruff: noqa: N803, N806, N812  (names end in their shape)
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

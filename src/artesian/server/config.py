@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artesian.model.errors import ArtesianError
+from artesian.store import journal_file
 from artesian.wire import environment as names
 
 IDLE_EXIT_S = 30.0
@@ -49,7 +50,7 @@ class StateDir:
     @property
     def journal(self) -> Path:
         """The journal: everything that happened and was decided."""
-        return self.path / "journal.db"
+        return journal_file(self.path)
 
     @property
     def jobs(self) -> Path:

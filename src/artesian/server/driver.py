@@ -16,7 +16,7 @@ from artesian.model.errors import ArtesianError
 from artesian.model.events import ClockTicked, Event, NodeJoined, NodeLost
 from artesian.model.fleet import Node
 from artesian.model.plan import Command, Plan, Start
-from artesian.store import Journal
+from artesian.store import Journal, StoreError
 
 _SNAPSHOT_EVERY = 10_000
 """Records between two snapshots: replaying so many takes a tenth of a second."""
@@ -71,7 +71,7 @@ class Driver:
         """Let go of the engine, whose attempts run on, and leave a snapshot for a quick start."""
         await self._engine.close()
         if self._seq > self._snapshot_seq:
-            self._journal.save_snapshot(self._scheduler.state, self._seq)
+            self._save_snapshot()
 
     def _inventory(self, nodes: Sequence[Node]) -> list[Event]:
         """Return what is new about the engine's nodes since the journal's last word."""
@@ -108,15 +108,23 @@ class Driver:
             plan = self._scheduler.step([*fresh, *reported])
             if not plan.is_empty:
                 transaction.append([plan])
-        self._seq = self._journal.last_seq
+            # Inside: by the time the transaction is over, somebody may have submitted one more.
+            self._seq = transaction.last_seq
         for hold in plan.holds:
             _log.info("%s waits: %s", hold.job_id, hold.reason.text)
         for command in plan.commands:
             _log.info("%s: %s", command.id, command.reason)
             self._carry_out(command)
         if self._seq - self._snapshot_seq >= _SNAPSHOT_EVERY:
+            self._save_snapshot()
+
+    def _save_snapshot(self) -> None:
+        self._snapshot_seq = self._seq
+        try:
             self._journal.save_snapshot(self._scheduler.state, self._seq)
-            self._snapshot_seq = self._seq
+        except StoreError as error:
+            # The journal has everything; without a snapshot the next start only takes longer.
+            _log.warning("no snapshot at record %d: %s", self._seq, error)
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, Start):

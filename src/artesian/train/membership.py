@@ -20,7 +20,8 @@ _RENDEZVOUS_TIMEOUT = timedelta(minutes=5)
 class Membership:
     """This worker's place in the gang. ``control`` is a gloo group for a few bytes a step between CPUs.
 
-    ``control`` is None for a worker that is alone.
+    ``control`` is None for a worker that is alone. ``is_joined`` says that ``join`` made the groups, so that
+    leaving ends them.
     """
 
     rank: int
@@ -28,10 +29,11 @@ class Membership:
     local_rank: int
     device: torch.device
     control: dist.ProcessGroup | None = None
+    is_joined: bool = False
 
     def leave(self) -> None:
-        """Leave the gang: what torch.distributed has started is ended. Calling it again does nothing."""
-        if self.control is not None and dist.is_initialized():
+        """Leave the gang that ``join`` has joined. Calling it again does nothing."""
+        if self.is_joined and dist.is_initialized():
             dist.destroy_process_group()
 
 
@@ -39,6 +41,22 @@ def alone(device: torch.device | str | None = None) -> Membership:
     """Return the membership of a worker without others, on ``device`` or the best one there is."""
     chosen = _device(0, 1) if device is None else torch.device(device)
     return Membership(rank=0, world_size=1, local_rank=0, device=chosen)
+
+
+def current(device: torch.device) -> Membership:
+    """Return the membership of a worker on ``device``, whose script has set torch.distributed up itself.
+
+    All ranks call it together: it makes the control group. Where nothing is set up the worker is alone.
+    """
+    if not dist.is_initialized():
+        return alone(device)
+    return Membership(
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        local_rank=dist.get_node_local_rank(fallback_rank=0),
+        device=device,
+        control=dist.new_group(backend="gloo"),
+    )
 
 
 def join(environ: Mapping[str, str] = os.environ) -> Membership:
@@ -55,6 +73,8 @@ def join(environ: Mapping[str, str] = os.environ) -> Membership:
     if world_size == 1:
         return alone()
     rank, local_rank = _integer(environ, "RANK"), _integer(environ, "LOCAL_RANK")
+    if not environ.get("MASTER_ADDR"):
+        raise ValueError("$MASTER_ADDR must be set, as torchrun sets it, got nothing")
     device = _device(local_rank, _integer(environ, "LOCAL_WORLD_SIZE", world_size))
     if device.type != "cpu":
         torch.accelerator.set_device_index(local_rank)
@@ -80,6 +100,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Membership:
         local_rank=local_rank,
         device=device,
         control=dist.new_group(backend="gloo"),
+        is_joined=True,
     )
 
 

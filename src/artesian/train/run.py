@@ -28,7 +28,7 @@ from torch.utils.data import default_collate
 from artesian.train.checkpoint import Checkpoint, Checkpointer
 from artesian.train.data import SampleOrder, rank_share
 from artesian.train.errors import CheckpointError
-from artesian.train.membership import Membership, alone
+from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter, say
 from artesian.train.signals import StopRequest
 from artesian.wire import environment
@@ -118,7 +118,8 @@ class Run:
     ) -> Self:
         """Return a run set up by artesian's environment variables; arguments win over them.
 
-        ``member`` is what ``join`` returned; without it the worker is alone, on the device of the model.
+        ``member`` is what ``join`` returned; without it the worker is a member of the process group that
+        the script has set up itself, or alone, on the device of the model.
         ``dtype`` is what the matrix products are computed in, for the report. ``checkpoint_every`` counts
         steps; without it only the end, and a stop, are saved.
 
@@ -128,7 +129,7 @@ class Run:
         folder = checkpoint_dir or environ.get(environment.CHECKPOINT_DIR)
         if checkpoint_every is None:
             checkpoint_every = _whole_number(environ, environment.CHECKPOINT_EVERY)
-        member = member or alone(next(model.parameters()).device)
+        member = member or current(next(model.parameters()).device)
         epoch = _whole_number(environ, environment.EPOCH) or 1
         return cls(
             model=model,
@@ -163,7 +164,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Save what is not saved yet, unless an error is passing through, and leave the gang.
+        """Save what is not saved yet, and leave the gang, unless an error is passing through.
 
         Raises CheckpointError when that last save fails.
         """
@@ -172,10 +173,10 @@ class Run:
                 self._save_last()
             if kind is None or kind is Preempted:
                 self._stop.settle()
+                self.member.leave()  # else the others may be stuck in a collective, and leaving would hang
         finally:
             self._stop.remove()
             self._reporter.close()
-            self.member.leave()
 
     def batches(
         self, dataset: Dataset, *, global_batch: int, steps: int | None = None, seed: int = 0

@@ -1,6 +1,7 @@
 """SIGTERM as a request that all ranks grant at the same step."""
 
 import signal
+import threading
 from types import FrameType
 
 import torch
@@ -24,7 +25,9 @@ class StopRequest:
         self._is_installed = False
 
     def install(self) -> None:
-        """Take SIGTERM over. Raises ValueError outside of the main thread, where Python cannot."""
+        """Take SIGTERM over. Outside of the main thread Python cannot: there, it stays as it is."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         self._old_handler = signal.signal(signal.SIGTERM, self._note)
         self._is_installed = True
 

@@ -1,7 +1,5 @@
 """Causal attention: grouped queries, rotary positions, torch's own scaled dot product."""
 
-# ruff: noqa: N803, N806, N812  (names end in their shape)
-
 from dataclasses import dataclass
 
 import torch

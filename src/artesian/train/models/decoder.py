@@ -1,7 +1,5 @@
 """A decoder language model: the shape of Llama, with DeepSeek's experts where they are configured."""
 
-# ruff: noqa: N803, N806, N815  (names end in their shape)
-
 import math
 from dataclasses import dataclass, field
 

@@ -6,8 +6,6 @@ only takes part in the choice, rises while the expert gets less than its share a
 more (DeepSeek-V3, arXiv:2412.19437, section 2.1.2).
 """
 
-# ruff: noqa: N803, N806, N812, N815  (names end in their shape)
-
 from dataclasses import dataclass
 
 import torch

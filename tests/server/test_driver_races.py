@@ -1,0 +1,74 @@
+"""What can happen between two lines of the driver."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from artesian.engines.base import Report
+from artesian.kernel.lifecycle import JobState
+from artesian.kernel.scheduler import Scheduler
+from artesian.model.events import AttemptEnded, AttemptStarted
+from artesian.model.fleet import Node
+from artesian.model.job import Cause, Job, Outcome
+from artesian.model.plan import Start, Stop
+from artesian.server.driver import Driver
+from artesian.store import Journal, SqliteJournal, Transaction
+from builders import a_job, a_node, fifo, submitted
+
+
+class InstantEngine:
+    """Every attempt starts and completes at once."""
+
+    name = "instant"
+
+    async def open(self, report: Report) -> Sequence[Node]:
+        self.report = report
+        return [a_node()]
+
+    def start(self, command: Start, job: Job) -> None:
+        outcome = Outcome(cause=Cause.COMPLETED, exit_code=0)
+        self.report(AttemptStarted(at_s=0.0, job_id=job.id, epoch=command.epoch))
+        self.report(AttemptEnded(at_s=0.0, job_id=job.id, epoch=command.epoch, outcome=outcome))
+
+    def stop(self, command: Stop) -> None:
+        raise AssertionError("nothing runs for so long")
+
+    async def close(self) -> None:
+        return
+
+
+class JournalWithAQuickUser:
+    """A journal into which another process submits a job right after each of the driver's first commits."""
+
+    def __init__(self, path: Path, jobs: list[Job]) -> None:
+        self._journal = SqliteJournal.open(path)
+        self._other = SqliteJournal.open(path)
+        self._jobs = jobs
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with self._journal.transaction() as transaction:
+            yield transaction
+        if self._jobs:
+            self._other.append([submitted(self._jobs.pop())])
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._journal, name)
+
+
+def test_a_job_submitted_right_after_a_commit_is_not_overlooked(tmp_path: Path) -> None:
+    journal = JournalWithAQuickUser(tmp_path / "journal", [a_job(f"j{number}") for number in range(5)])
+    scheduler = Scheduler(fifo())
+    driver = Driver(cast("Journal", journal), scheduler, 0, InstantEngine(), lambda: 0.0)
+
+    async def drive() -> None:
+        await driver.open()
+        for _ in range(12):
+            await driver.run(idle_exit_s=0.0)
+
+    asyncio.run(drive())
+    assert {id_: record.state for id_, record in scheduler.state.jobs.items()} == {
+        f"j{number}": JobState.SUCCEEDED for number in range(5)
+    }

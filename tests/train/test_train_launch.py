@@ -1,0 +1,375 @@
+"""The launch agent, with real processes: their environment, their ends, and that none is left."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from artesian.train.agent import Gang, worker_environment
+from artesian.train.launch import main
+from artesian.train.worker_process import WorkerProcess, usable_cpus
+from artesian.wire.channel import ProgressReader
+from artesian.wire.messages import WorkerFailed
+
+DEADLINE_S = 60.0
+TORCHRUN_VARIABLES = [
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "GROUP_WORLD_SIZE",
+    "ROLE_RANK",
+    "ROLE_NAME",
+    "ROLE_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_RUN_ID",
+    "TORCHELASTIC_RESTART_COUNT",
+    "TORCHELASTIC_MAX_RESTARTS",
+    "TORCHELASTIC_USE_AGENT_STORE",
+    "OMP_NUM_THREADS",
+]
+
+# What workers do in these tests; `RANK` and `ready()` are there for them.
+PRELUDE = """
+import os, signal, subprocess, sys
+RANK = int(os.environ["RANK"])
+def ready(*pids):
+    os.write(1, (" ".join(map(str, (os.getpid(), *pids))) + "\\n").encode())
+"""
+WAIT_FOREVER = "ready()\nwhile True: signal.pause()"
+
+
+class Launch:
+    """A running agent whose workers run ``body``."""
+
+    def __init__(self, folder: Path, body: str, *options: str, env: Mapping[str, str] | None = None) -> None:
+        script = folder / "worker.py"
+        script.write_text(PRELUDE + body)
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ARTESIAN_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "artesian.train.launch", *options, str(script)],
+            env={**clean, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def pidfds_of_ready(self, workers: int) -> list[int]:
+        """Wait until ``workers`` workers are ready, and return a pidfd of each process they name."""
+        assert self.process.stdout is not None
+        pids = [int(pid) for _ in range(workers) for pid in self.process.stdout.readline().split()]
+        return [os.pidfd_open(pid) for pid in pids]
+
+    def finish(self) -> tuple[int, str, str]:
+        """Return exit code, stdout and stderr."""
+        out, err = self.process.communicate(timeout=DEADLINE_S)
+        return self.process.returncode, out, err
+
+
+Start = Callable[..., Launch]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Launch] = []
+
+    def start_one(body: str, *options: str, env: Mapping[str, str] | None = None) -> Launch:
+        launch = Launch(tmp_path, body, *options, env=env)
+        started.append(launch)
+        return launch
+
+    yield start_one
+    for launch in started:
+        launch.process.kill()
+        launch.process.communicate()
+
+
+def assert_all_end(pidfds: list[int]) -> None:
+    """Wait for every process to end."""
+    for pidfd in pidfds:
+        assert select.select([pidfd], [], [], DEADLINE_S)[0], "a process is left"
+        os.close(pidfd)
+
+
+def failures(progress_dir: Path) -> list[WorkerFailed]:
+    return [message for message in ProgressReader(progress_dir).read() if isinstance(message, WorkerFailed)]
+
+
+def test_every_worker_gets_torchruns_environment(start: Start, tmp_path: Path) -> None:
+    body = f"""
+import json
+with open(f"{tmp_path}/env-{{RANK}}.json", "w") as file:
+    json.dump(dict(os.environ), file)
+"""
+    code, _, _ = start(body, "--nproc_per_node=3", "--standalone").finish()
+    assert code == 0
+    found = [json.loads((tmp_path / f"env-{rank}.json").read_text()) for rank in range(3)]
+    for rank, env in enumerate(found):
+        assert set(TORCHRUN_VARIABLES) <= set(env)
+        assert (env["RANK"], env["LOCAL_RANK"], env["ROLE_RANK"]) == (str(rank),) * 3
+        assert (env["WORLD_SIZE"], env["LOCAL_WORLD_SIZE"], env["ROLE_WORLD_SIZE"]) == ("3",) * 3
+        assert (env["GROUP_RANK"], env["GROUP_WORLD_SIZE"]) == ("0", "1")
+        assert env["MASTER_ADDR"] == "127.0.0.1"
+        assert env["TORCHELASTIC_USE_AGENT_STORE"] == "False"
+    assert len({env["MASTER_PORT"] for env in found}) == 1
+
+
+def test_the_second_node_counts_on_from_the_first() -> None:
+    gang = Gang(command=("x",), local_workers=4, nodes=2, node_rank=1, master_host="host", master_port=29500)
+    env = worker_environment(gang, 2, 29500, {})
+    assert (env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"], env["GROUP_RANK"]) == ("6", "2", "8", "1")
+    assert (env["MASTER_ADDR"], env["MASTER_PORT"]) == ("host", "29500")
+
+
+def test_threads_are_shared_out_unless_the_user_has_said_how_many() -> None:
+    many = Gang(command=("x",), local_workers=10_000)
+    assert worker_environment(many, 0, 1, {})["OMP_NUM_THREADS"] == "1"
+    assert worker_environment(many, 0, 1, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
+    alone = Gang(command=("x",), local_workers=1)
+    assert worker_environment(alone, 0, 1, {})["OMP_NUM_THREADS"] == str(usable_cpus())
+
+
+def test_a_cgroup_quota_limits_the_cpus(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert usable_cpus(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
+
+
+def test_the_number_of_workers_comes_from_the_environment_when_no_option_says_it(start: Start) -> None:
+    body = 'os.write(1, (os.environ["WORLD_SIZE"] + "\\n").encode())'
+    assert start(body, env={"ARTESIAN_WORKERS": "2"}).finish()[1] == "2\n2\n"
+    assert start(body, "--nproc-per-node", "1", env={"ARTESIAN_WORKERS": "2"}).finish()[1] == "1\n"
+    assert start(body).finish()[1] == "1\n"
+
+
+def test_arguments_after_the_script_are_the_scripts_own(tmp_path: Path) -> None:
+    script = tmp_path / "args.py"
+    script.write_text("import sys; print(sys.argv[1:])")
+    command = [sys.executable, "-m", "artesian.train.launch", str(script), "--nnodes", "9", "-m", "x"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert result.stdout == "['--nnodes', '9', '-m', 'x']\n"
+
+
+def test_a_module_and_a_program_can_be_run_too(tmp_path: Path) -> None:
+    (tmp_path / "some_module.py").write_text("print(__name__, __spec__.name)")
+    agent = [sys.executable, "-m", "artesian.train.launch"]
+    module = subprocess.run(
+        [*agent, "-m", "some_module"], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert module.stdout == "__main__ some_module\n"
+    program = subprocess.run(
+        [*agent, "--no-python", "sh", "-c", "echo $RANK"], capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert program.stdout == "0\n"
+
+
+def test_a_killed_worker_is_reported_and_ends_the_others(start: Start, tmp_path: Path) -> None:
+    body = "if RANK == 1: os.kill(os.getpid(), signal.SIGKILL)\n" + WAIT_FOREVER
+    launch = start(body, "--nproc-per-node", "3", env={"ARTESIAN_PROGRESS_DIR": str(tmp_path / "progress")})
+    code, _, err = launch.finish()
+    assert code == 128 + signal.SIGKILL
+    assert "worker 1" in err
+    assert "was killed by SIGKILL (9); ending the other 2" in err
+    (failure,) = failures(tmp_path / "progress")
+    assert (failure.rank, failure.exit_code, failure.signal) == (1, None, signal.SIGKILL)
+    assert not failure.is_oom_kill
+
+
+def test_the_code_of_the_first_failure_is_the_agents(start: Start, tmp_path: Path) -> None:
+    body = "if RANK == 0: sys.exit(3)\n" + WAIT_FOREVER
+    launch = start(body, "--nproc-per-node", "2", env={"ARTESIAN_PROGRESS_DIR": str(tmp_path)})
+    code, _, err = launch.finish()
+    assert code == 3
+    assert "exited with code 3" in err
+    (failure,) = failures(tmp_path)
+    assert (failure.rank, failure.exit_code, failure.signal) == (0, 3, None)
+
+
+def test_workers_that_ignore_sigterm_are_killed_after_the_grace(start: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    body = f"""
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+ready()
+if RANK == 1:
+    open({str(gate)!r}).read()
+    sys.exit(5)
+while True: signal.pause()
+"""
+    launch = start(body, "--nproc-per-node", "2", "--grace", "0.1")
+    pidfds = launch.pidfds_of_ready(2)
+    gate.write_text("go")
+    assert launch.finish()[0] == 5
+    assert_all_end(pidfds)
+
+
+def test_sigterm_is_passed_on_and_the_agent_waits_for_the_workers(start: Start) -> None:
+    body = (
+        """
+def save(number, frame):
+    os.write(1, f"saved {RANK}\\n".encode())
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+"""
+        + WAIT_FOREVER
+    )
+    launch = start(body, "--nproc-per-node", "2")
+    pidfds = launch.pidfds_of_ready(2)
+    launch.process.send_signal(signal.SIGTERM)
+    code, out, err = launch.finish()
+    assert code == 128 + signal.SIGTERM
+    assert sorted(out.splitlines()) == ["saved 0", "saved 1"]
+    assert err == ""
+    assert_all_end(pidfds)
+
+
+def test_a_stop_after_which_all_workers_have_ended_well_is_a_success(start: Start) -> None:
+    launch = start("signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + WAIT_FOREVER)
+    assert_pids = launch.pidfds_of_ready(1)
+    launch.process.send_signal(signal.SIGTERM)
+    assert launch.finish()[0] == 0
+    assert_all_end(assert_pids)
+
+
+def test_interrupting_twice_kills_workers_that_do_not_listen(start: Start) -> None:
+    body = (
+        """
+def note(number, frame):
+    ready()
+signal.signal(signal.SIGINT, note)
+"""
+        + WAIT_FOREVER
+    )
+    launch = start(body)
+    pidfds = launch.pidfds_of_ready(1)
+    launch.process.send_signal(signal.SIGINT)
+    pidfds += launch.pidfds_of_ready(1)  # it has got the first one, and goes on
+    launch.process.send_signal(signal.SIGINT)
+    assert launch.finish()[0] == 128 + signal.SIGINT
+    assert_all_end(pidfds)
+
+
+def test_no_worker_outlives_an_agent_that_is_killed(start: Start) -> None:
+    launch = start(WAIT_FOREVER, "--nproc-per-node", "3")
+    pidfds = launch.pidfds_of_ready(3)
+    launch.process.kill()
+    launch.process.wait()
+    assert_all_end(pidfds)
+
+
+def test_what_a_worker_has_started_ends_with_it(start: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    body = f"""
+child = subprocess.Popen(["sleep", "1000"])
+ready(child.pid)
+open({str(gate)!r}).read()
+"""
+    launch = start(body)
+    pidfds = launch.pidfds_of_ready(1)
+    assert len(pidfds) == 2
+    gate.write_text("go")
+    assert launch.finish()[0] == 0
+    assert_all_end(pidfds)
+
+
+def test_the_first_worker_writes_to_the_agents_output_and_the_others_to_files(
+    start: Start, tmp_path: Path
+) -> None:
+    body = 'print(f"out {RANK}"); print(f"err {RANK}", file=sys.stderr)'
+    code, out, err = start(
+        body, "--nproc-per-node", "2", env={"ARTESIAN_LOG_DIR": str(tmp_path / "logs")}
+    ).finish()
+    assert (code, out, err) == (0, "out 0\n", "err 0\n")
+    assert sorted(os.listdir(tmp_path / "logs")) == ["rank-1.out"]
+    assert (tmp_path / "logs/rank-1.out").read_text() == "out 1\nerr 1\n"
+
+
+def test_the_last_lines_of_a_failed_workers_file_are_shown(start: Start, tmp_path: Path) -> None:
+    log = tmp_path / "rank-1.out"
+    log.write_text("of an earlier attempt\n")
+    body = (
+        """
+if RANK == 1:
+    print(*(f"line {i}" for i in range(30)), sep="\\n")
+    raise RuntimeError("out of luck")
+"""
+        + WAIT_FOREVER
+    )
+    _, _, err = start(body, "--nproc-per-node", "2", env={"ARTESIAN_LOG_DIR": str(tmp_path)}).finish()
+    assert "RuntimeError: out of luck" in err
+    assert "line 29" in err
+    assert "line 3\n" not in err
+    assert "earlier" not in err
+    assert log.read_text().startswith("of an earlier attempt\nline 0\n")
+
+
+def test_a_program_that_is_not_there_is_code_127_and_reported(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "artesian.train.launch", "--no-python", "no-such-program"]
+    env = {**os.environ, "ARTESIAN_PROGRESS_DIR": str(tmp_path)}
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert result.returncode == 127
+    assert "cannot start worker 0: No such file or directory: no-such-program" in result.stderr
+    assert [failure.exit_code for failure in failures(tmp_path)] == [127]
+
+
+def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = start("sys.exit(4)", env={"ARTESIAN_PROGRESS_DIR": str(tmp_path / "file/x")}).finish()
+    assert code == 4
+    assert "cannot report the failure" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required: SCRIPT"),
+        (["--nproc-per-node", "0", "x.py"], "at least 1, got '0'"),
+        (["--nnodes", "1:4", "x.py"], "expected a whole number of at least 1, got '1:4'"),
+        (["--nnodes", "2", "x.py"], "needs --master-addr and --master-port"),
+        (["--node-rank", "1", "x.py"], "--node-rank must lie between 0 and --nnodes - 1 = 0, got 1"),
+        (["-m", "--no-python", "x"], "--module needs python"),
+        (["--grace", "-1", "x.py"], "--grace must not be negative"),
+        (["--rdzv-backend", "c10d", "x.py"], "unrecognized arguments: --rdzv-backend"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(argv)
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_wrong_number_of_workers_in_the_environment_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARTESIAN_WORKERS", "two")
+    with pytest.raises(SystemExit):
+        main(["x.py"])
+    assert "$ARTESIAN_WORKERS: expected a whole number of at least 1, got 'two'" in capsys.readouterr().err
+
+
+def test_sigkill_is_an_oom_kill_only_where_the_kernel_counted_one() -> None:
+    def ended(command: str) -> WorkerProcess:
+        worker = WorkerProcess(0, ["sh", "-c", command], dict(os.environ), None, oom_kills_before=3)
+        assert select.select([worker.pidfd], [], [], DEADLINE_S)[0]
+        worker.reap()
+        return worker
+
+    killed = ended("kill -9 $$")
+    assert [killed.is_oom_kill(count) for count in (3, 4, None)] == [False, True, False]
+    assert not ended("exit 137").is_oom_kill(4)
+    assert not ended("kill -15 $$").is_oom_kill(4)

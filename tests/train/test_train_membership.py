@@ -1,0 +1,91 @@
+"""Membership: alone, joined, or in a group that the script made. Joining with others is in the gang's test."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from artesian.train import Membership, Run, alone, join
+from artesian.train.membership import current
+
+
+def test_without_torchruns_variables_a_worker_is_alone() -> None:
+    member = join({})
+    assert (member.rank, member.world_size, member.local_rank, member.control) == (0, 1, 0, None)
+    assert not dist.is_initialized()
+    member.leave()
+
+
+def test_a_single_worker_under_the_agent_needs_no_group() -> None:
+    assert join({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) == alone()
+    assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK must be a whole number, as torchrun sets it, got None"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "x"},
+            "LOCAL_RANK must be a whole number, .* got 'x'",
+        ),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "MASTER_ADDR must be set"),
+    ],
+)
+def test_variables_that_are_incomplete_are_named(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        join(environ)
+
+
+@pytest.fixture
+def own_group() -> Iterator[None]:
+    store = dist.HashStore()  # type: ignore[attr-defined]  # exported, but not in __all__
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("own_group")
+def test_a_group_that_the_script_made_is_used_and_left_alone(tmp_path: Path) -> None:
+    member = current(torch.device("cpu"))
+    assert member.control is not None
+    model = torch.nn.Linear(2, 1)
+    run = Run.from_env(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        checkpoint_dir=tmp_path,
+        environ={},
+    )
+    with run:
+        for _ in range(3):
+            model(torch.ones(1, 2)).sum().backward()
+            run.commit()
+    assert os.listdir(tmp_path) == ["step-00000003"]
+    assert dist.is_initialized()
+
+
+def test_in_a_thread_a_run_leaves_sigterm_as_it_is() -> None:
+    model = torch.nn.Linear(2, 1)
+    steps: list[int] = []
+
+    def train() -> None:
+        with Run.from_env(
+            model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), environ={}
+        ) as run:
+            run.commit()
+            steps.append(run.step)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert steps == [1]
+
+
+def test_a_membership_says_where_it_stands() -> None:
+    member = alone("cpu")
+    assert isinstance(member, Membership)
+    assert member.device == torch.device("cpu")

@@ -1,0 +1,203 @@
+"""What is free, as arrays: taking and giving back, kinds of devices, limits of the host."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artesian.model.capacity import Capacity
+from artesian.model.fleet import Node
+from artesian.model.resources import parse_devices
+from artesian.policy.place import Pack
+from builders import GIB, a_job, a_node, a_placement, nodes
+from strategies import fleets, jobs
+
+FLEET = [
+    a_node(
+        "sxm", accelerator="NVIDIA H100 80GB HBM3", vendor="nvidia", device_memory_bytes=79 * GIB, devices=8
+    ),
+    a_node("pcie", accelerator="H100-PCIe-80GB", vendor="nvidia", device_memory_bytes=80 * 10**9, devices=2),
+    a_node("a40", accelerator="A100-SXM4-40GB", vendor="nvidia", device_memory_bytes=40 * GIB, devices=4),
+    a_node("npu", accelerator="910B1", vendor="ascend", devices=8),
+    a_node("cpu", accelerator="cpu", devices=2),
+    a_node("odd", accelerator="LocalChip", vendor=None, devices=1),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "eligible"),
+    [
+        ("1", "sxm pcie a40 npu cpu odd"),
+        ("H100:8", "sxm pcie"),
+        ("H100-SXM5-80GB:8", "sxm"),
+        ("h100 sxm:1", "sxm"),
+        ("nvidia:4", "sxm pcie a40"),
+        ("80GB:1", "sxm pcie"),
+        ("nvidia:A100:80GB", ""),
+        ("910B:8", "npu"),
+        ("ascend:910B1:1", "npu"),
+        ("nvidia:910B1:1", ""),
+        ("localchip:1", "odd"),
+        ("cpu:1", "cpu"),
+        ("B200:1", ""),
+    ],
+)
+def test_a_request_finds_the_nodes_of_its_kind(text: str, eligible: str) -> None:
+    capacity = Capacity(FLEET)
+    (request,) = parse_devices(text)
+    mask = capacity.eligible(request)
+    assert [node.id for node, found in zip(FLEET, mask, strict=True) if found] == eligible.split()
+
+
+def test_a_node_that_is_down_is_of_no_kind_and_comes_back() -> None:
+    capacity = Capacity(nodes(2, devices=4))
+    (request,) = parse_devices("cpu:1")
+    capacity.is_up[0] = False
+    assert capacity.eligible(request).tolist() == [False, True]
+    assert capacity.startable(a_job(), request).tolist() == [0, 4]
+    assert capacity.ownable(a_job(), request).tolist() == [0, 4]
+    capacity.is_up[0] = True
+    assert capacity.eligible(request).tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory_gib", "startable"),
+    [
+        (None, None, 4),
+        (1.0, None, 4),
+        (3.0, None, 2),
+        (0.5, None, 4),
+        (None, 3, 2),
+        (7.0, 1, 1),
+        (9.0, None, 0),
+    ],
+)
+def test_the_hosts_cpus_and_memory_limit_the_devices(
+    cpus: float | None, memory_gib: int | None, startable: int
+) -> None:
+    capacity = Capacity([a_node(devices=4, cpus=8, memory_bytes=8 * GIB)])
+    memory = None if memory_gib is None else memory_gib * GIB
+    job = a_job(cpus_per_device=cpus, memory_bytes_per_device=memory)
+    assert capacity.startable(job, job.devices[0]).tolist() == [startable]
+    assert capacity.ownable(job, job.devices[0]).tolist() == [startable]
+
+
+def test_what_runs_limits_what_can_start_and_not_what_could_be_owned() -> None:
+    capacity = Capacity([a_node(devices=4, cpus=8)])
+    job = a_job(devices="cpu:3", cpus_per_device=2.0)
+    capacity.take(job, a_placement(("n1", [0, 1, 3])))
+    assert capacity.free_milli.tolist() == [[0, 0, 1000, 0]]
+    assert (capacity.free_whole.tolist(), capacity.free_cpu_milli.tolist()) == ([1], [2000])
+    assert capacity.startable(job, job.devices[0]).tolist() == [1]
+    assert capacity.ownable(job, job.devices[0]).tolist() == [4]
+
+
+def test_a_shared_device_is_not_whole() -> None:
+    capacity = Capacity([a_node(devices=2)])
+    share = a_job(devices=0.25)
+    capacity.take(share, a_placement(("n1", [1]), milli=250))
+    assert (capacity.free_milli.tolist(), capacity.free_whole.tolist()) == ([[1000, 750]], [1])
+    capacity.give(share, a_placement(("n1", [1]), milli=250))
+    assert capacity.free_whole.tolist() == [2]
+
+
+def test_a_device_is_not_taken_twice_nor_given_back_twice() -> None:
+    capacity = Capacity(nodes(2, devices=1))
+    capacity.take(a_job(), a_placement(("n1", [0])))
+    with pytest.raises(AssertionError, match=r"device n1\[0\] is oversubscribed"):
+        capacity.take(a_job(), a_placement(("n1", [0])))
+    with pytest.raises(AssertionError, match=r"n2\[0\]"):
+        capacity.give(a_job(), a_placement(("n2", [0])))
+
+
+def test_a_device_that_a_narrower_node_does_not_have_is_not_taken() -> None:
+    capacity = Capacity([a_node("n1", devices=1), a_node("n2", devices=4)])
+    with pytest.raises(AssertionError, match=r"n1\[2\]"):
+        capacity.take(a_job(), a_placement(("n1", [2])))
+
+
+def test_a_copy_is_on_its_own() -> None:
+    capacity = Capacity([a_node(devices=2)])
+    twin = capacity.copy()
+    twin.take(a_job(cpus_per_device=1.0, memory_bytes_per_device=GIB), a_placement(("n1", [0])))
+    twin.is_up[0] = False
+    assert capacity.free_milli.tolist() == [[1000, 1000]]
+    assert (capacity.free_whole.tolist(), capacity.is_up.tolist()) == ([2], [True])
+    assert capacity.free_cpu_milli.tolist() == [16000]
+    assert twin.ownable(a_job(), a_job().devices[0]).tolist() == [0]
+
+
+def test_a_fleet_of_nothing_has_room_for_nothing() -> None:
+    for capacity in (Capacity([]), Capacity([a_node(devices=0)])):
+        job = a_job()
+        assert capacity.startable(job, job.devices[0]).sum() == 0
+        assert Pack().place(job, capacity, capacity.is_up) is None
+
+
+@given(data=st.data(), fleet=fleets())
+def test_what_is_taken_and_given_back_leaves_no_trace(data: st.DataObject, fleet: list[Node]) -> None:
+    capacity = Capacity(fleet)
+    before = capacity.copy()
+    taken = []
+    for number in range(4):
+        job = data.draw(jobs(f"j{number}"))
+        placement = Pack().place(job, capacity, capacity.is_up)
+        if placement is not None:
+            capacity.take(job, placement)
+            taken.append((job, placement))
+    for job, placement in data.draw(st.permutations(taken)):
+        capacity.give(job, placement)
+    for name in ("free_milli", "free_whole", "free_cpu_milli", "free_memory_bytes"):
+        assert getattr(before, name).tolist() == getattr(capacity, name).tolist()
+
+
+# -- Pack ---------------------------------------------------------------------------------------------
+
+
+def place(
+    devices: str | float, *taken: tuple[str, list[int]], widths: tuple[int, ...] = (4, 4, 4)
+) -> str | None:
+    """Where Pack puts a job on nodes n1, n2, ... of these widths, some devices of which are taken."""
+    capacity = Capacity([a_node(f"n{number}", devices=width) for number, width in enumerate(widths, 1)])
+    for share in taken:
+        capacity.take(a_job(), a_placement(share))
+    placement = Pack().place(a_job(devices=devices), capacity, capacity.is_up)
+    return None if placement is None else str(placement)
+
+
+def test_a_gang_goes_where_it_leaves_the_fewest_devices_free() -> None:
+    assert place("cpu:2", ("n2", [0]), ("n3", [0, 1])) == "n3[2,3]"
+    assert place("cpu:3", ("n2", [0]), ("n3", [0, 1])) == "n2[1,2,3]"
+    assert place("cpu:4", ("n2", [0]), ("n3", [0, 1])) == "n1[0,1,2,3]"
+
+
+def test_a_gang_larger_than_a_node_takes_as_few_nodes_as_it_can() -> None:
+    assert place("cpu:6", ("n1", [0, 1])) == "n2[0,1,2,3] + n3[0,1]"
+    assert place("cpu:13") is None
+
+
+def test_an_elastic_gang_takes_what_one_node_has_before_it_spreads() -> None:
+    assert place("cpu:2..8", ("n1", [0])) == "n2[0,1,2,3]"
+    assert place("cpu:5..20", widths=(4, 2)) == "n1[0,1,2,3] + n2[0,1]"
+
+
+def test_alternatives_are_tried_in_the_jobs_own_order() -> None:
+    assert place("H100:1 | cpu:5 | cpu:1", ("n1", [0, 1]), widths=(4, 2)) == "n1[2]"
+    assert place("cpu:3 | cpu:1", ("n1", [0, 1]), widths=(4, 2)) == "n1[2,3] + n2[0]"
+
+
+def test_a_share_goes_to_the_device_with_the_least_left_that_suffices() -> None:
+    capacity = Capacity([a_node(devices=3)])
+    for device, milli in ((0, 300), (1, 600)):
+        capacity.take(a_job(devices=milli / 1000), a_placement(("n1", [device]), milli=milli))
+    placed = [str(Pack().place(a_job(devices=share), capacity, capacity.is_up)) for share in (0.4, 0.5, 0.8)]
+    assert placed == ["n1[1]", "n1[0]", "n1[2]"]
+
+
+def test_a_share_takes_a_part_of_a_device_and_the_hosts_full_ration() -> None:
+    capacity = Capacity([a_node(devices=2, cpus=3)])
+    job = a_job(devices=0.5, cpus_per_device=2.0)
+    placement = Pack().place(job, capacity, capacity.is_up)
+    assert placement is not None
+    assert placement.shares[0].milli == 500
+    capacity.take(job, placement)
+    assert Pack().place(job, capacity, capacity.is_up) is None

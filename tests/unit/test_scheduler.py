@@ -1,0 +1,285 @@
+"""One cycle of the scheduler: what it decides, what it refuses, and what a restart carries out again."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from artesian.kernel.lifecycle import JobState
+from artesian.kernel.replay import replay
+from artesian.kernel.scheduler import PlanRejected, Scheduler
+from artesian.kernel.state import State
+from artesian.model.job import Cause
+from artesian.model.placement import Placement
+from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start, Stop
+from artesian.model.snapshot import Snapshot
+from builders import (
+    Kernel,
+    a_job,
+    a_node,
+    a_placement,
+    cancelled,
+    ended,
+    joined,
+    lost,
+    nodes,
+    retry,
+    started,
+    submitted,
+    ticked,
+)
+
+H100 = "H100-SXM5-80GB"
+
+
+@dataclass(frozen=True)
+class Says:
+    """A policy that plans what the test says, whatever the snapshot."""
+
+    starts: tuple[Start, ...] = ()
+    stops: tuple[Stop, ...] = ()
+    holds: tuple[Hold, ...] = ()
+
+    def plan(self, snapshot: Snapshot) -> Plan:
+        """Return the test's plan."""
+        return Plan(at_s=snapshot.at_s, starts=self.starts, stops=self.stops, holds=self.holds)
+
+
+def a_start(job_id: str, placement: Placement, epoch: int = 1) -> Start:
+    return Start(job_id=job_id, epoch=epoch, placement=placement, reason="the test says so")
+
+
+def a_stop(job_id: str, epoch: int = 1, cause: Cause = Cause.PREEMPTED) -> Stop:
+    return Stop(job_id=job_id, epoch=epoch, grace_s=1.0, cause=cause, reason="the test says so")
+
+
+def ids(plan: Plan) -> list[str]:
+    return [command.id for command in plan.commands]
+
+
+def test_without_events_nothing_is_decided_and_nothing_changes() -> None:
+    kernel = Kernel(a_node(devices=1))
+    kernel.submit(a_job("a"), a_job("b"))
+    before = kernel.state.image()
+    assert kernel.step().is_empty
+    assert kernel.state.image() == before
+
+
+def test_a_submitted_job_starts_on_a_free_node_with_its_first_epoch() -> None:
+    plan = Kernel(a_node(devices=2)).submit(a_job(devices="cpu:2"))
+    assert ids(plan) == ["start/j1/1"]
+    assert plan.starts[0].placement == a_placement(("n1", [0, 1]))
+
+
+def test_a_submit_that_is_repeated_starts_nothing_again() -> None:
+    kernel = Kernel(a_node())
+    kernel.submit(a_job())
+    assert kernel.submit(a_job(devices="cpu:4")).is_empty
+    assert kernel.job().job == a_job()
+
+
+def test_the_next_attempt_has_the_next_epoch() -> None:
+    kernel = Kernel(a_node())
+    kernel.submit(a_job(retry=retry(1, Cause.SIGNAL, backoff_s=0.0)))
+    assert ids(kernel.step(ended(cause=Cause.SIGNAL))) == ["start/j1/2"]
+
+
+def test_a_job_that_backs_off_starts_when_its_delay_is_over_and_not_before() -> None:
+    kernel = Kernel(a_node())
+    kernel.submit(a_job(retry=retry(1, Cause.SIGNAL, backoff_s=5.0)))
+    assert kernel.step(ended(cause=Cause.SIGNAL, at_s=10.0)).is_empty
+    assert kernel.scheduler.next_due_s == 15.0
+    assert kernel.step(ticked(14.9)).is_empty
+    assert ids(kernel.step(ticked(15.0))) == ["start/j1/2"]
+    assert kernel.scheduler.next_due_s is None
+
+
+def test_a_cancel_while_backing_off_ends_the_job_and_leaves_nothing_due() -> None:
+    kernel = Kernel(a_node())
+    kernel.submit(a_job(retry=retry(1, Cause.SIGNAL, backoff_s=5.0)))
+    kernel.step(ended(cause=Cause.SIGNAL))
+    assert kernel.step(cancelled()).is_empty
+    assert kernel.scheduler.next_due_s is None
+    assert kernel.step(ticked(100.0)).is_empty
+    assert kernel.is_in() is JobState.CANCELLED
+
+
+def test_a_job_cancelled_in_the_cycle_that_it_is_submitted_in_never_starts() -> None:
+    kernel = Kernel(a_node())
+    assert kernel.step(submitted(), cancelled()).is_empty
+    assert kernel.is_in() is JobState.CANCELLED
+
+
+def test_a_cancel_of_a_running_job_stops_it_once_and_keeps_its_devices_till_the_end() -> None:
+    kernel = Kernel(a_node(devices=1))
+    kernel.run(a_job(grace_s=7.0), a_job("next"))
+    plan = kernel.step(cancelled(user="ann"))
+    assert plan.stops == (
+        Stop(job_id="j1", epoch=1, grace_s=7.0, cause=Cause.CANCELLED, reason="cancelled by ann"),
+    )
+    assert not plan.starts
+    assert not kernel.step(cancelled()).commands
+    assert ids(kernel.step(ended(cause=Cause.SIGNAL))) == ["start/next/1"]
+    assert kernel.is_in() is JobState.CANCELLED
+
+
+def test_a_lost_node_stops_the_whole_gang_and_it_starts_elsewhere() -> None:
+    kernel = Kernel(*nodes(3, devices=2))
+    kernel.run(a_job(devices="cpu:4"))
+    assert {share.node_id for share in kernel.job().attempt.placement.shares} == {"n1", "n2"}
+    plan = kernel.step(lost("n2"))
+    assert [(stop.cause, stop.reason) for stop in plan.stops] == [(Cause.NODE_LOST, "node n2 is lost")]
+    plan = kernel.step(ended())
+    assert [str(start.placement) for start in plan.starts] == ["n1[0,1] + n3[0,1]"]
+
+
+def test_required_stops_come_in_the_order_of_ids_also_after_a_restart() -> None:
+    kernel = Kernel(*nodes(1, devices=3))
+    kernel.submit(a_job("b"))
+    kernel.submit(a_job("a"))
+    restored = Kernel(state=State.from_image(replay(kernel.journal).image()))
+    assert ids(kernel.step(lost())) == ids(restored.step(lost())) == ["stop/a/1", "stop/b/1"]
+
+
+def test_a_reason_to_wait_is_told_once_and_again_when_it_changes() -> None:
+    kernel = Kernel(a_node(devices=1))
+    plan = kernel.submit(a_job("a"), a_job("b"))
+    assert [(hold.job_id, hold.reason.code) for hold in plan.holds] == [("b", HoldCode.DEVICES_BUSY)]
+    assert kernel.step(ticked(1.0)).is_empty
+    plan = kernel.submit(a_job("c", priority=1))
+    assert [(hold.job_id, hold.reason.code) for hold in plan.holds] == [
+        ("c", HoldCode.DEVICES_BUSY),
+        ("b", HoldCode.BEHIND_ANOTHER),
+    ]
+
+
+def test_a_job_that_starts_has_no_reason_to_wait_any_more() -> None:
+    kernel = Kernel(a_node(devices=1))
+    kernel.submit(a_job("a"), a_job("b"))
+    kernel.step(ended("a"))
+    assert (kernel.is_in("b"), kernel.job("b").hold) == (JobState.STARTING, None)
+
+
+def test_outstanding_commands_are_those_decided_and_not_ended_with_a_start_before_its_stop() -> None:
+    kernel = Kernel(a_node(devices=3))
+    kernel.run(a_job("a"), a_job("b"), a_job("c"), a_job("waits"))
+    kernel.step(cancelled("b"))
+    kernel.step(ended("c"), cancelled("waits"))
+    again = Scheduler(kernel.scheduler.policy, replay(kernel.journal))
+    assert [command.id for command in again.outstanding()] == ["start/a/1", "start/b/1", "stop/b/1"]
+    assert again.outstanding() == kernel.scheduler.outstanding()
+    decided = [
+        command for record in kernel.journal if isinstance(record, Plan) for command in record.commands
+    ]
+    assert all(command in decided for command in again.outstanding())
+
+
+@pytest.mark.parametrize(
+    ("starts", "said"),
+    [
+        ([a_start("ghost", a_placement(("n1", [0])))], "start/ghost/1: the job does not wait"),
+        ([a_start("j1", a_placement(("n1", [0, 1])), epoch=2)], "start/j1/2: the job does not wait"),
+        ([a_start("j1", a_placement(("n1", [0, 1])))] * 2, "start/j1/1: the job does not wait"),
+        ([a_start("j1", a_placement(("n1", [0])))], "n1\\[0\\] is no gang"),
+        ([a_start("j1", a_placement(("n1", [0, 1, 2])))], "is no gang"),
+        ([a_start("j1", a_placement(("n1", [0, 1]), milli=500))], "is no gang"),
+        ([a_start("j1", a_placement(("h", [0, 1])))], "is no gang"),
+        ([a_start("either", a_placement(("n1", [0])))], "is no gang"),
+        ([a_start("share", a_placement(("n1", [0])))], "is no gang"),
+        ([a_start("share", a_placement(("n1", [0]), milli=501))], "is no gang"),
+        ([a_start("j1", a_placement(("nowhere", [0, 1])))], "node nowhere is not there"),
+        ([a_start("j1", a_placement(("down", [0, 1])))], "node down is not there, or takes no"),
+        ([a_start("j1", a_placement(("n1", [3, 4])))], "node n1 has no device 4"),
+        ([a_start("j1", a_placement(("n1", [2, 3])))], "a device of n1\\[2,3\\] is taken"),
+        (
+            [a_start("j1", a_placement(("n1", [0, 1]))), a_start("j2", a_placement(("n1", [1, 2])))],
+            "start/j2/1: a device of n1\\[1,2\\] is taken",
+        ),
+        ([a_start("hungry", a_placement(("n1", [0])))], "has not the CPUs and the memory for 1"),
+    ],
+)
+def test_a_start_that_cannot_be_is_rejected_before_anything_is_done(starts: list[Start], said: str) -> None:
+    kernel = Kernel(
+        a_node("n1", devices=4, cpus=4),
+        a_node("h", accelerator=H100, devices=2),
+        a_node("down", devices=2),
+    )
+    kernel.step(lost("down"))
+    kernel.scheduler.policy = Says(starts=(a_start("holder", a_placement(("n1", [3]))),))
+    kernel.submit(a_job("holder"))
+    kernel.scheduler.policy = Says(starts=tuple(starts))
+    jobs = [
+        a_job("j1", devices="cpu:2"),
+        a_job("j2", devices="cpu:2"),
+        a_job("either", devices="H100:1 | cpu:2"),
+        a_job("share", devices="cpu:0.5"),
+        a_job("hungry", cpus_per_device=5.0),
+    ]
+    with pytest.raises(PlanRejected, match=said):
+        kernel.submit(*jobs)
+    kernel.state.validate()
+    assert list(kernel.state.holding) == ["holder"]
+
+
+@pytest.mark.parametrize(
+    ("stops", "said"),
+    [
+        ([a_stop("ghost")], "stop/ghost/1: no such attempt"),
+        ([a_stop("waits")], "stop/waits/1: no such attempt"),
+        ([a_stop("runs", epoch=2)], "stop/runs/2: no such attempt"),
+        ([a_stop("runs")] * 2, "stop/runs/1: no such attempt"),
+        ([a_stop("stopping")], "stop/stopping/1: no such attempt"),
+        ([a_stop("runs", cause=Cause.CANCELLED)], "a policy can only preempt, not stop as cancelled"),
+        ([a_stop("runs", cause=Cause.COMPLETED)], "a policy can only preempt, not stop as completed"),
+    ],
+)
+def test_a_stop_that_cannot_be_is_rejected(stops: list[Stop], said: str) -> None:
+    kernel = Kernel(a_node(devices=2))
+    kernel.run(a_job("runs"), a_job("stopping"), a_job("waits"))
+    kernel.step(cancelled("stopping"))
+    kernel.scheduler.policy = Says(stops=tuple(stops))
+    with pytest.raises(PlanRejected, match=said):
+        kernel.step(ticked())
+
+
+@pytest.mark.parametrize("held", [["ghost"], ["runs"], ["waits", "waits"]])
+def test_a_reason_is_only_for_a_job_that_waits(held: list[str]) -> None:
+    kernel = Kernel(a_node(devices=1))
+    kernel.run(a_job("runs"), a_job("waits"))
+    reason = Reason(code=HoldCode.DEVICES_BUSY, text="so", unblock="so")
+    kernel.scheduler.policy = Says(holds=tuple(Hold(job_id=id, reason=reason) for id in held))
+    with pytest.raises(PlanRejected, match="does not wait, or is held twice"):
+        kernel.step(ticked())
+
+
+def test_a_preempted_job_waits_again_when_its_attempt_has_ended() -> None:
+    kernel = Kernel(a_node(devices=1), policy=Says(stops=()))
+    kernel.scheduler.policy = Says(starts=(a_start("a", a_placement(("n1", [0]))),))
+    kernel.submit(a_job("a"))
+    kernel.scheduler.policy = Says(stops=(a_stop("a"),))
+    assert ids(kernel.step(started("a"))) == ["stop/a/1"]
+    kernel.scheduler.policy = Says()
+    kernel.step(ended("a"))
+    assert (kernel.is_in("a"), kernel.job("a").counted_retries) == (JobState.QUEUED, 0)
+
+
+def test_a_share_of_a_device_leaves_the_rest_of_it_to_others() -> None:
+    kernel = Kernel(a_node(devices=1))
+    kernel.submit(a_job("a", devices=0.5), a_job("b", devices=0.5), a_job("c", devices=0.001))
+    assert [kernel.is_in(id) for id in "abc"] == [JobState.STARTING, JobState.STARTING, JobState.QUEUED]
+    kernel.step(ended("a"))
+    assert kernel.is_in("c") is JobState.STARTING
+
+
+def test_the_state_to_go_on_from_decides_as_if_it_had_never_stopped() -> None:
+    kernel = Kernel(*nodes(2, devices=2))
+    kernel.submit(*(a_job(f"j{n}", devices="cpu:2") for n in range(4)))
+    restored = Kernel(state=replay(kernel.journal))
+    event = ended("j0", at_s=5.0)
+    assert restored.step(event) == kernel.step(event)
+
+
+def test_a_plan_is_as_late_as_the_latest_event() -> None:
+    kernel = Kernel(a_node())
+    kernel.step(ticked(9.0))
+    assert kernel.step(ticked(3.0)).at_s == 9.0
+    assert replace(joined(), at_s=1.0).at_s == 1.0

@@ -1,0 +1,363 @@
+"""The journal as its users see it: order, transactions, files, and everything that can stand in the way."""
+
+import os
+import resource
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from artesian.model.plan import Plan
+from artesian.store import (
+    Journal,
+    JournalCorrupt,
+    JournalMissing,
+    NotAJournal,
+    SqliteJournal,
+    StoreError,
+    StoreUnavailable,
+    UnstorableRecord,
+    journal_file,
+)
+from builders import a_node, cancelled, joined, submitted, ticked
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return journal_file(tmp_path / "state")
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[SqliteJournal]:
+    with SqliteJournal.open(path) as journal:
+        yield journal
+        assert journal.problems == []
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# -- order and transactions ---------------------------------------------------------------------------
+
+
+def test_a_new_journal_is_empty(journal: SqliteJournal) -> None:
+    assert journal.last_seq == 0
+    assert list(journal.read()) == []
+    assert journal.verify() == 0
+    state, seq = journal.load()
+    assert (state.jobs, seq) == ({}, 0)
+
+
+def test_the_sqlite_journal_is_a_journal(journal: SqliteJournal) -> None:
+    as_seen_by_users: Journal = journal
+    assert as_seen_by_users.append([ticked()]) == 1
+
+
+def test_records_are_numbered_from_one_in_the_order_of_appending(journal: SqliteJournal) -> None:
+    assert journal.append([submitted(), cancelled()]) == 2
+    assert journal.append([ticked(3.0)]) == 3
+    assert list(journal.read()) == [(1, submitted()), (2, cancelled()), (3, ticked(3.0))]
+    assert list(journal.read(after=2)) == [(3, ticked(3.0))]
+    assert list(journal.read(after=3)) == []
+    assert journal.last_seq == 3
+
+
+def test_appending_nothing_changes_nothing(journal: SqliteJournal) -> None:
+    journal.append([ticked()])
+    assert journal.append([]) == 1
+
+
+def test_what_is_appended_is_there_at_the_next_opening(path: Path) -> None:
+    with SqliteJournal.open(path) as journal:
+        journal.append([submitted()])
+    with SqliteJournal.open(path) as journal:
+        assert list(journal.read()) == [(1, submitted())]
+        assert journal.append([cancelled()]) == 2
+
+
+def test_more_records_than_a_page_are_read_in_order(journal: SqliteJournal) -> None:
+    journal.append(ticked(float(number)) for number in range(1, 1001))
+    assert [(seq, record.at_s) for seq, record in journal.read()] == [(n, float(n)) for n in range(1, 1001)]
+
+
+def test_reading_stops_where_the_journal_ended_when_it_began(journal: SqliteJournal) -> None:
+    journal.append([ticked(1.0)])
+    reading = journal.read()
+    journal.append([ticked(2.0)])
+    assert [seq for seq, _ in reading] == [1]
+
+
+def test_reading_on_from_behind_the_end_is_a_mistake(journal: SqliteJournal) -> None:
+    journal.append([ticked()])
+    with pytest.raises(ValueError, match="from 0 to 1, got 2"):
+        journal.read(after=2)
+
+
+def test_a_transaction_sees_what_others_appended_before_it_and_what_it_appends(path: Path) -> None:
+    with SqliteJournal.open(path) as command, SqliteJournal.open(path) as driver:
+        command.append([submitted()])
+        with driver.transaction() as transaction:
+            assert transaction.read(after=0) == [(1, submitted())]
+            assert transaction.append([ticked(1.0)]) == 2
+            assert transaction.append([Plan(at_s=1.0)]) == 3
+            assert transaction.read(after=1) == [(2, ticked(1.0)), (3, Plan(at_s=1.0))]
+            assert command.last_seq == 1, "not committed yet"
+        assert command.last_seq == transaction.last_seq == 3
+
+
+def test_an_exception_undoes_the_transaction(journal: SqliteJournal) -> None:
+    journal.append([submitted()])
+
+    def half_way() -> None:
+        with journal.transaction() as transaction:
+            transaction.append([cancelled()])
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        half_way()
+    assert list(journal.read()) == [(1, submitted())]
+    assert journal.append([ticked()]) == 2
+
+
+def test_a_transaction_is_over_when_its_block_is_left(journal: SqliteJournal) -> None:
+    with journal.transaction() as transaction:
+        pass
+    with pytest.raises(AssertionError):
+        transaction.append([ticked()])
+
+
+def test_transactions_do_not_nest(journal: SqliteJournal) -> None:
+    with journal.transaction(), pytest.raises(AssertionError, match="one transaction at a time"):
+        journal.append([ticked()])
+
+
+def test_one_record_that_cannot_be_stored_keeps_its_whole_batch_out(journal: SqliteJournal) -> None:
+    with pytest.raises(UnstorableRecord):
+        journal.append([ticked(1.0), ticked(float("nan"))])
+    assert journal.last_seq == 0
+
+
+def test_a_closed_journal_says_so_in_our_terms(path: Path) -> None:
+    journal = SqliteJournal.open(path)
+    journal.close()
+    journal.close()
+    with pytest.raises(StoreError, match="closed"):
+        list(journal.read())
+
+
+# -- files --------------------------------------------------------------------------------------------
+
+
+def test_the_journal_is_for_its_owner_only(path: Path) -> None:
+    with SqliteJournal.open(path) as journal:
+        journal.append([ticked()])
+        assert mode(path.parent) == 0o700
+        files = sorted(file.name for file in path.parent.iterdir())
+        assert files == [f"journal.sqlite3{suffix}" for suffix in ("", "-lock", "-shm", "-wal")]
+        assert {mode(file) for file in path.parent.iterdir()} == {0o600}
+
+
+def test_a_folder_that_is_there_keeps_its_mode(path: Path) -> None:
+    path.parent.mkdir(mode=0o755)
+    path.parent.chmod(0o755)
+    SqliteJournal.open(path).close()
+    assert mode(path.parent) == 0o755
+
+
+def test_every_commit_is_on_the_disk_before_it_is_acknowledged(journal: SqliteJournal) -> None:
+    assert journal._file.execute("PRAGMA journal_mode") == [("wal",)]
+    assert journal._file.execute("PRAGMA synchronous") == [(2,)], "2 is FULL"
+
+
+def test_odd_names_are_names(tmp_path: Path) -> None:
+    path = tmp_path / "50% of #1? é" / "journal.sqlite3"
+    with SqliteJournal.open(path) as journal:
+        journal.append([ticked()])
+    with SqliteJournal.open(path, read_only=True) as journal:
+        assert journal.last_seq == 1
+    assert path.exists()
+
+
+def test_appending_needs_no_numpy() -> None:
+    """A command that only submits is not to pay for arrays."""
+    code = "import sys, artesian.store; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# -- readers ------------------------------------------------------------------------------------------
+
+
+def test_a_reader_follows_a_writer(path: Path) -> None:
+    with SqliteJournal.open(path) as writer, SqliteJournal.open(path, read_only=True) as reader:
+        writer.append([submitted()])
+        assert reader.last_seq == 1
+        writer.append([cancelled()])
+        assert list(reader.read(after=1)) == [(2, cancelled())]
+
+
+def test_a_reader_does_not_write(path: Path) -> None:
+    SqliteJournal.open(path).close()
+    with (
+        SqliteJournal.open(path, read_only=True) as reader,
+        pytest.raises(AssertionError, match="read_only"),
+    ):
+        reader.append([ticked()])
+
+
+def test_a_reader_does_not_wait_for_a_writer(path: Path) -> None:
+    with SqliteJournal.open(path) as writer, SqliteJournal.open(path, read_only=True) as reader:
+        writer.append([submitted()])
+        with writer.transaction() as transaction:
+            transaction.append([cancelled()])
+            assert list(reader.read()) == [(1, submitted())]
+
+
+def test_a_reader_finds_no_journal_where_none_was_made(path: Path) -> None:
+    with pytest.raises(JournalMissing) as caught:
+        SqliteJournal.open(path, read_only=True)
+    assert caught.value.hint
+    assert not path.parent.exists()
+
+
+# -- what stands in the way ---------------------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_the_journal_as_it_was(journal: SqliteJournal) -> None:
+    journal.append([joined(a_node(f"n{number}")) for number in range(10)])
+    pages = journal._file.execute("PRAGMA page_count")[0][0]
+    journal._file.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreUnavailable, match="full") as caught:
+        journal.append([joined(a_node(f"n{number}")) for number in range(1000)])
+    assert caught.value.hint is not None
+    assert "space" in caught.value.hint
+    assert journal.last_seq == journal.verify() == 10
+
+    journal._file.execute("PRAGMA max_page_count = 1000000")
+    assert journal.append([joined()]) == journal.verify() == 11
+
+
+def test_half_an_append_cannot_be_committed(journal: SqliteJournal) -> None:
+    pages = journal._file.execute("PRAGMA page_count")[0][0]
+    journal._file.execute(f"PRAGMA max_page_count = {pages}")
+
+    def takes_a_failure_for_none() -> None:
+        with journal.transaction() as transaction, suppress(StoreUnavailable):
+            transaction.append([joined(a_node(f"n{number}")) for number in range(1000)])
+
+    with pytest.raises(StoreUnavailable, match="full"):
+        takes_a_failure_for_none()
+    assert journal.last_seq == 0
+
+
+@contextmanager
+def file_size_limit(size_bytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_that_the_system_cuts_short_leaves_the_journal_as_it_was(path: Path) -> None:
+    with SqliteJournal.open(path) as journal:
+        journal.append([ticked()])
+        with file_size_limit(64 * 1024):
+            with pytest.raises(StoreUnavailable) as caught:
+                journal.append([joined(a_node(f"n{number}")) for number in range(2000)])
+            assert caught.value.hint
+        assert journal.last_seq == journal.verify() == 1
+        assert journal.append([joined()]) == 2
+    with SqliteJournal.open(path) as journal:
+        assert journal.verify() == 2
+        assert journal.problems == []
+
+
+def test_a_journal_that_another_holds_for_too_long_is_unavailable(path: Path) -> None:
+    with SqliteJournal.open(path) as holder, SqliteJournal.open(path, busy_timeout_s=0.01) as other:
+        with holder.transaction(), pytest.raises(StoreUnavailable, match=r"within 0.01 s") as caught:
+            other.append([submitted()])
+        assert caught.value.hint
+        assert other.append([submitted()]) == 1
+
+
+def test_a_foreign_program_that_holds_the_database_makes_it_unavailable(path: Path) -> None:
+    with SqliteJournal.open(path, busy_timeout_s=0.01) as journal:
+        foreign = sqlite3.connect(path, isolation_level=None)
+        foreign.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked"):
+            journal.append([submitted()])
+        foreign.execute("ROLLBACK")
+        foreign.close()
+        assert journal.append([submitted()]) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreUnavailable) as caught:
+        SqliteJournal.open(tmp_path / "file" / "state" / "journal.sqlite3")
+    assert caught.value.hint
+    with pytest.raises(StoreUnavailable):
+        SqliteJournal.open(tmp_path / "file" / "journal.sqlite3")
+
+
+def test_a_folder_in_the_journals_place_is_unavailable(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(StoreUnavailable):
+        SqliteJournal.open(path)
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may write anywhere: take its powers away for a moment."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+def test_an_unwritable_folder_is_unavailable_and_stays_as_it_is() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        folder = Path(name)
+        folder.chmod(0o555)
+        try:
+            with without_privileges(), pytest.raises(StoreUnavailable, match="Permission denied") as caught:
+                SqliteJournal.open(folder / "journal.sqlite3")
+            assert caught.value.hint
+            assert list(folder.iterdir()) == []
+        finally:
+            folder.chmod(0o700)
+
+
+def test_the_database_of_another_application_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    foreign = sqlite3.connect(path)
+    foreign.execute("CREATE TABLE recipes (name TEXT)")
+    foreign.close()
+    before = path.read_bytes()
+    with pytest.raises(NotAJournal) as caught:
+        SqliteJournal.open(path)
+    assert caught.value.hint
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"a letter, not a database\n" * 400])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    for read_only in (False, True):
+        with pytest.raises(JournalCorrupt) as caught:
+            SqliteJournal.open(path, read_only=read_only)
+        assert str(path) in str(caught.value)
+        assert caught.value.hint
+    assert path.read_bytes() == content
