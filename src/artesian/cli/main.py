@@ -4,13 +4,13 @@ A command's module is imported when the command is called, so that ``artesian --
 what the help says of each command stands here, in ``COMMANDS``.
 """
 
-import os
 import sys
 from importlib import import_module
 
 import click
 
 from artesian import __version__
+from artesian.cli import streams
 from artesian.model.errors import ArtesianError
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 """Commands by name: the module below ``artesian.cli``, the name in it, and the line in the help."""
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class LazyGroup(click.Group):
@@ -52,7 +52,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that ``args`` begin with; a wrong name gets the nearest right one as a hint."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        is_completing = ctx.resilient_parsing
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not is_completing:
             import difflib
 
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
@@ -67,14 +68,20 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="artesian")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Find, schedule and keep productive the AI compute you already own.
 
     Effective compute = nameplate × healthy × allocated × productive × MFU: every command measures or
     raises one of these factors.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(EXIT_USAGE)
 
 
 def main() -> None:
@@ -83,6 +90,7 @@ def main() -> None:
 
 
 def _run() -> int:
+    streams.mend()
     try:
         code = cli.main(prog_name="artesian", standalone_mode=False)
         sys.stdout.flush()
@@ -97,9 +105,12 @@ def _run() -> int:
     except ArtesianError as error:
         _complain(str(error), error.hint)
         return EXIT_FAILED
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
+        streams.silence()
+        return EXIT_FAILED
+    except OSError as error:  # such as a full disk below stdout
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), None)
+        streams.silence()
         return EXIT_FAILED
     return code if isinstance(code, int) else 0
 
@@ -112,9 +123,12 @@ def _hint(error: click.ClickException) -> str | None:
 
 
 def _complain(message: str, hint: str | None) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True)
+    from artesian.cli.output import has_colour
+
+    colour = None if has_colour() else False
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=colour)
     if hint:
-        click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True)
+        click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True, color=colour)
 
 
 if __name__ == "__main__":

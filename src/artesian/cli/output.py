@@ -1,7 +1,9 @@
-"""What all commands share in printing: data on stdout, talk on stderr, ``-o json``."""
+"""What all commands share in printing: data on stdout, talk on stderr, ``-o json``, exit codes."""
 
 import json
 import math
+import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,7 +13,21 @@ from rich.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 EXIT_JOB_FAILED, EXIT_NOT_FINISHED, EXIT_NOT_FOUND, EXIT_CANCELLED = 100, 101, 102, 103
+
+_UNLIMITED = 100_000
+"""Width of what no terminal shows: whatever reads it finds every line whole."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Failure(click.ClickException):
+    """A command cannot do what it was asked for: says why and what to do, and leaves with ``exit_code``."""
+
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.exit_code = exit_code
 
 
 def output_option(command: Command) -> Command:
@@ -44,15 +60,35 @@ def _finite(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` as one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """Print ``value`` as one JSON document, which is valid in whatever encoding stdout has."""
+    is_ascii = not sys.stdout.encoding.lower().startswith("utf")
+    click.echo(json.dumps(value, indent=2, ensure_ascii=is_ascii, allow_nan=False))
 
 
 def stdout() -> Console:
-    """Return the console for data. Without a terminal it is wide, so that nothing a program reads is cut."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    """Return the console for data. Without a terminal it is endlessly wide: nothing a program reads is cut."""
+    # Neither markup nor emoji codes: what users wrote is printed as they wrote it.
+    return Console(
+        width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False, markup=False, emoji=False
+    )
 
 
 def stderr() -> Console:
     """Return the console for talk."""
-    return Console(stderr=True, highlight=False)
+    return Console(
+        stderr=True,
+        width=None if sys.stderr.isatty() else _UNLIMITED,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with control characters but newline and tab shown as escapes: a terminal obeys none."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def has_colour() -> bool:
+    """Return whether colours are welcome on a terminal; see https://no-color.org."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,6 +1,5 @@
 """A growing log file, read piece by piece."""
 
-import codecs
 from pathlib import Path
 
 _PIECE_BYTES = 2**20
@@ -12,15 +11,14 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def read(self) -> str:
-        """Return the new text, at most a mebibyte of it; a character cut in two waits for its rest."""
+    def read(self) -> bytes:
+        """Return the new bytes, at most a mebibyte of them; none where there is nothing new."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read(_PIECE_BYTES)
         except FileNotFoundError:
-            return ""
+            return b""
         self._offset += len(data)
-        return self._decoder.decode(data)
+        return data

@@ -12,7 +12,10 @@ from artesian.model.job import Job, Outcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeJoined:
-    """A node offers its devices; said again, with the same id, it replaces what was known."""
+    """A node offers its devices; said again, with the same id, it replaces what was known.
+
+    An attempt on a device that the node no longer has must stop.
+    """
 
     at_s: float
     node: Node
