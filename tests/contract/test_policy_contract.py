@@ -71,6 +71,7 @@ def test_a_gang_is_whole_on_nodes_that_are_up_and_of_its_kind(policy: Policy, sn
     capacity = snapshot.capacity
     for start in policy.plan(snapshot).starts:
         rows = [capacity.row[share.node_id] for share in start.placement.shares]
+        assert len(set(capacity.kind[rows].tolist())) == 1, "a gang runs on one model of device"
         millis = {share.milli for share in start.placement.shares}
         assert capacity.is_up[rows].all()
         assert any(
@@ -195,3 +196,9 @@ def unchanged(snapshot: Snapshot) -> Iterator[None]:
     for name in ("free_milli", "free_whole", "free_cpu_milli", "free_memory_bytes", "is_up", "devices"):
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name), err_msg=name)
     assert (list(snapshot.waiting), list(snapshot.running)) == lists
+
+
+def test_a_gang_that_would_fit_on_two_models_together_waits_for_one(policy: Policy) -> None:
+    fleet = [a_node("a", devices=2, accelerator="A100-SXM4-80GB"), a_node("b", devices=2, accelerator="T4")]
+    plan = policy.plan(a_snapshot(fleet, waiting=[a_job("big", devices="3"), a_job("small", devices="2")]))
+    assert [start.job_id for start in plan.starts] == ["small"]

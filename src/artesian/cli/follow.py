@@ -2,13 +2,15 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from artesian.cli.output import EXIT_CANCELLED, EXIT_JOB_FAILED, EXIT_NOT_FINISHED
+from artesian.cli import exits
 from artesian.cli.state import outcome_in_words
 from artesian.cli.tail import Tail
 from artesian.engines.local.engine import attempt_folder
@@ -20,48 +22,58 @@ _LOOK_S = 0.1
 _REVIVE_EVERY = 10
 """Looks between two checks that the daemon lives."""
 
-EXIT_INTERRUPTED = 130
+
+@contextmanager
+def goes_on_without_us(plane: ControlPlane, job_id: str, talk: Console) -> Iterator[None]:
+    """On Ctrl-C in the block, say what becomes of the job and how to come back, and leave with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _interrupted(plane.state().jobs.get(job_id), talk)
 
 
-def follow(plane: ControlPlane, job_id: str, talk: Console) -> JobRecord:
+def _interrupted(record: JobRecord | None, talk: Console) -> NoReturn:
+    if record is None:
+        talk.print("\ninterrupted; nothing was submitted")
+    elif record.state.is_final:
+        id_ = record.job.id
+        talk.print(f"\ninterrupted; {id_} is over ({record.state.value}): artesian show {id_}")
+    else:
+        id_ = record.job.id
+        talk.print(f"\ninterrupted; {id_} goes on without you")
+        talk.print(f"  come back:  artesian logs -f {id_}\n  stop it:    artesian cancel {id_}", soft_wrap=True)
+    sys.exit(exits.INTERRUPTED)
+
+
+def follow(plane: ControlPlane, job_id: str, talk: Console, *, is_data: bool = False) -> JobRecord:
     """Print what happens to the job, and return its record when it is over.
 
-    On Ctrl-C it says how to come back, and leaves the process with 130; the job goes on.
+    What it prints on stdout goes to stdout where that is the data asked for, else to stderr.
     """
-    follower = _Follower(plane, job_id, talk)
-    try:
-        return follower.run()
-    except KeyboardInterrupt:
-        _interrupted(plane.job(job_id), talk)
+    return _Follower(plane, job_id, talk, is_data=is_data).run()
 
 
 def exit_code_of(record: JobRecord) -> int:
     """Return the exit code for a followed job."""
-    codes = {JobState.SUCCEEDED: 0, JobState.FAILED: EXIT_JOB_FAILED, JobState.CANCELLED: EXIT_CANCELLED}
-    return codes.get(record.state, EXIT_NOT_FINISHED)
-
-
-def _interrupted(record: JobRecord, talk: Console) -> NoReturn:
-    id_ = record.job.id
-    if record.state.is_final:
-        talk.print(f"\ninterrupted; {id_} is over ({record.state.value}): artesian show {id_}")
-    else:
-        talk.print(
-            f"\ninterrupted; {id_} goes on. Come back: artesian logs -f {id_}   Stop it: artesian cancel {id_}"
-        )
-    sys.exit(EXIT_INTERRUPTED)
+    codes = {
+        JobState.SUCCEEDED: 0,
+        JobState.FAILED: exits.JOB_FAILED,
+        JobState.CANCELLED: exits.JOB_CANCELLED,
+    }
+    return codes.get(record.state, exits.JOB_NOT_FINISHED)
 
 
 class _Follower:
     """What was told so far, so that nothing is told twice."""
 
-    def __init__(self, plane: ControlPlane, job_id: str, talk: Console) -> None:
+    def __init__(self, plane: ControlPlane, job_id: str, talk: Console, *, is_data: bool) -> None:
         self._plane = plane
         self._job_id = job_id
         self._talk = talk
+        self._is_data = is_data
         self._told: set[tuple[str, int]] = set()
         self._told_hold = ""
-        self._tails: list[Tail] = []
+        self._tails: list[tuple[Tail, bool]] = []
         self._tailed_epoch = 0
 
     def run(self) -> JobRecord:
@@ -70,14 +82,13 @@ class _Follower:
             record = self._plane.job(self._job_id)
             for attempt in record.attempts:
                 self._tell_start(record, attempt)
-                if attempt.epoch == self._tailed_epoch or not attempt.ended_s:
+                if attempt.outcome is None:
                     self._pass_on(record, attempt)
                 self._tell_end(record, attempt)
             self._tell_hold(record)
             if record.state.is_final:
-                self._say(
-                    f"{record.state.value} after {format_duration((record.ended_s or 0) - record.submitted_s)}"
-                )
+                life_s = (record.ended_s or record.submitted_s) - record.submitted_s
+                self._say(f"{record.state.value} after {format_duration(life_s)}")
                 return record
             looks += 1
             if looks % _REVIVE_EVERY == 0:
@@ -86,16 +97,16 @@ class _Follower:
 
     def _tell_start(self, record: JobRecord, attempt: Attempt) -> None:
         if attempt.started_s is not None and self._is_news("started", attempt.epoch):
-            which = f"attempt {attempt.epoch}" if attempt.epoch > 1 else "started"
-            self._say(
-                f"{which} on {attempt.placement}, {format_duration(attempt.started_s - record.submitted_s)} after the submit"
-            )
+            which = f"attempt {attempt.epoch} started" if attempt.epoch > 1 else "started"
+            after = format_duration(attempt.started_s - record.submitted_s)
+            self._say(f"{which} on {attempt.placement}, {after} after the submit")
 
     def _tell_end(self, record: JobRecord, attempt: Attempt) -> None:
         if attempt.outcome is None or not self._is_news("ended", attempt.epoch):
             return
         self._pass_on(record, attempt)  # what it wrote between our last look and its end
-        next_ = "" if record.state.is_final else "; it is tried again"
+        is_last = record.state.is_final and attempt.epoch == record.epoch
+        next_ = "" if is_last else "; it is tried again"
         self._say(f"attempt {attempt.epoch} ended: {outcome_in_words(attempt.outcome)}{next_}")
 
     def _tell_hold(self, record: JobRecord) -> None:
@@ -108,11 +119,11 @@ class _Follower:
         """Print what the attempt's workers have printed since the last call."""
         if attempt.epoch != self._tailed_epoch:
             folder = attempt_folder(self._plane.dir.jobs, record.job.id, attempt.epoch)
-            self._tails = [Tail(folder.stdout), Tail(folder.stderr)]
+            self._tails = [(Tail(folder.stdout), not self._is_data), (Tail(folder.stderr), True)]
             self._tailed_epoch = attempt.epoch
-        for tail in self._tails:
-            if text := tail.read():
-                click.echo(text, nl=False, err=True)
+        for tail, is_err in self._tails:
+            while piece := tail.read():
+                click.echo(piece, nl=False, err=is_err)
 
     def _is_news(self, what: str, epoch: int) -> bool:
         if (what, epoch) in self._told:
@@ -121,4 +132,4 @@ class _Follower:
         return True
 
     def _say(self, text: str) -> None:
-        self._talk.print(f"[bold]{self._job_id}[/bold] {escape(text)}", soft_wrap=True)
+        self._talk.print(Text.assemble((self._job_id, "bold"), " ", text), soft_wrap=True)

@@ -1,15 +1,17 @@
 """A job file on disk as a Job: reads the file, and what the submitter's environment contributes."""
 
-import getpass
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from artesian.cli import exits
+from artesian.cli.output import Failure
+from artesian.cli.state import user_name
 from artesian.model.errors import ArtesianError
 from artesian.model.job import Job
-from artesian.model.jobfile import parse_job
+from artesian.model.jobfile import JobFileError, parse_job
 from artesian.server.embedded import ControlPlane
 
 _MAX_BYTES = 2**20
@@ -28,17 +30,31 @@ class JobFileUnreadable(ArtesianError):  # noqa: N818 - reads as what it is
 
 
 def load_job(path: Path, plane: ControlPlane) -> Job:
-    """Return the job in the file, under a new id. Raises JobFileUnreadable and JobFileError."""
-    job = parse_job(
-        _text(path),
-        source=str(path),
-        job_id="new",
-        base_dir=str(path.absolute().parent),
-        user=getpass.getuser(),
-        env=submitters_environment(os.environ),
-        home=str(Path.home()),
-    )
+    """Return the job in the file, under a new id. Fails with 2 where the file is no job."""
+    try:
+        job = parse_job(
+            _text(path),
+            source=str(path),
+            job_id="new",
+            base_dir=str(path.absolute().parent),
+            user=user_name(),
+            env=submitters_environment(os.environ),
+            home=_home(),
+        )
+    except JobFileUnreadable as error:
+        raise Failure(str(error), hint=error.hint, exit_code=exits.USAGE) from error
+    except JobFileError as error:
+        count = len(error.mistakes)
+        said = str(error) if count == 1 else f"{path} has {count} mistakes\n{error}"
+        raise Failure(said, hint=error.hint, exit_code=exits.USAGE) from error
     return replace(job, id=plane.new_job_id(job.name))
+
+
+def _home() -> str | None:
+    try:
+        return str(Path.home())
+    except RuntimeError:  # a user whom the machine does not know
+        return None
 
 
 def submitters_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 import click
 
-from artesian.cli.follow import exit_code_of, follow
-from artesian.cli.output import stderr
+from artesian.cli.follow import exit_code_of, follow, goes_on_without_us
+from artesian.cli.output import Failure, stderr
 from artesian.cli.state import control_plane, find_job, job_argument
 from artesian.cli.tail import Tail
 from artesian.engines.local.engine import attempt_folder
@@ -17,40 +17,35 @@ from artesian.engines.local.engine import attempt_folder
 def logs(job: str, is_followed: bool, attempt: int | None, worker: int | None) -> int:
     """Print what JOB printed: stdout of its first worker on stdout, its stderr on stderr.
 
-    With -f: from the start of the running attempt until the job is over. Exit codes of a followed job:
-    0 done, 100 failed, 103 cancelled, 130 interrupted (the job goes on); 102: no such job.
+    With -f: all of its attempts, until the job is over; what becomes of it is told on stderr. Exit codes
+    then: 0 done, 100 failed, 103 cancelled, 130 interrupted (the job goes on). 102: no such job.
     """
-    if is_followed and (attempt or worker):
-        raise click.UsageError(
-            "-f follows the first worker of the latest attempt: leave --attempt and --worker out"
-        )
+    if is_followed and (attempt is not None or worker is not None):
+        raise click.UsageError("-f follows the first worker of all attempts: leave --attempt and --worker out")
     with control_plane() as plane:
         record = find_job(plane, job)
+        id_ = record.job.id
         if is_followed:
-            return exit_code_of(follow(plane, record.job.id, stderr()))
+            with goes_on_without_us(plane, id_, stderr()):
+                return exit_code_of(follow(plane, id_, stderr(), is_data=True))
         if not record.attempts:
-            raise click.ClickException(
-                f"job {record.job.id} has not started yet: artesian why {record.job.id}"
-            )
+            raise Failure(f"job {id_} has not started: it is {record.state.value}", hint=f"artesian why {id_}")
         epoch = attempt or record.epoch
         if epoch > record.epoch:
-            raise click.ClickException(
-                f"job {record.job.id}: expected an attempt up to {record.epoch}, got {epoch}"
-            )
-        folder = attempt_folder(plane.dir.jobs, record.job.id, epoch)
-    if worker:
-        path = folder.logs / f"rank-{worker}.out"
-        if not path.exists():
-            raise click.ClickException(
-                f"job {record.job.id}: worker {worker} has printed nothing in attempt {epoch}"
-            )
-        _copy(Tail(path), is_err=False)
-    else:
-        _copy(Tail(folder.stdout), is_err=False)
-        _copy(Tail(folder.stderr), is_err=True)
+            raise Failure(f"job {id_}: expected an attempt up to {record.epoch}, got {epoch}")
+        folder = attempt_folder(plane.dir.jobs, id_, epoch)
+    files = [(folder.logs / f"rank-{worker}.out", False)] if worker else []
+    files = files or [(folder.stdout, False), (folder.stderr, True)]
+    if not any([_copy(Tail(path), is_err=is_err) for path, is_err in files]):
+        who = f"worker {worker}" if worker else id_
+        click.echo(f"{who} has printed nothing in attempt {epoch}", err=True)
     return 0
 
 
-def _copy(tail: Tail, *, is_err: bool) -> None:
-    while text := tail.read():
-        click.echo(text, nl=False, err=is_err)
+def _copy(tail: Tail, *, is_err: bool) -> bool:
+    """Print all that is there; False where nothing is."""
+    is_any = False
+    while piece := tail.read():
+        click.echo(piece, nl=False, err=is_err)
+        is_any = True
+    return is_any

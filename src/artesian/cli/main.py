@@ -6,12 +6,16 @@ what the help says of each command stands here, in ``COMMANDS``.
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from artesian import __version__
-from artesian.cli import streams
+from artesian.cli import exits, streams
 from artesian.model.errors import ArtesianError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("submit", "run", "Submit a job, follow it, and show where the compute went."),
@@ -27,8 +31,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "completion": ("completion", "completion", "Print the completion script of a shell."),
 }
 """Commands by name: the module below ``artesian.cli``, the name in it, and the line in the help."""
-
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class LazyGroup(click.Group):
@@ -52,8 +54,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that ``args`` begin with; a wrong name gets the nearest right one as a hint."""
-        is_completing = ctx.resilient_parsing
-        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not is_completing:
+        is_wrong = bool(args) and args[0] not in COMMANDS and not args[0].startswith("-")
+        if is_wrong and not ctx.resilient_parsing:  # which it is while a shell completes
             import difflib
 
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
@@ -66,6 +68,17 @@ class LazyGroup(click.Group):
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """Return the commands and options that begin so, without importing them."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, _, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 @click.group(
@@ -81,7 +94,7 @@ def cli(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
-        ctx.exit(EXIT_USAGE)
+        ctx.exit(exits.USAGE)
 
 
 def main() -> None:
@@ -101,17 +114,17 @@ def _run() -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        return EXIT_INTERRUPTED
+        return exits.INTERRUPTED
     except ArtesianError as error:
         _complain(str(error), error.hint)
-        return EXIT_FAILED
+        return exits.FAILED
     except BrokenPipeError:  # whoever read our output has gone
         streams.silence()
-        return EXIT_FAILED
+        return exits.FAILED
     except OSError as error:  # such as a full disk below stdout
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), None)
         streams.silence()
-        return EXIT_FAILED
+        return exits.FAILED
     return code if isinstance(code, int) else 0
 
 
@@ -123,9 +136,7 @@ def _hint(error: click.ClickException) -> str | None:
 
 
 def _complain(message: str, hint: str | None) -> None:
-    from artesian.cli.output import has_colour
-
-    colour = None if has_colour() else False
+    colour = None if streams.has_colour() else False
     click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=colour)
     if hint:
         click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True, color=colour)

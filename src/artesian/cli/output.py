@@ -1,8 +1,7 @@
-"""What all commands share in printing: data on stdout, talk on stderr, ``-o json``, exit codes."""
+"""What all commands share in printing: data on stdout, talk on stderr, ``-o json``, failures."""
 
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -11,10 +10,9 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+from artesian.cli import exits
 
-EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
-EXIT_JOB_FAILED, EXIT_NOT_FINISHED, EXIT_NOT_FOUND, EXIT_CANCELLED = 100, 101, 102, 103
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _UNLIMITED = 100_000
 """Width of what no terminal shows: whatever reads it finds every line whole."""
@@ -24,7 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 class Failure(click.ClickException):
     """A command cannot do what it was asked for: says why and what to do, and leaves with ``exit_code``."""
 
-    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = 1) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = exits.FAILED) -> None:
         super().__init__(message)
         self.hint = hint
         self.exit_code = exit_code
@@ -87,8 +85,3 @@ def stderr() -> Console:
 def visible(text: str) -> str:
     """Return ``text`` with control characters but newline and tab shown as escapes: a terminal obeys none."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-
-
-def has_colour() -> bool:
-    """Return whether colours are welcome on a terminal; see https://no-color.org."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

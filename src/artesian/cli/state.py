@@ -1,49 +1,69 @@
 """What the commands share in reading the control plane: job arguments, ages, devices in words."""
 
+import getpass
+import logging
+import os
 import time
 from typing import Any
 
 import click
 
-from artesian.cli.output import EXIT_NOT_FOUND
+from artesian.cli import exits
+from artesian.cli.output import Failure
 from artesian.kernel.lifecycle import Attempt, JobRecord
+from artesian.model.errors import ArtesianError
 from artesian.model.job import Outcome
 from artesian.server.config import StateDir
 from artesian.server.embedded import ControlPlane, UnknownJob
 
 
 def control_plane() -> ControlPlane:
-    """Return the embedded control plane of the state folder that the environment names."""
+    """Return the embedded control plane of the state folder that the environment names.
+
+    What it had to mend there is told on stderr.
+    """
+    log = logging.getLogger("artesian")
+    if not log.handlers:
+        log.addHandler(_Warnings(logging.WARNING))
     return ControlPlane(StateDir.from_env())
 
 
+class _Warnings(logging.Handler):
+    """Tells on stderr what the floors below log as a warning."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line."""
+        click.echo(f"warning: {record.getMessage()}", err=True)
+
+
+def user_name() -> str:
+    """Return who calls; their number where the machine has no name for them, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the job ids that begin so, the latest first. For the shell's completion."""
+    """Return the job ids that begin so, the latest first; none where they cannot be read. For the shell."""
     del ctx, param
-    with control_plane() as plane:
-        return [id_ for id_ in reversed(plane.state().jobs) if id_.startswith(incomplete)]
+    try:
+        with ControlPlane(StateDir.from_env()) as plane:
+            return [id_ for id_ in reversed(plane.state().jobs) if id_.startswith(incomplete)]
+    except ArtesianError:
+        return []  # whoever presses TAB wants no error in the middle of the line
 
 
 job_argument = click.argument("job", shell_complete=complete_job)
 """A job, by its id, its beginning, or its name."""
 
 
-class JobNotFound(click.ClickException):
-    """No such job; leaves with 102."""
-
-    exit_code = EXIT_NOT_FOUND
-
-    def __init__(self, error: UnknownJob) -> None:
-        super().__init__(str(error))
-        self.hint = error.hint
-
-
 def find_job(plane: ControlPlane, job: str) -> JobRecord:
-    """Return the job that the argument names. Raises JobNotFound."""
+    """Return the job that the argument names. Fails with 102 where there is none, or more than one."""
     try:
         return plane.job(job)
     except UnknownJob as error:
-        raise JobNotFound(error) from error
+        raise Failure(str(error), hint=error.hint, exit_code=exits.JOB_NOT_FOUND) from error
 
 
 def devices_in_words(record: JobRecord) -> str:

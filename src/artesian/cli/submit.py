@@ -44,20 +44,23 @@ def run(file: Path, detach: bool, no_census: bool, plot: Path | None, output: st
     """
     from artesian.cli import plot as drawing
     from artesian.cli.census import ensure_census
-    from artesian.cli.follow import exit_code_of, follow
+    from artesian.cli.follow import exit_code_of, follow, goes_on_without_us
     from artesian.cli.jobfile import load_job
 
     if plot is not None:
         drawing.check_path(plot)  # before the job runs, not after
+    talk = stderr()
     with control_plane() as plane:
         job = load_job(file, plane)
-        if not no_census and not detach:
-            ensure_census(plane, stderr())
-        plane.submit(job)
-        if detach:
-            _say_detached(plane.job(job.id), output)
-            return 0
-        record = follow(plane, job.id, stderr())
+        plane.check(job)  # before a census that takes its time
+        with goes_on_without_us(plane, job.id, talk):
+            if not no_census and not detach:
+                ensure_census(plane, talk)
+            plane.submit(job)
+            if detach:
+                _say_detached(plane.job(job.id), output)
+                return 0
+            record = follow(plane, job.id, talk)
         _report(plane, record, output, plot)
         return exit_code_of(record)
 
@@ -76,8 +79,6 @@ def _report(plane: ControlPlane, record: JobRecord, output: str, plot: Path | No
     from artesian.server.report import job_report
 
     report = job_report(plane, record)
-    if plot is not None:
-        drawing.plot(report.waterfall, plot)
     if output == "json":
         print_json(
             {
@@ -86,8 +87,10 @@ def _report(plane: ControlPlane, record: JobRecord, output: str, plot: Path | No
                 "waterfall": report.waterfall.to_dict(),
             }
         )
-        return
-    console = stdout()
-    if report.summary.steps:
-        console.print(picture.training_panel(report.summary))
-    console.print(picture.WaterfallPicture(report.waterfall))
+    else:
+        console = stdout()
+        if report.summary.steps:
+            console.print(picture.training_panel(report.summary))
+        console.print(picture.WaterfallPicture(report.waterfall))
+    if plot is not None:
+        drawing.plot(report.waterfall, plot)  # last: if it fails, the figures are there

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from artesian.cli.output import output_option, print_json, stdout
-from artesian.cli.state import control_plane, find_job
+from artesian.cli.state import complete_job, control_plane, find_job
 from artesian.model.errors import UnitError
 from artesian.model.units import parse_duration_s
 
@@ -25,7 +25,7 @@ class Duration(click.ParamType[float]):
 
 
 @click.command()
-@click.option("--job", help="Only while this job was there, from its submit to its end.")
+@click.option("--job", shell_complete=complete_job, help="Only while this job was there, from its submit to its end.")
 @click.option("--since", type=Duration(), help="Only the last such while: 30m, 24h, 7d.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it into FILE (.svg or .png).")
 @output_option
@@ -53,11 +53,11 @@ def waterfall(job: str | None, since: float | None, plot: Path | None, output: s
             start_s, end_s = (state.first_s or now_s) if since is None else now_s - since, now_s
         found = waterfall_between(plane, start_s, end_s)
         plane.revive()
-    if plot is not None:
-        drawing.plot(found, plot)
     if output == "json":
         print_json(found.to_dict())
     elif found.nameplate_us == 0:
         click.echo("nothing is known yet: artesian run FILE runs a first job", err=True)
     else:
         stdout().print(picture.WaterfallPicture(found))
+    if plot is not None:
+        drawing.plot(found, plot)  # last: if it fails, the figures are there

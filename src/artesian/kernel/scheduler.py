@@ -185,6 +185,8 @@ def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
         if len(share.devices) > hosted[row]:
             return f"node {share.node_id} has not the CPUs and the memory for {len(share.devices)} devices"
     rows = [free.row[share.node_id] for share in placement.shares]
+    if len(set(free.kind[rows].tolist())) > 1:
+        return f"{placement} mixes models of device"
     count = placement.devices
     for request in job.devices:
         milli = request.max_milli if request.is_fraction else MILLI

@@ -22,6 +22,7 @@ class Capacity:
 
     ``free_milli`` [N, D]: thousandths free of each device (-1 where the node has no such device).
     ``free_whole`` [N]: devices of which nothing is taken. ``free_cpu_milli``, ``free_memory_bytes`` [N].
+    ``kind`` [N] numbers the models of device, from 0: a gang runs on devices of one model.
     A node that is lost has ``is_up`` False and keeps its row: what runs there is still accounted for.
     """
 
@@ -38,12 +39,17 @@ class Capacity:
         self.free_cpu_milli = self._cpu_milli.copy()
         self.free_memory_bytes = self._memory_bytes.copy()
         self.is_up: BoolArray = np.ones(len(self.nodes), dtype=np.bool_)
+        models: dict[tuple[str | None, str], int] = {}
+        self.kind: IntArray = np.array(
+            [models.setdefault((node.vendor, node.accelerator), len(models)) for node in self.nodes],
+            dtype=np.int64,
+        )
         self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
 
     def copy(self) -> "Capacity":
         """Return a copy on which a policy may try things out."""
         twin = object.__new__(Capacity)
-        twin.nodes, twin.row, twin.devices = self.nodes, self.row, self.devices
+        twin.nodes, twin.row, twin.devices, twin.kind = self.nodes, self.row, self.devices, self.kind
         twin._cpu_milli, twin._memory_bytes, twin._eligible = (
             self._cpu_milli,
             self._memory_bytes,
@@ -78,6 +84,12 @@ class Capacity:
         """
         count: IntArray = np.where(self.eligible(request), self.free_whole, 0)
         return np.minimum(count, self.hosted(job))
+
+    def by_kind(self, count: IntArray) -> IntArray:
+        """Return the sums [K] of ``count`` [N] over the nodes of each kind; K is at least 1."""
+        sums: IntArray = np.zeros(int(self.kind.max(initial=0)) + 1, dtype=np.int64)
+        np.add.at(sums, self.kind, count)
+        return sums
 
     def hosted(self, job: Job) -> IntArray:
         """Return for how many devices [N] each node's free CPUs and memory suffice, as the job wants them."""

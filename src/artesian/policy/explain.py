@@ -61,7 +61,7 @@ def devices_busy(job: Job, holders: Iterable[tuple[Job, Placement]], free: Capac
         (
             (wish.min_devices - available, available, wish)
             for wish in job.devices
-            for available in [int(free.startable(job, wish).sum())]
+            for available in [int(free.by_kind(free.startable(job, wish)).max())]
         ),
         key=lambda choice: choice[0],
     )
@@ -118,5 +118,5 @@ def _with_host(job: Job) -> str:
 
 
 def _most(job: Job, request: DeviceRequest, capacity: Capacity) -> int:
-    """Return the most devices that the empty fleet could give the job under this alternative."""
-    return int(capacity.ownable(job, request).sum())
+    """Return the most devices of one model that the empty fleet could give the job under this alternative."""
+    return int(capacity.by_kind(capacity.ownable(job, request)).max())

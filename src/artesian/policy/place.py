@@ -15,8 +15,9 @@ class Pack:
     """Fill what is already in use, so that large gaps stay whole.
 
     Alternatives are tried in the job's own order. A gang goes to the one node that it leaves the
-    fewest free devices on; if no node holds even its minimum, to as few nodes as possible. A share of
-    a device goes to the device with the least left that suffices.
+    fewest free devices on; if no node holds even its minimum, to as few nodes as possible, all with the
+    same model of device: a mixed gang is as slow as its slowest member. A share of a device goes to the
+    device with the least left that suffices.
     """
 
     def place(self, job: Job, capacity: Capacity, allowed: BoolArray) -> Placement | None:
@@ -41,8 +42,11 @@ def _place_gang(job: Job, request: DeviceRequest, capacity: Capacity, allowed: B
     if count.size and int(count.max()) >= request.min_devices:
         row = int(np.argmax(count))
         return _placement(capacity, [(row, int(count[row]))])
-    if int(count.sum()) < request.min_devices:
+    sums = capacity.by_kind(count)
+    kind = int(np.argmax(np.minimum(sums, request.max_devices)))
+    if int(sums[kind]) < request.min_devices:
         return None
+    count = np.where(capacity.kind == kind, count, 0)
     shares = []
     left = request.max_devices
     for row in np.argsort(-count, kind="stable"):

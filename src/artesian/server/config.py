@@ -12,6 +12,8 @@ from artesian.wire import environment as names
 IDLE_EXIT_S = 30.0
 """How long the daemon stays when there is nothing to do: the next job starts at once meanwhile."""
 
+_HINT = f"set {names.STATE_DIR} to a folder of yours"
+
 
 class StateUnavailable(ArtesianError):  # noqa: N818 - reads as what it is
     """The folder of the state cannot be made or written."""
@@ -25,27 +27,35 @@ class StateDir:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "StateDir":
-        """Return the folder that ``ARTESIAN_STATE`` names, else ``artesian`` in the XDG state folder."""
-        if named := environ.get(names.STATE_DIR):
-            return cls(Path(named).expanduser().absolute())
-        base = environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return cls(Path(base).expanduser().absolute() / "artesian")
+        """Return the folder that ``ARTESIAN_STATE`` names, else ``artesian`` in the XDG state folder.
+
+        Raises StateUnavailable where it lies in a home folder that nobody knows.
+        """
+        named = environ.get(names.STATE_DIR)
+        path = Path(named or environ.get("XDG_STATE_HOME") or "~/.local/state")
+        try:
+            path = path.expanduser().absolute()
+        except RuntimeError as error:
+            raise StateUnavailable(f"state folder {path}: no home folder is known", hint=_HINT) from error
+        return cls(path if named else path / "artesian")
 
     def create(self) -> None:
         """Make the folders. Raises StateUnavailable."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.jobs.mkdir(exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise StateUnavailable(
-                f"state folder {self.path}: expected a folder that can be written, got: {error.strerror}",
-                hint=f"set {names.STATE_DIR} to a folder of yours",
-            ) from error
+        for folder in (self.path, self.jobs):
+            try:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except FileExistsError as error:
+                raise self._unavailable(folder, "a file") from error
+            except OSError as error:
+                raise self._unavailable(folder, error.strerror or str(error)) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
-            raise StateUnavailable(
-                f"state folder {self.path}: expected a folder that can be written, got a read-only one",
-                hint=f"set {names.STATE_DIR} to a folder of yours",
-            )
+            raise self._unavailable(self.path, "a read-only one")
+
+    @staticmethod
+    def _unavailable(folder: Path, actual: str) -> StateUnavailable:
+        return StateUnavailable(
+            f"state folder {folder}: expected a folder that can be written, got: {actual}", hint=_HINT
+        )
 
     @property
     def journal(self) -> Path:

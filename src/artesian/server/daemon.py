@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
     state = StateDir(Path(argv[0]))
     idle_exit_s = float(argv[1]) if len(argv) > 1 else IDLE_EXIT_S
     state.create()
-    handler = logging.handlers.RotatingFileHandler(state.daemon_log, maxBytes=_LOG_BYTES, backupCount=1)
+    handler = _PrivateLog(state.daemon_log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=[handler]
     )

@@ -72,10 +72,11 @@ class ControlPlane:
         """Return the state as of now. It is the same object every time, brought up to date."""
         if not self._is_loaded:
             self._state, self._seq = self._journal.load()
-            self._is_loaded = True
+        self._is_loaded = False  # a Ctrl-C in the middle of a record would leave half of it: then load again
         for seq, record in self._journal.read(after=self._seq):
             self._state.apply(record)
             self._seq = seq
+        self._is_loaded = True
         return self._state
 
     def job(self, job_id: str) -> JobRecord:
@@ -110,11 +111,15 @@ class ControlPlane:
             if (job_id := f"{name}-{suffix}") not in jobs:
                 return job_id
 
-    def submit(self, job: Job) -> None:
-        """Accept the job. Raises JobImpossible where this machine could never hold it."""
+    def check(self, job: Job) -> None:
+        """Raise JobImpossible where this machine could never hold the job."""
         capacity = Capacity(entry.node for entry in nodes_of(discover()))
         if (reason := explain.impossible(job, capacity)) is not None:
             raise JobImpossible(f"job {job.name} cannot run here: {reason.text}", hint=reason.unblock)
+
+    def submit(self, job: Job) -> None:
+        """Accept the job. Raises JobImpossible as ``check`` does."""
+        self.check(job)
         self._journal.append([JobSubmitted(at_s=time.time(), job=job)])
         self.wake()
 
@@ -153,16 +158,22 @@ class ControlPlane:
     def _start_daemon(self) -> None:
         # It inherits nothing that a job could come to depend on: jobs bring their environment along.
         environment = {key: os.environ[key] for key in ("HOME", "PATH", "LANG") if key in os.environ}
-        with open(self.dir.daemon_log, "ab", opener=_private) as log:
-            self._daemon = subprocess.Popen(
-                [sys.executable, "-m", "artesian.server.daemon", str(self.dir.path), str(self._idle_exit_s)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=environment,
-                start_new_session=True,
-            )
+        try:
+            with open(self.dir.daemon_log, "ab", opener=private) as log:
+                self._daemon = subprocess.Popen(
+                    [sys.executable, "-m", "artesian.server.daemon", str(self.dir.path), str(self._idle_exit_s)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd="/",
+                    env=environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise DaemonFailed(
+                f"the control plane's daemon cannot be started: {error}",
+                hint="what was accepted stays so; artesian jobs starts the daemon again",
+            ) from error
 
     def _give_up(self, code: int) -> NoReturn:
         latest = ""
@@ -172,7 +183,3 @@ class ControlPlane:
             f"the control plane's daemon ended {self._restarts} times, at last with code {code}: {latest}",
             hint=f"see {self.dir.daemon_log}; jobs that run go on meanwhile",
         )
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

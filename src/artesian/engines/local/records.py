@@ -48,8 +48,9 @@ class AttemptFolder:
         """Output of the workers but the first."""
 
     def create(self) -> None:
-        """Make the folder, for the user only. Raises OSError."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Make the folder and the job's around it, for the user only. Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path.mkdir(exist_ok=True, mode=0o700)
         self.progress.mkdir(exist_ok=True, mode=0o700)
         self.logs.mkdir(exist_ok=True, mode=0o700)
 
@@ -79,7 +80,9 @@ class AttemptFolder:
 
     def request_stop(self, grace_s: float) -> None:
         """Leave the grace for the supervisor to find; the signal comes separately. Raises OSError."""
-        (self.path / supervisor.STOP).write_text(str(grace_s), encoding="ascii")
+        path = self.path / supervisor.STOP
+        with open(path, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(str(grace_s))
 
     def survivors(self) -> list[int]:
         """Return the processes that were started with this attempt's environment and are alive."""
