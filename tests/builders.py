@@ -27,7 +27,8 @@ from artesian.model.job import Cause, Job, Outcome, RetryPolicy
 from artesian.model.placement import NodeShare, Placement
 from artesian.model.plan import Plan
 from artesian.model.resources import MILLI, parse_devices
-from artesian.model.snapshot import RunningJob, Snapshot, WaitingJob
+from artesian.model.queue import WaitingJob, WaitingQueue
+from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Policy
 from artesian.policy.registry import policy
 
@@ -116,13 +117,14 @@ def a_snapshot(
         capacity.take(job, placement)
     return Snapshot(
         at_s=at_s,
-        waiting=[
-            WaitingJob(job=job, submitted_s=float(number), next_epoch=1) for number, job in enumerate(waiting)
-        ],
-        running=[
-            RunningJob(job=job, epoch=1, placement=placement, since_s=0.0, is_stopping=False)
+        waiting=WaitingQueue(
+            WaitingJob(job=job, submitted_s=float(number), next_epoch=1, waits_since_s=float(number))
+            for number, job in enumerate(waiting)
+        ),
+        running={
+            job.id: RunningJob(job=job, epoch=1, placement=placement, since_s=0.0, is_stopping=False)
             for job, placement in running
-        ],
+        },
         capacity=capacity,
     )
 

@@ -89,9 +89,8 @@ def _rows(plan: Plan) -> Iterator[dict[str, str]]:
     for hold in plan.holds:
         yield {
             "hold": hold.job_id,
-            "code": hold.reason.code.value,
-            "reason": hold.reason.text,
-            "unblock": hold.reason.unblock,
+            "code": hold.code.value,
+            "behind": hold.behind,
         }
 
 

@@ -41,7 +41,9 @@ def _interrupted(record: JobRecord | None, talk: Console) -> NoReturn:
     else:
         id_ = record.job.id
         talk.print(f"\ninterrupted; {id_} goes on without you")
-        talk.print(f"  come back:  artesian logs -f {id_}\n  stop it:    artesian cancel {id_}", soft_wrap=True)
+        talk.print(
+            f"  come back:  artesian logs -f {id_}\n  stop it:    artesian cancel {id_}", soft_wrap=True
+        )
     sys.exit(exits.INTERRUPTED)
 
 

@@ -43,7 +43,7 @@ from enum import StrEnum
 
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.placement import Placement
-from artesian.model.plan import HoldCode, Reason
+from artesian.model.plan import Hold, HoldCode
 
 
 class JobState(StrEnum):
@@ -136,7 +136,7 @@ class JobRecord:
     history: list[Change] = field(default_factory=list)
     counted_retries: int = 0
     due_s: float | None = None
-    hold: Reason | None = None
+    hold: Hold | None = None
 
     @property
     def epoch(self) -> int:
@@ -147,6 +147,15 @@ class JobRecord:
     def attempt(self) -> Attempt:
         """The latest attempt. There must be one."""
         return self.attempts[-1]
+
+    @property
+    def served_device_s(self) -> float:
+        """What the attempts that are over have had, in device-seconds."""
+        return sum(
+            (attempt.ended_s - attempt.decided_s) * attempt.placement.whole_devices
+            for attempt in self.attempts
+            if attempt.ended_s is not None
+        )
 
     @property
     def ended_s(self) -> float | None:
@@ -227,11 +236,7 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
         _enter(record, JobState.QUEUED, at_s)
     else:
         record.due_s = at_s + delay_s
-        record.hold = Reason(
-            code=HoldCode.BACKING_OFF,
-            text=f"attempt {attempt.epoch} ended with {outcome.cause}; the next one waits {delay_s:g} s",
-            unblock="the delay is over",
-        )
+        record.hold = Hold(job_id=record.job.id, code=HoldCode.BACKING_OFF)
         _enter(record, JobState.BACKING_OFF, at_s)
 
 

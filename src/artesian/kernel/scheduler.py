@@ -6,15 +6,17 @@ It knows no clock, no process and no file: time arrives inside events, commands 
 
 from collections.abc import Iterable, Sequence
 
+from artesian.kernel.lifecycle import JobState
 from artesian.kernel.state import State
 from artesian.model.capacity import Capacity
 from artesian.model.events import Event
 from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
-from artesian.model.plan import Command, Hold, Plan, Start, Stop
+from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
 from artesian.model.resources import MILLI
-from artesian.model.snapshot import RunningJob, Snapshot, WaitingJob
+from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy
+from artesian.policy.explain import backing_off
 
 
 class PlanRejected(Exception):  # noqa: N818 - the event, in Nomad's word for it
@@ -49,7 +51,7 @@ class Scheduler:
         stops = self._required_stops()
 
         # 3. What the policy sees: one consistent view.
-        snapshot = self._snapshot()
+        snapshot = self.snapshot()
 
         # 4. What the policy wants.
         wanted = self.policy.plan(snapshot)
@@ -79,7 +81,7 @@ class Scheduler:
         out again does nothing.
         """
         commands: list[Command] = []
-        for record in sorted(self.state.holding.values(), key=lambda record: record.job.id):
+        for record in sorted(self.state.holding, key=lambda record: record.job.id):
             attempt = record.attempt
             # The Start goes first even where a Stop follows: the engine answers it for an attempt it
             # never saw, and adopts one that runs.
@@ -119,56 +121,52 @@ class Scheduler:
             )
         return stops
 
-    def _snapshot(self) -> Snapshot:
-        # In an order that a state restored from an image has, too: a policy may break ties by it.
-        waiting = sorted(self.state.waiting.values(), key=lambda record: (record.submitted_s, record.job.id))
-        holding = sorted(
-            self.state.holding.values(), key=lambda record: (record.attempt.decided_s, record.job.id)
-        )
+    def snapshot(self) -> Snapshot:
+        """Return what a policy sees now. It is a view, good until the next record."""
+        state = self.state
         return Snapshot(
-            at_s=self.state.at_s,
-            waiting=[
-                WaitingJob(job=record.job, submitted_s=record.submitted_s, next_epoch=record.epoch + 1)
-                for record in waiting
-            ],
-            running=[
-                RunningJob(
-                    job=record.job,
-                    epoch=record.epoch,
-                    placement=record.attempt.placement,
-                    since_s=record.attempt.decided_s,
-                    is_stopping=record.attempt.stop_cause is not None,
-                )
-                for record in holding
-            ],
-            capacity=self.state.capacity,
+            at_s=state.at_s, waiting=state.waiting, running=state.running, capacity=state.capacity
         )
 
+    def why(self, job_id: str) -> Reason | None:
+        """Return why the job waits, in words; None where it does not. Raises KeyError for an unknown job."""
+        record = self.state.jobs[job_id]
+        if record.state is JobState.QUEUED:
+            return self.policy.explain(self.snapshot(), job_id)
+        if record.state is JobState.BACKING_OFF:
+            assert record.due_s is not None
+            assert record.attempt.outcome is not None
+            return backing_off(record.epoch, record.attempt.outcome, record.due_s - self.state.at_s)
+        return None
+
     def _is_news(self, hold: Hold) -> bool:
-        return self.state.jobs[hold.job_id].hold != hold.reason
+        return self.state.jobs[hold.job_id].hold != hold
 
 
 def _verify(plan: Plan, snapshot: Snapshot) -> None:
     """Raise PlanRejected unless every part of the plan can be carried out as it stands."""
-    running = {entry.job.id: entry for entry in snapshot.running if not entry.is_stopping}
+    stopped = set()
     for stop in plan.stops:
-        entry = running.pop(stop.job_id, None)
-        if entry is None or entry.epoch != stop.epoch:
+        entry = snapshot.running.get(stop.job_id)
+        if entry is None or entry.epoch != stop.epoch or entry.is_stopping or stop.job_id in stopped:
             raise PlanRejected(f"{stop.id}: no such attempt is running")
         if stop.cause is not Cause.PREEMPTED:
             raise PlanRejected(f"{stop.id}: a policy can only preempt, not stop as {stop.cause}")
-    waiting = {entry.job.id: entry for entry in snapshot.waiting}
-    free = snapshot.capacity.copy()
-    for start in plan.starts:
-        wanting = waiting.pop(start.job_id, None)
-        if wanting is None or wanting.next_epoch != start.epoch:
-            raise PlanRejected(f"{start.id}: the job does not wait for this attempt")
-        if (fault := _fault(wanting.job, start.placement, free)) is not None:
-            raise PlanRejected(f"{start.id}: {fault}")
-        free.take(wanting.job, start.placement)
+        stopped.add(stop.job_id)
+    told = set()
+    with snapshot.capacity.trial() as trial:
+        for start in plan.starts:
+            wanting = snapshot.waiting.get(start.job_id)
+            if wanting is None or wanting.next_epoch != start.epoch or start.job_id in told:
+                raise PlanRejected(f"{start.id}: the job does not wait for this attempt")
+            if (fault := _fault(wanting.job, start.placement, trial.capacity)) is not None:
+                raise PlanRejected(f"{start.id}: {fault}")
+            trial.take(wanting.job, start.placement)
+            told.add(start.job_id)
     for hold in plan.holds:
-        if waiting.pop(hold.job_id, None) is None:
+        if hold.job_id not in snapshot.waiting or hold.job_id in told:
             raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
+        told.add(hold.job_id)
 
 
 def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:

@@ -24,7 +24,9 @@ from artesian.model.events import (
 from artesian.model.fleet import Node
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
+from artesian.model.queue import WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
+from artesian.model.snapshot import RunningJob
 
 Record = Event | Plan
 """What a journal holds: what happened, and what was decided."""
@@ -82,10 +84,10 @@ class State:
         """When the first record happened: from here on compute counts as owned."""
         self.nodes: dict[str, NodeRecord] = {}
         self.jobs: dict[str, JobRecord] = {}
-        self.waiting: dict[str, JobRecord] = {}
-        """Jobs in QUEUED."""
-        self.holding: dict[str, JobRecord] = {}
-        """Jobs that hold devices."""
+        self.waiting = WaitingQueue()
+        """Jobs in QUEUED, as a policy sees them."""
+        self.running: dict[str, RunningJob] = {}
+        """Jobs that hold devices, as a policy sees them."""
         self.stale_events = 0
         """Events about an attempt that is over, or a job that is not known: ignored, and counted."""
         self._due: list[tuple[float, str]] = []
@@ -121,10 +123,15 @@ class State:
             self._capacity = Capacity(record.node for record in self.nodes.values())
             for record in self.nodes.values():
                 if not record.is_open:
-                    self._capacity.is_up[self._capacity.row[record.node.id]] = False
-            for job in self.holding.values():
-                self._capacity.take(job.job, job.attempt.placement)
+                    self._capacity.set_up(record.node.id, False)
+            for entry in self.running.values():
+                self._capacity.take(entry.job, entry.placement)
         return self._capacity
+
+    @property
+    def holding(self) -> list[JobRecord]:
+        """Jobs that hold devices."""
+        return [self.jobs[job_id] for job_id in self.running]
 
     @property
     def to_stop(self) -> Iterable[JobRecord]:
@@ -168,18 +175,19 @@ class State:
 
     def _apply_plan(self, plan: Plan) -> None:
         for stop in plan.stops:
-            job = self.holding[stop.job_id]
-            lifecycle.must_stop(job, stop.cause, stop.reason, self.at_s)
+            job = self.jobs[stop.job_id]
+            self._must_stop(job, stop.cause, stop.reason)
             job.attempt.is_stop_decided = True
             self._to_stop.pop(stop.job_id, None)
         for start in plan.starts:
-            job = self.waiting.pop(start.job_id)
+            job = self.jobs[start.job_id]
+            self.waiting.discard(start.job_id)
             lifecycle.start(job, start.epoch, start.placement, self.at_s, start.reason)
-            self.holding[start.job_id] = job
+            self._index(job)
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
         for hold in plan.holds:
-            self.jobs[hold.job_id].hold = hold.reason
+            self.jobs[hold.job_id].hold = hold
 
     def _apply_cancel(self, event: CancelRequested) -> None:
         job = self.jobs.get(event.job_id)
@@ -188,7 +196,7 @@ class State:
         elif job.state.holds_devices:
             self._must_stop(job, Cause.CANCELLED, f"cancelled by {event.user or 'a user'}")
         else:
-            self.waiting.pop(event.job_id, None)
+            self.waiting.discard(event.job_id)
             job.due_s = None
             lifecycle.cancel_waiting(job, self.at_s)
 
@@ -198,7 +206,7 @@ class State:
             return
         if self._capacity is not None:
             self._capacity.give(job.job, job.attempt.placement)
-        del self.holding[event.job_id]
+        del self.running[event.job_id]
         for share in job.attempt.placement.shares:
             self._shrink_if_free(self.nodes[share.node_id])
         self._to_stop.pop(event.job_id, None)
@@ -228,7 +236,7 @@ class State:
         """Return the jobs that hold a device which the node, as described, does not have."""
         return [
             job
-            for job in self.holding.values()
+            for job in self.holding
             if any(
                 share.node_id == node.id and max(share.devices) >= node.devices
                 for share in job.attempt.placement.shares
@@ -242,13 +250,14 @@ class State:
             return
         known.outages.append(Outage(start_s=self.at_s))
         if self._capacity is not None:
-            self._capacity.is_up[self._capacity.row[event.node_id]] = False
-        for job in self.holding.values():
+            self._capacity.set_up(event.node_id, False)
+        for job in self.holding:
             if any(share.node_id == event.node_id for share in job.attempt.placement.shares):
                 self._must_stop(job, Cause.NODE_LOST, f"node {event.node_id} is lost")
 
     def _must_stop(self, job: JobRecord, cause: Cause, reason: str) -> None:
         lifecycle.must_stop(job, cause, reason, self.at_s)
+        self.running[job.job.id] = _as_running(job)
         if not job.attempt.is_stop_decided:
             self._to_stop[job.job.id] = job
 
@@ -256,15 +265,15 @@ class State:
         while (due_s := self.next_due_s) is not None and due_s <= self.at_s:
             job = self.jobs[heapq.heappop(self._due)[1]]
             lifecycle.due(job, self.at_s)
-            self.waiting[job.job.id] = job
+            self._index(job)
 
     def _current(self, job_id: str, epoch: int) -> JobRecord | None:
         """Return the job if ``epoch`` is its attempt under way; count the event as stale if not."""
-        job = self.holding.get(job_id)
-        if job is None or job.epoch != epoch:
+        entry = self.running.get(job_id)
+        if entry is None or entry.epoch != epoch:
             self.stale_events += 1
             return None
-        return job
+        return self.jobs[job_id]
 
     def _file(self, job: JobRecord) -> None:
         self.jobs[job.job.id] = job
@@ -272,12 +281,12 @@ class State:
 
     def _index(self, job: JobRecord) -> None:
         if job.state is JobState.QUEUED:
-            self.waiting[job.job.id] = job
+            self.waiting.add(_as_waiting(job))
         elif job.state is JobState.BACKING_OFF:
             assert job.due_s is not None
             heapq.heappush(self._due, (job.due_s, job.job.id))
         elif job.state.holds_devices:
-            self.holding[job.job.id] = job
+            self.running[job.job.id] = _as_running(job)
             if job.attempt.stop_cause is not None and not job.attempt.is_stop_decided:
                 self._to_stop[job.job.id] = job
 
@@ -286,8 +295,8 @@ class State:
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself. For tests and for after a replay."""
         for job_id, job in self.jobs.items():
-            assert (job_id in self.waiting) == (job.state is JobState.QUEUED), job_id
-            assert (job_id in self.holding) == job.state.holds_devices, job_id
+            assert self.waiting.get(job_id) == (_as_waiting(job) if job.state is JobState.QUEUED else None)
+            assert self.running.get(job_id) == (_as_running(job) if job.state.holds_devices else None)
             assert (job.due_s is not None) == (job.state is JobState.BACKING_OFF), job_id
             assert [a.epoch for a in job.attempts] == list(range(1, job.epoch + 1)), job_id
             assert all(a.ended_s is not None for a in job.attempts[:-1]), job_id
@@ -295,8 +304,8 @@ class State:
                 assert (job.attempt.ended_s is None) == job.state.holds_devices, job_id
             assert job.history[-1].state is job.state, job_id
         taken: dict[tuple[str, int], int] = {}
-        for job in self.holding.values():
-            for share in job.attempt.placement.shares:
+        for entry in self.running.values():
+            for share in entry.placement.shares:
                 for device in share.devices:
                     taken[share.node_id, device] = taken.get((share.node_id, device), 0) + share.milli
         for (node_id, device), milli in taken.items():
@@ -305,6 +314,29 @@ class State:
         for node_id, known in self.nodes.items():
             assert known.next_node is None or self._holders_beyond(known.next_node), node_id
         for job_id, job in self.jobs.items():
-            is_due_to_stop = job_id in self.holding and job.attempt.stop_cause is not None
+            is_due_to_stop = job_id in self.running and job.attempt.stop_cause is not None
             assert is_due_to_stop == (job.state is JobState.STOPPING), job_id
             assert (job_id in self._to_stop) == (is_due_to_stop and not job.attempt.is_stop_decided), job_id
+
+
+def _as_waiting(record: JobRecord) -> WaitingJob:
+    return WaitingJob(
+        job=record.job,
+        submitted_s=record.submitted_s,
+        next_epoch=record.epoch + 1,
+        waits_since_s=record.history[-1].at_s,
+        served_device_s=record.served_device_s,
+    )
+
+
+def _as_running(record: JobRecord) -> RunningJob:
+    attempt = record.attempt
+    return RunningJob(
+        job=record.job,
+        epoch=attempt.epoch,
+        placement=attempt.placement,
+        since_s=attempt.decided_s,
+        is_stopping=attempt.stop_cause is not None,
+        submitted_s=record.submitted_s,
+        served_device_s=record.served_device_s,
+    )

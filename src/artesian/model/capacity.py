@@ -1,6 +1,8 @@
 """What is free on which node, as arrays: a fleet of 10,000 nodes is looked through at once."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,8 @@ from artesian.model.resources import MILLI, DeviceRequest
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+
+T = TypeVar("T")
 
 _ABSENT = -1
 
@@ -45,9 +49,34 @@ class Capacity:
             dtype=np.int64,
         )
         self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
+        self._remembered: dict[Hashable, Any] = {}
+
+    @contextmanager
+    def trial(self) -> Iterator["Trial"]:
+        """Let a policy take things to see what is left; all that it took is given back at the end."""
+        trial = Trial(self)
+        try:
+            yield trial
+        finally:
+            trial.undo()
+
+    def set_up(self, node_id: str, is_up: bool) -> None:
+        """Say whether attempts may start on the node."""
+        self.is_up[self.row[node_id]] = is_up
+        self._remembered.clear()
+
+    def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what ``compute`` returns, computed once per ``key`` for as long as the nodes stay the same.
+
+        It must not depend on what is free.
+        """
+        if key not in self._remembered:
+            self._remembered[key] = compute()
+        found: T = self._remembered[key]
+        return found
 
     def copy(self) -> "Capacity":
-        """Return a copy on which a policy may try things out."""
+        """Return a copy of its own."""
         twin = object.__new__(Capacity)
         twin.nodes, twin.row, twin.devices, twin.kind = self.nodes, self.row, self.devices, self.kind
         twin._cpu_milli, twin._memory_bytes, twin._eligible = (
@@ -60,6 +89,7 @@ class Capacity:
         twin.free_cpu_milli = self.free_cpu_milli.copy()
         twin.free_memory_bytes = self.free_memory_bytes.copy()
         twin.is_up = self.is_up.copy()
+        twin._remembered = {}
         return twin
 
     def eligible(self, request: DeviceRequest) -> BoolArray:
@@ -83,7 +113,8 @@ class Capacity:
         Zero on nodes of another kind; limited by the CPUs and the memory that the job wants with each.
         """
         count: IntArray = np.where(self.eligible(request), self.free_whole, 0)
-        return np.minimum(count, self.hosted(job))
+        is_limited = job.cpus_per_device is not None or job.memory_bytes_per_device is not None
+        return np.minimum(count, self.hosted(job)) if is_limited else count
 
     def by_kind(self, count: IntArray) -> IntArray:
         """Return the sums [K] of ``count`` [N] over the nodes of each kind; K is at least 1."""
@@ -129,6 +160,30 @@ class Capacity:
         self.free_whole[row] = np.count_nonzero(free == MILLI)
         self.free_cpu_milli[row] += sign * round((job.cpus_per_device or 0) * MILLI) * len(share.devices)
         self.free_memory_bytes[row] += sign * (job.memory_bytes_per_device or 0) * len(share.devices)
+
+
+class Trial:
+    """A capacity that a policy tries things out on."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._taken: list[tuple[Job, Placement, int]] = []
+
+    def take(self, job: Job, placement: Placement) -> None:
+        """Take the placement's devices for the job, until the trial is over."""
+        self.capacity.take(job, placement)
+        self._taken.append((job, placement, +1))
+
+    def give(self, job: Job, placement: Placement) -> None:
+        """Give back what a job holds, until the trial is over: what if it ended?"""
+        self.capacity.give(job, placement)
+        self._taken.append((job, placement, -1))
+
+    def undo(self) -> None:
+        """Put everything back as it was."""
+        while self._taken:
+            job, placement, sign = self._taken.pop()
+            (self.capacity.give if sign > 0 else self.capacity.take)(job, placement)
 
 
 def _suits(request: DeviceRequest, node: Node) -> bool:

@@ -36,5 +36,10 @@ class Placement:
         """Number of devices that the attempt holds, or has a share of."""
         return sum(len(share.devices) for share in self.shares)
 
+    @property
+    def whole_devices(self) -> float:
+        """Devices that the attempt holds, shares counted as what they are."""
+        return sum(len(share.devices) * share.milli for share in self.shares) / MILLI
+
     def __str__(self) -> str:
         return " + ".join(f"{share.node_id}[{','.join(map(str, share.devices))}]" for share in self.shares)

@@ -65,17 +65,23 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A job that stays where it is, and why."""
+    """A job that stays where it is, and why, in short; ``behind`` is the job that is ahead of it.
+
+    The words for it are made when somebody asks (``Policy.explain``): thousands of jobs wait for each one
+    that a person asks about.
+    """
 
     job_id: str
-    reason: Reason
+    code: HoldCode
+    behind: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The outcome of one scheduling cycle: stops go first, then starts, each in order.
 
-    ``holds`` has the jobs whose reason to wait is new or changed.
+    ``holds`` has the jobs that the cycle looked at in vain and whose reason to wait is new. Who is not
+    in it and waits is behind one of them.
     """
 
     at_s: float

@@ -1,42 +1,39 @@
 """What a policy sees: one consistent, read-only view per scheduling cycle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from artesian.model.capacity import Capacity
 from artesian.model.job import Job
 from artesian.model.placement import Placement
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingJob:
-    """A job that could start now if there was room; ``next_epoch`` numbers the attempt it would be."""
-
-    job: Job
-    submitted_s: float
-    next_epoch: int
+from artesian.model.queue import WaitingQueue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningJob:
-    """A job that holds devices, from ``since_s`` on; ``is_stopping`` when it is about to give them back."""
+    """A job that holds devices, from ``since_s`` on; ``is_stopping`` when it is about to give them back.
+
+    ``served_device_s`` is what its earlier attempts have had, in device-seconds.
+    """
 
     job: Job
     epoch: int
     placement: Placement
     since_s: float
     is_stopping: bool
+    submitted_s: float = 0.0
+    served_device_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The fleet and the jobs at one moment. A policy must not change ``capacity``; it copies it.
+    """The fleet and the jobs at one moment, by id.
 
-    ``waiting`` is in the order of submission, ``running`` in the order of the decision to start; ids
-    break ties.
+    The mappings have no order that means anything: two drivers that replayed one journal may have
+    different ones. A policy changes nothing; what it tries out on ``capacity`` it does in ``trial``.
     """
 
     at_s: float
-    waiting: Sequence[WaitingJob]
-    running: Sequence[RunningJob]
+    waiting: WaitingQueue
+    running: Mapping[str, RunningJob]
     capacity: Capacity

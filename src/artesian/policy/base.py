@@ -4,23 +4,30 @@ All are pure: what they return follows from their arguments alone. They see a Sn
 change it.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
 from artesian.model.placement import Placement
-from artesian.model.plan import Plan
-from artesian.model.snapshot import Snapshot, WaitingJob
+from artesian.model.plan import Plan, Reason
+from artesian.model.queue import Key, WaitingJob
+from artesian.model.snapshot import Snapshot
 
 
 class Policy(Protocol):
     """Decides one scheduling cycle."""
 
     def plan(self, snapshot: Snapshot) -> Plan:
-        """Return what to stop and start now, and why each job that stays waits.
+        """Return what to stop and start now, and which jobs it looked at in vain.
 
         The same snapshot gives the same plan. Gangs are whole or absent; no device is given twice.
+        """
+        ...
+
+    def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:
+        """Return why the job waits that ``plan`` would leave waiting; None where it would start.
+
+        Raises KeyError for a job that does not wait.
         """
         ...
 
@@ -28,8 +35,8 @@ class Policy(Protocol):
 class Order(Protocol):
     """Decides who goes first."""
 
-    def rank(self, snapshot: Snapshot) -> Sequence[WaitingJob]:
-        """Return the waiting jobs, the first to be served first."""
+    def key(self, entry: WaitingJob) -> Key:
+        """Return what the waiting jobs are sorted by, the least first. It depends on the entry alone."""
         ...
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 
 from artesian.model.capacity import BoolArray, Capacity
-from artesian.model.job import Job
+from artesian.model.job import Job, Outcome
 from artesian.model.placement import Placement
 from artesian.model.plan import HoldCode, Reason
+from artesian.model.queue import shape_of
 from artesian.model.resources import MILLI, DeviceRequest
+from artesian.model.units import format_duration
 
 _NAMED_HOLDERS = 3
 
@@ -21,6 +23,18 @@ def start(placement: Placement, *, is_first: bool) -> str:
         return f"{turn}, and {first.node_id} has {first.milli / MILLI:g} of a device free: {placement}"
     where = f"{len(placement.shares)} nodes hold" if len(placement.shares) > 1 else f"{first.node_id} holds"
     return f"{turn}, and {where} the whole gang: {placement}"
+
+
+def is_possible(job: Job, capacity: Capacity) -> bool:
+    """Return whether the job could run on the empty fleet. Remembered for all jobs of its shape."""
+    return capacity.remember(("possible", shape_of(job)), lambda: impossible(job, capacity) is None)
+
+
+def impossible_code(job: Job, capacity: Capacity) -> HoldCode:
+    """Return why the job could not run on the empty fleet, in short."""
+    reason = impossible(job, capacity)
+    assert reason is not None, job.id
+    return reason.code
 
 
 def impossible(job: Job, capacity: Capacity) -> Reason | None:
@@ -86,6 +100,15 @@ def behind(blocker: Job) -> Reason:
         code=HoldCode.BEHIND_ANOTHER,
         text=f"{blocker.name} ({blocker.id}) is ahead of it and waits for the same devices",
         unblock=f"{blocker.name} starts or is cancelled, or this job has a priority above {blocker.priority}",
+    )
+
+
+def backing_off(epoch: int, outcome: Outcome, left_s: float) -> Reason:
+    """Return why a job waits whose attempt ``epoch`` ended so; the next one may start in ``left_s``."""
+    return Reason(
+        code=HoldCode.BACKING_OFF,
+        text=f"attempt {epoch} ended with {outcome.cause}; the next one starts {format_duration(max(0.0, left_s))} later",
+        unblock="the delay is over",
     )
 
 

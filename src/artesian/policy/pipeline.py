@@ -1,16 +1,30 @@
 """A policy from parts: an order and a placement, served strictly in order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
 from artesian.model.placement import Placement
-from artesian.model.plan import Hold, Plan, Start
+from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start
+from artesian.model.queue import shape_of
 from artesian.model.snapshot import Snapshot
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
+
+
+@dataclass(slots=True)
+class _Cycle:
+    """What one cycle has decided so far.
+
+    ``blockers`` are the jobs that keep their nodes from all behind them, with these nodes [N].
+    """
+
+    starts: list[Start] = field(default_factory=list)
+    started: list[tuple[Job, Placement]] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    blockers: list[tuple[Job, BoolArray]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,46 +39,89 @@ class InOrder:
     place: Place
 
     def plan(self, snapshot: Snapshot) -> Plan:
-        """Return the starts of this cycle, and the reason of every job that stays."""
-        free = snapshot.capacity.copy()
-        allowed = free.is_up.copy()
-        blockers: list[tuple[Job, BoolArray]] = []
-        holders = [(entry.job, entry.placement) for entry in snapshot.running]
-        started: list[tuple[Job, Placement]] = []
-        starts: list[Start] = []
-        holds: list[Hold] = []
-        for entry in self.order.rank(snapshot):
-            job = entry.job
-            if (reason := explain.impossible(job, free)) is not None:
-                holds.append(Hold(job_id=job.id, reason=reason))
-                continue
-            placement = self.place.place(job, free, allowed)
-            if placement is not None:
-                free.take(job, placement)
-                started.append((job, placement))
-                starts.append(
-                    Start(
-                        job_id=job.id,
-                        epoch=entry.next_epoch,
-                        placement=placement,
-                        reason=explain.start(placement, is_first=not blockers),
+        """Return the starts of this cycle, and the jobs that it looked at in vain."""
+        with snapshot.capacity.trial() as trial:
+            cycle = _Cycle()
+            free = trial.capacity
+            allowed = free.is_up.copy()
+            walk = snapshot.waiting.walk(self.order.key)
+            for entry in walk:
+                job = entry.job
+                if not explain.is_possible(job, free):
+                    code = explain.impossible_code(job, free)
+                    cycle.holds.append(Hold(job_id=job.id, code=code))
+                    walk.leave_shape()
+                    continue
+                placement = self.place.place(job, free, allowed)
+                if placement is not None:
+                    trial.take(job, placement)
+                    cycle.started.append((job, placement))
+                    cycle.starts.append(
+                        Start(
+                            job_id=job.id,
+                            epoch=entry.next_epoch,
+                            placement=placement,
+                            reason=explain.start(placement, is_first=not cycle.blockers),
+                        )
                     )
-                )
-                continue
-            wanted = _wanted_nodes(job, free)
-            blocker = next((ahead for ahead, nodes in blockers if bool((nodes & wanted).any())), None)
-            reason = (
-                explain.devices_busy(job, [*holders, *started], free)
-                if blocker is None
-                else explain.behind(blocker)
-            )
-            holds.append(Hold(job_id=job.id, reason=reason))
-            if bool((wanted & allowed).any()):
-                # Head-of-line blocking is FIFO's contract, not an oversight: without it a large gang
-                # waits for ever behind small jobs that fit.
-                blockers.append((job, wanted))
-                allowed &= ~wanted
-        return Plan(at_s=snapshot.at_s, starts=tuple(starts), holds=tuple(holds))
+                    continue
+                walk.leave_shape()
+                allowed = self._hold(cycle, job, free, allowed)
+                if not allowed.any():
+                    break
+            return Plan(at_s=snapshot.at_s, starts=tuple(cycle.starts), holds=tuple(cycle.holds))
+
+    @staticmethod
+    def _hold(cycle: _Cycle, job: Job, free: Capacity, allowed: BoolArray) -> BoolArray:
+        """Note that the job waits, and return the nodes [N] that are left for those behind it."""
+        wanted = _wanted_nodes(job, free)
+        blocker = _blocker(cycle, wanted)
+        if blocker is None:
+            cycle.holds.append(Hold(job_id=job.id, code=HoldCode.DEVICES_BUSY))
+        else:
+            cycle.holds.append(Hold(job_id=job.id, code=HoldCode.BEHIND_ANOTHER, behind=blocker.id))
+        if bool((wanted & allowed).any()):
+            # Head-of-line blocking is FIFO's contract, not an oversight: without it a large gang
+            # waits for ever behind small jobs that fit.
+            cycle.blockers.append((job, wanted))
+            allowed = allowed & ~wanted
+        return allowed
+
+    def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:
+        """Return why the job waits that ``plan`` would leave waiting; None where it would start."""
+        job = snapshot.waiting[job_id].job
+        plan = self.plan(snapshot)
+        if any(start.job_id == job_id for start in plan.starts):
+            return None
+        capacity = snapshot.capacity
+        if (reason := explain.impossible(job, capacity)) is not None:
+            return reason
+        hold = next((hold for hold in plan.holds if hold.job_id == job_id), None)
+        if hold is None:
+            return explain.behind(self._ahead(snapshot, plan, job))
+        if hold.behind is not None:
+            return explain.behind(snapshot.waiting[hold.behind].job)
+        holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
+        with capacity.trial() as trial:
+            for start in plan.starts:
+                started = snapshot.waiting[start.job_id].job
+                trial.take(started, start.placement)
+                holders.append((started, start.placement))
+            return explain.devices_busy(job, holders, trial.capacity)
+
+    @staticmethod
+    def _ahead(snapshot: Snapshot, plan: Plan, job: Job) -> Job:
+        """Return the job that the cycle looked at in vain and that keeps ``job`` from being looked at."""
+        held = [snapshot.waiting[hold.job_id].job for hold in plan.holds]
+        alike = next((ahead for ahead in held if shape_of(ahead) == shape_of(job)), None)
+        if alike is not None:
+            return alike
+        wanted = _wanted_nodes(job, snapshot.capacity)
+        return next(ahead for ahead in held if bool((_wanted_nodes(ahead, snapshot.capacity) & wanted).any()))
+
+
+def _blocker(cycle: _Cycle, wanted: BoolArray) -> Job | None:
+    return next((ahead for ahead, nodes in cycle.blockers if bool((nodes & wanted).any())), None)
 
 
 def _wanted_nodes(job: Job, capacity: Capacity) -> BoolArray:

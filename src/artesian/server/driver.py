@@ -111,7 +111,7 @@ class Driver:
             # Inside: by the time the transaction is over, somebody may have submitted one more.
             self._seq = transaction.last_seq
         for hold in plan.holds:
-            _log.info("%s waits: %s", hold.job_id, hold.reason.text)
+            _log.info("%s waits: %s", hold.job_id, hold.code)
         for command in plan.commands:
             _log.info("%s: %s", command.id, command.reason)
             self._carry_out(command)

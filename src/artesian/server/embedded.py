@@ -161,7 +161,13 @@ class ControlPlane:
         try:
             with open(self.dir.daemon_log, "ab", opener=private) as log:
                 self._daemon = subprocess.Popen(
-                    [sys.executable, "-m", "artesian.server.daemon", str(self.dir.path), str(self._idle_exit_s)],
+                    [
+                        sys.executable,
+                        "-m",
+                        "artesian.server.daemon",
+                        str(self.dir.path),
+                        str(self._idle_exit_s),
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

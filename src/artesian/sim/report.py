@@ -123,7 +123,7 @@ class Report:
 def report(result: SimResult) -> Report:
     """Return the figures of a finished simulation."""
     state = result.state
-    jobs = tuple(_job(record) for record in state.jobs.values())
+    jobs = tuple(_job(record, result.reasons.get(job_id)) for job_id, record in state.jobs.items())
     allocation, allocated_milli_us = _allocation(state)
     start_s = min((job.submitted_s for job in jobs), default=0.0)
     end_s = allocation[-1].at_s if allocation else start_s
@@ -141,7 +141,7 @@ def report(result: SimResult) -> Report:
     )
 
 
-def _job(record: JobRecord) -> JobResult:
+def _job(record: JobRecord, hold: Reason | None) -> JobResult:
     return JobResult(
         job_id=record.job.id,
         state=record.state,
@@ -152,7 +152,7 @@ def _job(record: JobRecord) -> JobResult:
         held_milli_us=sum(
             milli * (to_us(end_s) - to_us(start_s)) for start_s, end_s, milli in _holdings(record)
         ),
-        hold=record.hold,
+        hold=hold,
     )
 
 

@@ -1,7 +1,7 @@
 """Simulate a list of jobs on a fleet: virtual time around the very kernel that runs live."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from artesian.kernel.scheduler import Scheduler
@@ -9,7 +9,7 @@ from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
 from artesian.model.events import ClockTicked, Event, JobSubmitted, NodeJoined
 from artesian.model.fleet import Fleet
-from artesian.model.plan import Plan
+from artesian.model.plan import Plan, Reason
 from artesian.policy.base import Policy
 from artesian.sim.engine import VirtualEngine
 from artesian.sim.jobs import SimJob
@@ -27,11 +27,12 @@ class NoProgress(ArtesianError):  # noqa: N818 - reads as what it is
 class SimResult:
     """What happened. ``records`` is the journal, events and plans in order: replayed, it gives ``state``.
 
-    A plan that changed nothing is left out.
+    A plan that changed nothing is left out. ``reasons`` says of each job that still waits at the end why.
     """
 
     records: tuple[Record, ...]
     state: State
+    reasons: Mapping[str, Reason]
 
 
 def simulate(
@@ -76,7 +77,12 @@ def simulate(
         _check_progress(plan, known, len(others))
         for command in plan.commands:
             engine.carry_out(command, at_s)
-    return SimResult(records=tuple(records), state=scheduler.state)
+    reasons = {job_id: scheduler.why(job_id) for job_id in scheduler.state.waiting}
+    return SimResult(
+        records=tuple(records),
+        state=scheduler.state,
+        reasons={job_id: reason for job_id, reason in reasons.items() if reason is not None},
+    )
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

@@ -1,0 +1,143 @@
+"""The waiting jobs, with indices that grow with them: a cycle looks at few jobs, however many wait.
+
+Jobs of one *shape* ask for the same devices with the same CPUs and memory. What one of them cannot get
+in a cycle, none of them can: so a policy walks through the queue best first, and leaves a whole shape out
+once one job of it has failed.
+"""
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from artesian.model.job import Job
+
+Key = tuple[Any, ...]
+"""What an order sorts by: the least goes first. All keys of one order compare with each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingJob:
+    """A job that could start now if there was room; ``next_epoch`` numbers the attempt it would be.
+
+    ``submitted_s`` and ``waits_since_s`` are when it was submitted and when it began to wait the last
+    time; ``served_device_s`` is what its earlier attempts have had, in device-seconds.
+    """
+
+    job: Job
+    submitted_s: float
+    next_epoch: int
+    waits_since_s: float
+    served_device_s: float = 0.0
+
+
+def shape_of(job: Job) -> Hashable:
+    """Return what decides where the job fits: equal for two jobs, what one can get the other can."""
+    return (job.devices, job.cpus_per_device, job.memory_bytes_per_device)
+
+
+class Index:
+    """Waiting jobs by shape, those of one shape sorted by a key."""
+
+    def __init__(self, key: Callable[[WaitingJob], Key]) -> None:
+        self._key = key
+        self._shapes: dict[Hashable, list[tuple[Key, str]]] = {}
+
+    def add(self, entry: WaitingJob) -> None:
+        """Take a job in."""
+        insort(self._shapes.setdefault(shape_of(entry.job), []), (self._key(entry), entry.job.id))
+
+    def remove(self, entry: WaitingJob) -> None:
+        """Take a job out that was taken in as exactly this."""
+        shape = shape_of(entry.job)
+        queue = self._shapes[shape]
+        place = bisect_left(queue, (self._key(entry), entry.job.id))
+        assert queue[place][1] == entry.job.id, "a key must not change while its job waits"
+        del queue[place]
+        if not queue:
+            del self._shapes[shape]
+
+    @property
+    def queues(self) -> Iterable[list[tuple[Key, str]]]:
+        """The jobs of each shape, as sorted pairs of key and id."""
+        return self._shapes.values()
+
+
+class Walk:
+    """Goes through the waiting jobs, the least key first. The queue must not change meanwhile."""
+
+    def __init__(self, entries: Mapping[str, WaitingJob], index: Index) -> None:
+        self._entries = entries
+        self._queues = list(index.queues)
+        self._heap = [(*queue[0], number, 0) for number, queue in enumerate(self._queues)]
+        heapq.heapify(self._heap)
+        self._latest: tuple[int, int] | None = None
+
+    def __iter__(self) -> Iterator[WaitingJob]:
+        return self
+
+    def __next__(self) -> WaitingJob:
+        if self._latest is not None:
+            number, place = self._latest
+            queue = self._queues[number]
+            if place + 1 < len(queue):
+                heapq.heappush(self._heap, (*queue[place + 1], number, place + 1))
+            self._latest = None
+        if not self._heap:
+            raise StopIteration
+        _, job_id, number, place = heapq.heappop(self._heap)
+        self._latest = (number, place)
+        return self._entries[job_id]
+
+    def leave_shape(self) -> None:
+        """Leave out all other jobs of the shape of the job that came last."""
+        self._latest = None
+
+
+class WaitingQueue(Mapping[str, WaitingJob]):
+    """The waiting jobs by id, in no particular order. ``walk`` goes through them in any that is asked for.
+
+    An index is made the first time that its key is used, and kept up to date from then on.
+    """
+
+    def __init__(self, entries: Iterable[WaitingJob] = ()) -> None:
+        self._entries: dict[str, WaitingJob] = {}
+        self._indices: dict[Callable[[WaitingJob], Key], Index] = {}
+        for entry in entries:
+            self.add(entry)
+
+    def __getitem__(self, job_id: str) -> WaitingJob:
+        return self._entries[job_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: WaitingJob) -> None:
+        """Take a job in, that is not in yet."""
+        assert entry.job.id not in self._entries, entry.job.id
+        self._entries[entry.job.id] = entry
+        for index in self._indices.values():
+            index.add(entry)
+
+    def discard(self, job_id: str) -> None:
+        """Take a job out, if it is in."""
+        entry = self._entries.pop(job_id, None)
+        if entry is not None:
+            for index in self._indices.values():
+                index.remove(entry)
+
+    def walk(self, key: Callable[[WaitingJob], Key]) -> Walk:
+        """Return a walk through all jobs, the least ``key`` first (the id breaks a tie).
+
+        ``key`` must depend on the entry alone, and be the same object, or equal, every time.
+        """
+        index = self._indices.get(key)
+        if index is None:
+            index = self._indices[key] = Index(key)
+            for entry in self._entries.values():
+                index.add(entry)
+        return Walk(self._entries, index)
