@@ -8,6 +8,8 @@ test moves by hand.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State
@@ -25,9 +27,9 @@ from artesian.model.events import (
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
 from artesian.model.placement import NodeShare, Placement
-from artesian.model.plan import Plan
-from artesian.model.resources import MILLI, parse_devices
+from artesian.model.plan import Plan, Reason
 from artesian.model.queue import WaitingJob, WaitingQueue
+from artesian.model.resources import MILLI, parse_devices
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Policy
 from artesian.policy.registry import policy
@@ -104,6 +106,11 @@ def ticked(at_s: float = 0.0) -> ClockTicked:
     return ClockTicked(at_s=at_s)
 
 
+def a_waiting(job: Job | None = None, submitted_s: float = 0.0) -> WaitingJob:
+    """A job that waits for its first attempt."""
+    return WaitingJob(job=job or a_job(), submitted_s=submitted_s, next_epoch=1, waits_since_s=submitted_s)
+
+
 def a_snapshot(
     fleet: Iterable[Node] | None = None,
     *,
@@ -117,16 +124,20 @@ def a_snapshot(
         capacity.take(job, placement)
     return Snapshot(
         at_s=at_s,
-        waiting=WaitingQueue(
-            WaitingJob(job=job, submitted_s=float(number), next_epoch=1, waits_since_s=float(number))
-            for number, job in enumerate(waiting)
-        ),
+        waiting=WaitingQueue(a_waiting(job, float(number)) for number, job in enumerate(waiting)),
         running={
             job.id: RunningJob(job=job, epoch=1, placement=placement, since_s=0.0, is_stopping=False)
             for job, placement in running
         },
         capacity=capacity,
     )
+
+
+def free_of(capacity: Capacity) -> dict[str, object]:
+    """All that a capacity knows of each node, by name: what nobody may change who only tries things out."""
+    arrays = {name: value for name, value in vars(capacity).items() if isinstance(value, np.ndarray)}
+    # The numbers of the changes only ever grow, also where a trial is put back.
+    return {name: value.tolist() for name, value in arrays.items() if name != "changed"}
 
 
 class Kernel:
@@ -170,6 +181,12 @@ class Kernel:
     def is_in(self, job_id: str = "j1") -> JobState:
         """The state that a job is in."""
         return self.job(job_id).state
+
+    def why(self, job_id: str = "j1") -> Reason:
+        """Why a job waits, in words. It must wait."""
+        reason = self.scheduler.why(job_id)
+        assert reason is not None, f"{job_id} does not wait"
+        return reason
 
 
 def fifo() -> Policy:

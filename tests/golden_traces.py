@@ -77,20 +77,24 @@ def decisions(policy: str, cycles: list[list[Event]]) -> list[str]:
     for number, events in enumerate(cycles):
         plan = scheduler.step(events)
         scheduler.state.validate()
-        lines += [json.dumps({"cycle": number, "at_s": plan.at_s, **row}) for row in _rows(plan)]
+        lines += [json.dumps({"cycle": number, "at_s": plan.at_s, **row}) for row in _rows(plan, scheduler)]
     return lines
 
 
-def _rows(plan: Plan) -> Iterator[dict[str, str]]:
+def _rows(plan: Plan, scheduler: Scheduler) -> Iterator[dict[str, str | None]]:
     for stop in plan.stops:
         yield {"command": stop.id, "cause": stop.cause.value, "reason": stop.reason}
     for start in plan.starts:
         yield {"command": start.id, "on": str(start.placement), "reason": start.reason}
     for hold in plan.holds:
+        reason = scheduler.why(hold.job_id)
+        assert reason is not None, f"{hold.job_id} is held, and does not wait"
         yield {
             "hold": hold.job_id,
             "code": hold.code.value,
             "behind": hold.behind,
+            "reason": reason.text,
+            "unblock": reason.unblock,
         }
 
 

@@ -1,11 +1,14 @@
 """Hypothesis strategies for the nouns: fleets and jobs that are small, and so meet each other often."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from artesian.model.capacity import Capacity
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, RetryPolicy
 from artesian.model.placement import Placement
+from artesian.model.queue import WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI, DeviceRequest
 from artesian.model.snapshot import Snapshot
 from artesian.policy.place import Pack
@@ -112,8 +115,36 @@ def jobs(draw: st.DrawFn, id: str) -> Job:
 
 
 @st.composite
+def waiting_jobs(draw: st.DrawFn, most: int = 8) -> list[WaitingJob]:
+    """Jobs that wait: of few shapes, many at the same time, some for their second attempt or a later one."""
+    entries: list[WaitingJob] = []
+    for number in draw(st.permutations(range(draw(st.integers(0, most))))):
+        job = draw(jobs(f"w{number}"))
+        if draw(st.booleans()) and entries:
+            like = draw(st.sampled_from(entries)).job
+            job = replace(
+                job,
+                devices=like.devices,
+                cpus_per_device=like.cpus_per_device,
+                memory_bytes_per_device=like.memory_bytes_per_device,
+            )
+        next_epoch = draw(st.sampled_from([1, 1, 2, 5]))
+        submitted_s = draw(st.sampled_from([0.0, 1.0, 2.0]))
+        entries.append(
+            WaitingJob(
+                job=job,
+                submitted_s=submitted_s,
+                next_epoch=next_epoch,
+                waits_since_s=submitted_s if next_epoch == 1 else 3.0,
+                served_device_s=0.0 if next_epoch == 1 else draw(st.sampled_from([0.0, 50.0])),
+            )
+        )
+    return entries
+
+
+@st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
-    """A fleet with nodes down, with jobs that hold devices and jobs that wait."""
+    """A fleet with nodes down, with jobs that hold devices, or are about to give them back, and that wait."""
     fleet = draw(fleets())
     capacity = Capacity(fleet)
     running: list[tuple[Job, Placement]] = []
@@ -123,11 +154,11 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         if placement is not None:
             capacity.take(job, placement)
             running.append((job, placement))
-    waiting = [draw(jobs(f"w{number}")) for number in range(draw(st.integers(0, 6)))]
-    snapshot = a_snapshot(fleet, waiting=waiting, running=running)
-    for row in range(len(fleet)):
-        snapshot.capacity.is_up[row] = draw(st.integers(0, 4)) != 0
-    return snapshot
+    snapshot = a_snapshot(fleet, running=running, at_s=10.0)
+    for node in fleet:
+        snapshot.capacity.set_up(node.id, draw(st.integers(0, 4)) != 0)
+    holders = {id: replace(entry, is_stopping=draw(st.booleans())) for id, entry in snapshot.running.items()}
+    return replace(snapshot, waiting=WaitingQueue(draw(waiting_jobs())), running=holders)
 
 
 def messages() -> st.SearchStrategy[Message]:

@@ -1,24 +1,26 @@
 """What every policy promises, whatever it prefers. A policy is done when it passes this file."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from artesian.kernel.scheduler import Scheduler
-from artesian.model.capacity import Capacity
+from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.events import AttemptEnded
 from artesian.model.fleet import Node
 from artesian.model.job import Cause
-from artesian.model.plan import Plan
-from artesian.model.resources import MILLI
-from artesian.model.snapshot import RunningJob, Snapshot, WaitingJob
+from artesian.model.plan import HoldCode, Plan
+from artesian.model.queue import WaitingJob, WaitingQueue
+from artesian.model.resources import MILLI, DeviceRequest
+from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Policy
 from artesian.policy.registry import BUILT_IN
-from builders import a_job, a_node, a_placement, a_snapshot, ended, joined, nodes, submitted
+from builders import a_job, a_node, a_placement, a_snapshot, ended, free_of, joined, nodes, submitted
 from strategies import snapshots
 
 ANY_POLICY = settings(
@@ -35,13 +37,20 @@ def policy(request: pytest.FixtureRequest) -> Policy:
 @ANY_POLICY
 @given(snapshot=snapshots())
 def test_the_same_snapshot_gives_the_same_plan(policy: Policy, snapshot: Snapshot) -> None:
-    assert policy.plan(snapshot) == policy.plan(snapshot)
+    plan = policy.plan(snapshot)
+    assert policy.plan(snapshot) == plan
+    for job_id in snapshot.waiting:
+        assert policy.explain(snapshot, job_id) == policy.explain(snapshot, job_id)
+    assert policy.plan(snapshot) == plan, "also after the reasons were asked for"
 
 
 @ANY_POLICY
 @given(snapshot=snapshots())
 def test_a_snapshot_that_went_through_json_gives_the_same_plan(policy: Policy, snapshot: Snapshot) -> None:
-    assert policy.plan(through_json(snapshot)) == policy.plan(snapshot)
+    other = through_json(snapshot)
+    assert policy.plan(other) == policy.plan(snapshot)
+    for job_id in snapshot.waiting:
+        assert policy.explain(other, job_id) == policy.explain(snapshot, job_id)
 
 
 @ANY_POLICY
@@ -49,6 +58,27 @@ def test_a_snapshot_that_went_through_json_gives_the_same_plan(policy: Policy, s
 def test_planning_leaves_the_snapshot_as_it_was(policy: Policy, snapshot: Snapshot) -> None:
     with unchanged(snapshot):
         policy.plan(snapshot)
+    with unchanged(snapshot):
+        for job_id in snapshot.waiting:
+            policy.explain(snapshot, job_id)
+
+
+@ANY_POLICY
+@given(snapshot=snapshots(), lasts=st.integers(0, 30))
+def test_a_policy_that_breaks_in_the_middle_leaves_the_snapshot_as_it_was(
+    policy: Policy, snapshot: Snapshot, lasts: int
+) -> None:
+    capacity = FailingCapacity(snapshot.capacity.nodes)
+    broken = again(snapshot, capacity)
+    capacity.lasts = lasts
+    with unchanged(broken), suppress(OutOfOrder):
+        policy.plan(broken)
+    for job_id in snapshot.waiting:
+        capacity.lasts = lasts
+        with unchanged(broken), suppress(OutOfOrder):
+            policy.explain(broken, job_id)
+    capacity.lasts = None
+    assert policy.plan(broken) == policy.plan(snapshot)
 
 
 @ANY_POLICY
@@ -56,10 +86,10 @@ def test_planning_leaves_the_snapshot_as_it_was(policy: Policy, snapshot: Snapsh
 def test_no_device_is_given_twice_and_no_host_promised_more_than_it_has(
     policy: Policy, snapshot: Snapshot
 ) -> None:
-    jobs = {entry.job.id: entry.job for entry in snapshot.waiting}
     free = snapshot.capacity.copy()
     for start in policy.plan(snapshot).starts:
-        free.take(jobs[start.job_id], start.placement)  # asserts that the devices are free
+        # asserts that the devices are free
+        free.take(snapshot.waiting[start.job_id].job, start.placement)
     assert (free.free_cpu_milli >= 0).all()
     assert (free.free_memory_bytes >= 0).all()
 
@@ -67,7 +97,6 @@ def test_no_device_is_given_twice_and_no_host_promised_more_than_it_has(
 @ANY_POLICY
 @given(snapshot=snapshots())
 def test_a_gang_is_whole_on_nodes_that_are_up_and_of_its_kind(policy: Policy, snapshot: Snapshot) -> None:
-    jobs = {entry.job.id: entry.job for entry in snapshot.waiting}
     capacity = snapshot.capacity
     for start in policy.plan(snapshot).starts:
         rows = [capacity.row[share.node_id] for share in start.placement.shares]
@@ -78,20 +107,51 @@ def test_a_gang_is_whole_on_nodes_that_are_up_and_of_its_kind(policy: Policy, sn
             request.min_devices <= start.placement.devices <= request.max_devices
             and millis == {request.max_milli if request.is_fraction else MILLI}
             and capacity.eligible(request)[rows].all()
-            for request in jobs[start.job_id].devices
+            for request in snapshot.waiting[start.job_id].job.devices
         )
 
 
 @ANY_POLICY
 @given(snapshot=snapshots())
-def test_every_waiting_job_starts_once_or_is_held_once_with_a_reason(
+def test_every_waiting_job_starts_once_with_a_reason_or_is_told_why_it_waits(
     policy: Policy, snapshot: Snapshot
 ) -> None:
     plan = policy.plan(snapshot)
-    named = [start.job_id for start in plan.starts] + [hold.job_id for hold in plan.holds]
-    assert sorted(named) == sorted(entry.job.id for entry in snapshot.waiting)
     assert all(start.reason.strip() for start in plan.starts)
-    assert all(hold.reason.text.strip() and hold.reason.unblock.strip() for hold in plan.holds)
+    starts = started_by(plan)
+    assert len(starts) == len(plan.starts)
+    reasons = {job_id: policy.explain(snapshot, job_id) for job_id in snapshot.waiting}
+    assert {job_id for job_id, reason in reasons.items() if reason is None} == starts
+    for reason in reasons.values():
+        assert reason is None or (reason.text.strip() and reason.unblock.strip())
+
+
+@ANY_POLICY
+@given(snapshot=snapshots())
+def test_who_is_held_waits_and_is_told_in_words_what_the_plan_says_in_short(
+    policy: Policy, snapshot: Snapshot
+) -> None:
+    plan = policy.plan(snapshot)
+    held = [hold.job_id for hold in plan.holds]
+    assert len(set(held)) == len(held)
+    assert set(held) <= set(snapshot.waiting) - started_by(plan)
+    assert held or started_by(plan) == set(snapshot.waiting), "who waits is held, or behind one that is"
+    for hold in plan.holds:
+        reason = policy.explain(snapshot, hold.job_id)
+        assert reason is not None
+        assert reason.code is hold.code
+        assert (hold.behind is None) == (hold.code is not HoldCode.BEHIND_ANOTHER)
+        if hold.behind is not None:
+            assert hold.behind in set(snapshot.waiting) - {hold.job_id} - started_by(plan)
+            assert f"({hold.behind})" in reason.text
+
+
+@ANY_POLICY
+@given(snapshot=snapshots())
+def test_who_does_not_wait_is_not_known(policy: Policy, snapshot: Snapshot) -> None:
+    for job_id in (*snapshot.running, "ghost"):
+        with pytest.raises(KeyError, match=job_id):
+            policy.explain(snapshot, job_id)
 
 
 @ANY_POLICY
@@ -100,9 +160,8 @@ def test_every_start_has_the_next_epoch_and_every_stop_preempts_a_running_attemp
     policy: Policy, snapshot: Snapshot
 ) -> None:
     plan = policy.plan(snapshot)
-    epochs = {entry.job.id: entry.next_epoch for entry in snapshot.waiting}
-    assert all(start.epoch == epochs[start.job_id] for start in plan.starts)
-    running = {(entry.job.id, entry.epoch) for entry in snapshot.running if not entry.is_stopping}
+    assert all(start.epoch == snapshot.waiting[start.job_id].next_epoch for start in plan.starts)
+    running = {(id, entry.epoch) for id, entry in snapshot.running.items() if not entry.is_stopping}
     stops = [(stop.job_id, stop.epoch) for stop in plan.stops]
     assert len(set(stops)) == len(stops)
     assert set(stops) <= running
@@ -115,9 +174,10 @@ def test_every_start_has_the_next_epoch_and_every_stop_preempts_a_running_attemp
 def test_where_nothing_runs_and_a_job_fits_something_starts(policy: Policy, snapshot: Snapshot) -> None:
     if snapshot.running:
         return
+    capacity = snapshot.capacity
     fits = any(
-        (request.min_devices <= int(snapshot.capacity.ownable(entry.job, request).sum()))
-        for entry in snapshot.waiting
+        int(capacity.by_kind(capacity.ownable(entry.job, request)).max()) >= max(1, request.min_devices)
+        for entry in snapshot.waiting.values()
         for request in entry.job.devices
     )
     assert bool(policy.plan(snapshot).starts) == fits
@@ -146,8 +206,12 @@ def test_two_shares_of_a_device_run_side_by_side(policy: Policy) -> None:
 
 def test_an_empty_fleet_and_an_empty_queue_give_empty_plans(policy: Policy) -> None:
     assert policy.plan(a_snapshot([], waiting=[])).is_empty
-    plan = policy.plan(a_snapshot([], waiting=[a_job("a")]))
+    snapshot = a_snapshot([], waiting=[a_job("a")])
+    plan = policy.plan(snapshot)
     assert (plan.starts, [hold.job_id for hold in plan.holds]) == ((), ["a"])
+    reason = policy.explain(snapshot, "a")
+    assert reason is not None
+    assert reason.code is HoldCode.NO_SUCH_DEVICES
 
 
 def test_the_kernel_accepts_its_plans_until_everybody_had_a_turn(policy: Policy) -> None:
@@ -163,6 +227,12 @@ def test_the_kernel_accepts_its_plans_until_everybody_had_a_turn(policy: Policy)
     assert had_a_turn == {job.id for job in jobs}
 
 
+def test_a_gang_that_would_fit_on_two_models_together_waits_for_one(policy: Policy) -> None:
+    fleet = [a_node("a", devices=2, accelerator="A100-SXM4-80GB"), a_node("b", devices=2, accelerator="T4")]
+    plan = policy.plan(a_snapshot(fleet, waiting=[a_job("big", devices="3"), a_job("small", devices="2")]))
+    assert [start.job_id for start in plan.starts] == ["small"]
+
+
 # -- helpers ------------------------------------------------------------------------------------------
 
 
@@ -174,31 +244,54 @@ def ends_of(plan: Plan) -> list[AttemptEnded]:
     return [ended(start.job_id, start.epoch) for start in plan.starts]
 
 
+class OutOfOrder(Exception):  # noqa: N818 - reads as what it is
+    """The capacity does not answer any more."""
+
+
+class FailingCapacity(Capacity):
+    """Answers ``lasts`` more questions about what is there, and then no more; None: for ever."""
+
+    lasts: int | None = None
+
+    def eligible(self, request: DeviceRequest) -> BoolArray:
+        """Return what any Capacity does, or raise OutOfOrder."""
+        if self.lasts is not None:
+            if self.lasts == 0:
+                raise OutOfOrder
+            self.lasts -= 1
+        return super().eligible(request)
+
+
 def through_json(snapshot: Snapshot) -> Snapshot:
-    """The same view from the texts of its parts; the arrays are made anew."""
+    """The same view from the texts of its parts."""
     fleet = msgspec.json.decode(msgspec.json.encode(snapshot.capacity.nodes), type=tuple[Node, ...])
-    running = msgspec.json.decode(msgspec.json.encode(snapshot.running), type=list[RunningJob])
-    waiting = msgspec.json.decode(msgspec.json.encode(snapshot.waiting), type=list[WaitingJob])
-    capacity = Capacity(fleet)
-    for entry in running:
+    running = msgspec.json.decode(msgspec.json.encode(list(snapshot.running.values())), type=list[RunningJob])
+    waiting = msgspec.json.decode(msgspec.json.encode(list(snapshot.waiting.values())), type=list[WaitingJob])
+    parts = replace(
+        snapshot, waiting=WaitingQueue(waiting), running={entry.job.id: entry for entry in running}
+    )
+    return again(parts, Capacity(fleet))
+
+
+def again(snapshot: Snapshot, capacity: Capacity) -> Snapshot:
+    """The same view on a new ``capacity``, whose arrays become the same, with its mappings the other way round."""
+    for entry in snapshot.running.values():
         capacity.take(entry.job, entry.placement)
-    capacity.is_up[:] = snapshot.capacity.is_up
-    return Snapshot(at_s=snapshot.at_s, waiting=waiting, running=running, capacity=capacity)
+    for node, is_up in zip(capacity.nodes, snapshot.capacity.is_up, strict=True):
+        capacity.set_up(node.id, bool(is_up))
+    return replace(
+        snapshot,
+        waiting=WaitingQueue(reversed(list(snapshot.waiting.values()))),
+        running=dict(reversed(list(snapshot.running.items()))),
+        capacity=capacity,
+    )
 
 
 @contextmanager
 def unchanged(snapshot: Snapshot) -> Iterator[None]:
     """Check that the block changes nothing in the snapshot."""
-    before = snapshot.capacity.copy()
-    lists = (list(snapshot.waiting), list(snapshot.running))
+    before = free_of(snapshot.capacity)
+    jobs = (dict(snapshot.waiting), dict(snapshot.running))
     yield
-    after = snapshot.capacity
-    for name in ("free_milli", "free_whole", "free_cpu_milli", "free_memory_bytes", "is_up", "devices"):
-        np.testing.assert_array_equal(getattr(before, name), getattr(after, name), err_msg=name)
-    assert (list(snapshot.waiting), list(snapshot.running)) == lists
-
-
-def test_a_gang_that_would_fit_on_two_models_together_waits_for_one(policy: Policy) -> None:
-    fleet = [a_node("a", devices=2, accelerator="A100-SXM4-80GB"), a_node("b", devices=2, accelerator="T4")]
-    plan = policy.plan(a_snapshot(fleet, waiting=[a_job("big", devices="3"), a_job("small", devices="2")]))
-    assert [start.job_id for start in plan.starts] == ["small"]
+    assert free_of(snapshot.capacity) == before
+    assert (dict(snapshot.waiting), dict(snapshot.running)) == jobs

@@ -4,11 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artesian.model.capacity import Capacity
+from artesian.model.capacity import Capacity, Trial
 from artesian.model.fleet import Node
+from artesian.model.job import Job
+from artesian.model.placement import Placement
 from artesian.model.resources import parse_devices
+from artesian.policy import explain
 from artesian.policy.place import Pack
-from builders import GIB, a_job, a_node, a_placement, nodes
+from builders import GIB, a_job, a_node, a_placement, free_of, nodes
 from strategies import fleets, jobs
 
 FLEET = [
@@ -51,11 +54,11 @@ def test_a_request_finds_the_nodes_of_its_kind(text: str, eligible: str) -> None
 def test_a_node_that_is_down_is_of_no_kind_and_comes_back() -> None:
     capacity = Capacity(nodes(2, devices=4))
     (request,) = parse_devices("cpu:1")
-    capacity.is_up[0] = False
+    capacity.set_up("n1", False)
     assert capacity.eligible(request).tolist() == [False, True]
     assert capacity.startable(a_job(), request).tolist() == [0, 4]
     assert capacity.ownable(a_job(), request).tolist() == [0, 4]
-    capacity.is_up[0] = True
+    capacity.set_up("n1", True)
     assert capacity.eligible(request).tolist() == [True, True]
 
 
@@ -113,17 +116,174 @@ def test_a_device_that_a_narrower_node_does_not_have_is_not_taken() -> None:
     capacity = Capacity([a_node("n1", devices=1), a_node("n2", devices=4)])
     with pytest.raises(AssertionError, match=r"n1\[2\]"):
         capacity.take(a_job(), a_placement(("n1", [2])))
+    with pytest.raises(AssertionError, match=r"n1\[2\]"):
+        capacity.give(a_job(), a_placement(("n1", [2])))
 
 
 def test_a_copy_is_on_its_own() -> None:
     capacity = Capacity([a_node(devices=2)])
     twin = capacity.copy()
     twin.take(a_job(cpus_per_device=1.0, memory_bytes_per_device=GIB), a_placement(("n1", [0])))
-    twin.is_up[0] = False
+    twin.set_up("n1", False)
     assert capacity.free_milli.tolist() == [[1000, 1000]]
     assert (capacity.free_whole.tolist(), capacity.is_up.tolist()) == ([2], [True])
     assert capacity.free_cpu_milli.tolist() == [16000]
     assert twin.ownable(a_job(), a_job().devices[0]).tolist() == [0]
+
+
+def test_what_is_remembered_is_computed_once_until_a_node_comes_or_goes() -> None:
+    capacity = Capacity(nodes(2))
+    computed: list[str] = []
+
+    def compute(what: str) -> str:
+        computed.append(what)
+        return what
+
+    assert [capacity.remember("k", lambda: compute("first")) for _ in range(3)] == ["first"] * 3
+    assert capacity.remember("other", lambda: compute("other")) == "other"
+    capacity.take(a_job(), a_placement(("n1", [0])))
+    assert capacity.remember("k", lambda: compute("never")) == "first"
+    assert capacity.copy().remember("k", lambda: compute("a copy's")) == "a copy's"
+    for is_up in (False, True):
+        capacity.set_up("n2", is_up)
+        assert capacity.remember("k", lambda: compute(f"up: {is_up}")) == f"up: {is_up}"  # noqa: B023 - called here
+    assert computed == ["first", "other", "a copy's", "up: False", "up: True"]
+
+
+def test_whether_a_job_is_possible_is_asked_anew_when_a_node_is_lost_and_comes_back() -> None:
+    capacity = Capacity(nodes(2, devices=4))
+    job, like = a_job("a", devices="cpu:8"), a_job("b", devices="cpu:8", priority=1)
+    assert explain.is_possible(job, capacity)
+    capacity.set_up("n2", False)
+    assert not explain.is_possible(like, capacity)
+    assert explain.is_possible(a_job(devices="cpu:4"), capacity)
+    capacity.set_up("n2", True)
+    assert explain.is_possible(job, capacity)
+
+
+# -- trials -------------------------------------------------------------------------------------------
+
+
+HUNGRY = a_job("hungry", devices="cpu:2", cpus_per_device=1.5, memory_bytes_per_device=GIB)
+
+
+def test_what_a_trial_takes_is_taken_until_it_is_over() -> None:
+    capacity = Capacity([a_node(devices=2)])
+    before = free_of(capacity)
+    with capacity.trial() as trial:
+        assert trial.capacity is capacity
+        trial.take(HUNGRY, a_placement(("n1", [0, 1])))
+        assert (capacity.free_whole.tolist(), capacity.free_cpu_milli.tolist()) == ([0], [13000])
+    assert free_of(capacity) == before
+
+
+def test_a_trial_may_give_what_runs_back_and_take_it_for_another() -> None:
+    capacity = Capacity([a_node(devices=2)])
+    capacity.take(HUNGRY, a_placement(("n1", [0, 1])))
+    before = free_of(capacity)
+    with capacity.trial() as trial:
+        trial.give(HUNGRY, a_placement(("n1", [0, 1])))
+        assert capacity.free_whole.tolist() == [2]
+        trial.take(a_job("other", devices=0.5), a_placement(("n1", [1]), milli=500))
+        assert capacity.free_milli.tolist() == [[1000, 500]]
+    assert free_of(capacity) == before
+
+
+def test_a_trial_in_a_trial_ends_on_its_own() -> None:
+    capacity = Capacity(nodes(2, devices=2))
+    before = free_of(capacity)
+    with capacity.trial() as outer:
+        outer.take(HUNGRY, a_placement(("n1", [0, 1])))
+        within = free_of(capacity)
+        with capacity.trial() as inner:
+            inner.take(HUNGRY, a_placement(("n2", [0, 1])))
+            inner.give(HUNGRY, a_placement(("n1", [0, 1])))
+            assert capacity.free_whole.tolist() == [2, 0]
+        assert free_of(capacity) == within
+        outer.take(HUNGRY, a_placement(("n2", [0, 1])))
+    assert free_of(capacity) == before
+
+
+def test_an_exception_ends_a_trial_and_goes_on() -> None:
+    capacity = Capacity(nodes(2, devices=2))
+    before = free_of(capacity)
+
+    def break_within() -> None:
+        with capacity.trial() as outer:
+            outer.take(HUNGRY, a_placement(("n1", [0, 1])))
+            with capacity.trial() as inner:
+                inner.take(HUNGRY, a_placement(("n2", [0, 1])))
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        break_within()
+    assert free_of(capacity) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (a_placement(("n2", [0, 1]), ("n1", [1, 0])), AssertionError),
+        (a_placement(("n2", [0, 1]), ("n1", [1, 2])), AssertionError),
+        (a_placement(("n2", [0, 1]), ("n1", [1, 9])), IndexError),
+        (a_placement(("n2", [0, 1]), ("nowhere", [0])), KeyError),
+    ],
+)
+def test_what_cannot_be_taken_is_not_taken_in_part(wrong: Placement, error: type[Exception]) -> None:
+    capacity = Capacity([a_node("n1", devices=2), a_node("n2", devices=3)])
+    capacity.take(a_job("holder"), a_placement(("n1", [0])))
+    before = free_of(capacity)
+    with pytest.raises(error):
+        capacity.take(HUNGRY, wrong)
+    assert free_of(capacity) == before
+
+    def take_both() -> None:
+        with capacity.trial() as trial:
+            trial.take(a_job("fits"), a_placement(("n2", [2])))
+            trial.take(HUNGRY, wrong)
+
+    with pytest.raises(error):
+        take_both()
+    assert free_of(capacity) == before
+
+
+def test_what_cannot_be_given_back_is_not_given_back_in_part() -> None:
+    capacity = Capacity(nodes(2, devices=2))
+    capacity.take(HUNGRY, a_placement(("n1", [0, 1])))
+    before = free_of(capacity)
+    with pytest.raises(AssertionError, match=r"n2\[0\]"), capacity.trial() as trial:
+        trial.give(HUNGRY, a_placement(("n1", [0, 1]), ("n2", [0])))
+    assert free_of(capacity) == before
+
+
+@given(data=st.data(), fleet=fleets())
+def test_whatever_a_trial_does_leaves_no_trace(data: st.DataObject, fleet: list[Node]) -> None:
+    capacity = Capacity(fleet)
+    held: list[tuple[Job, Placement]] = []
+
+    def change(trial: Trial, depth: int) -> None:
+        for number in range(data.draw(st.integers(0, 4))):
+            before = free_of(capacity)
+            choice = data.draw(st.sampled_from(["take", "give", "nest"]))
+            if choice == "nest" and depth < 3:
+                kept = list(held)
+                with capacity.trial() as inner:
+                    change(inner, depth + 1)
+                held[:] = kept
+                assert free_of(capacity) == before
+            elif choice == "give" and held:
+                trial.give(*held.pop(data.draw(st.integers(0, len(held) - 1))))
+            else:
+                job = data.draw(jobs(f"j{depth}.{number}"))
+                placement = Pack().place(job, capacity, capacity.is_up)
+                if placement is not None:
+                    trial.take(job, placement)
+                    held.append((job, placement))
+
+    before = free_of(capacity)
+    with capacity.trial() as trial:
+        change(trial, 0)
+    assert free_of(capacity) == before
 
 
 def test_a_fleet_of_nothing_has_room_for_nothing() -> None:

@@ -16,12 +16,15 @@ from artesian.model.capacity import Capacity
 from artesian.model.events import CancelRequested, Event
 from artesian.model.job import Cause, Job
 from artesian.model.plan import HoldCode, Plan, Start
+from artesian.model.queue import WaitingQueue
 from artesian.model.resources import MILLI
+from artesian.policy.order import PriorityFifo
 from builders import cancelled, ended, fifo, joined, lost, started, submitted, ticked
 from strategies import ENDS, fleet_nodes, jobs
 
 JOB_IDS = [f"j{number}" for number in range(12)]
 NODE_IDS = [f"n{number}" for number in range(3)]
+ORDER = PriorityFifo()
 
 
 class AdversarialEngine(RuleBasedStateMachine):
@@ -82,22 +85,22 @@ class AdversarialEngine(RuleBasedStateMachine):
         id = data.draw(st.sampled_from([*unfinished, JOB_IDS[0], "unknown"]))
         self.say(cancelled(id, self.now_s), at_once=at_once)
 
-    @precondition(lambda self: self.state.holding)
+    @precondition(lambda self: self.state.running)
     @rule(data=st.data(), at_once=st.booleans())
     def say_that_one_runs(self, data: st.DataObject, at_once: bool) -> None:
-        id = data.draw(st.sampled_from(sorted(self.state.holding)))
+        id = data.draw(st.sampled_from(sorted(self.state.running)))
         self.say(started(id, self.epochs[id], self.now_s), at_once=at_once)
 
-    @precondition(lambda self: self.state.holding)
+    @precondition(lambda self: self.state.running)
     @rule(data=st.data(), cause=st.sampled_from(ENDS), at_once=st.booleans())
     def say_that_one_ended(self, data: st.DataObject, cause: Cause, at_once: bool) -> None:
-        id = data.draw(st.sampled_from(sorted(self.state.holding)))
+        id = data.draw(st.sampled_from(sorted(self.state.running)))
         self.say(ended(id, self.epochs[id], cause, self.now_s), at_once=at_once)
 
-    @precondition(lambda self: self.state.holding)
+    @precondition(lambda self: self.state.running)
     @rule(cause=st.sampled_from(ENDS), at_once=st.booleans())
     def say_that_all_ended(self, cause: Cause, at_once: bool) -> None:
-        for id in sorted(self.state.holding):
+        for id in sorted(self.state.running):
             self.say(ended(id, self.epochs[id], cause, self.now_s), at_once=False)
         if at_once:
             self.step()
@@ -137,7 +140,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         for start in plan.starts:
             self.check_start(start)
         assert len({command.id for command in plan.commands}) == len(plan.commands)
-        if not self.state.holding:
+        if not self.state.running:
             assert self.nobody_fits_the_empty_fleet()
 
     def note_cancels(self, events: list[Event], known: dict[str, JobState]) -> None:
@@ -169,11 +172,11 @@ class AdversarialEngine(RuleBasedStateMachine):
         empty = Capacity(record.node for record in self.state.nodes.values())
         for id in set(NODE_IDS) - self.up:
             if id in empty.row:
-                empty.is_up[empty.row[id]] = False
+                empty.set_up(id, False)
         return not any(
-            int(empty.startable(record.job, request).sum()) >= request.min_devices
-            for record in self.state.waiting.values()
-            for request in record.job.devices
+            int(empty.by_kind(empty.startable(entry.job, request)).max()) >= max(1, request.min_devices)
+            for entry in self.state.waiting.values()
+            for request in entry.job.devices
         )
 
     def image_but_for_stale_events(self) -> StateImage:
@@ -198,17 +201,13 @@ class AdversarialEngine(RuleBasedStateMachine):
             assert times == sorted(times)
 
     def nodes_in_use(self) -> set[str]:
-        return {
-            share.node_id
-            for record in self.state.holding.values()
-            for share in record.attempt.placement.shares
-        }
+        return {share.node_id for record in self.state.holding for share in record.attempt.placement.shares}
 
     @invariant()
     def what_runs_on_a_lost_node_is_told_to_stop(self) -> None:
         if self.batch:
             return
-        for record in self.state.holding.values():
+        for record in self.state.holding:
             if any(share.node_id not in self.up for share in record.attempt.placement.shares):
                 assert record.state is JobState.STOPPING
 
@@ -248,18 +247,31 @@ class AdversarialEngine(RuleBasedStateMachine):
     def who_waits_knows_why(self) -> None:
         if self.batch:
             return
-        for record in self.state.jobs.values():
+        for id, record in self.state.jobs.items():
             is_waiting = record.state in {JobState.QUEUED, JobState.BACKING_OFF}
-            assert (record.hold is not None) == is_waiting
-            if record.hold is None:
+            reason = self.scheduler.why(id)
+            assert (reason is not None) == is_waiting
+            assert record.hold is None or is_waiting
+            if reason is None:
                 continue
-            assert record.hold.text
-            assert record.hold.unblock
-            needs = re.match(r"needs (?:at least )?(\d+) .* (\d+) can be had", record.hold.text)
-            if record.hold.code is HoldCode.DEVICES_BUSY and needs is not None:
-                missing = re.match(r"\d+", record.hold.unblock)
+            assert reason.text
+            assert reason.unblock
+            is_backing_off = record.state is JobState.BACKING_OFF
+            assert (reason.code is HoldCode.BACKING_OFF) == is_backing_off
+            needs = re.match(r"needs (?:at least )?(\d+) .* (\d+) can be had", reason.text)
+            if reason.code is HoldCode.DEVICES_BUSY and needs is not None:
+                missing = re.match(r"\d+", reason.unblock)
                 assert missing is not None
                 assert int(needs[2]) + int(missing[0]) == int(needs[1])
+
+    @invariant()
+    def who_waits_is_walked_through_in_order(self) -> None:
+        kept = [entry.job.id for entry in self.state.waiting.walk(ORDER.key)]
+        fresh = WaitingQueue(self.state.waiting.values())
+        assert kept == [entry.job.id for entry in fresh.walk(ORDER.key)]
+        assert sorted(kept) == sorted(
+            id for id, record in self.state.jobs.items() if record.state is JobState.QUEUED
+        )
 
     @invariant()
     def what_is_free_is_what_nobody_holds(self) -> None:

@@ -23,8 +23,8 @@ def reason_for(
     ahead: Sequence[Job] = (),
 ) -> Reason:
     """Why ``job`` waits behind ``ahead`` in the first cycle of this fleet."""
-    plan = fifo().plan(a_snapshot(fleet, waiting=[*ahead, job], running=running))
-    (reason,) = [hold.reason for hold in plan.holds if hold.job_id == job.id]
+    reason = fifo().explain(a_snapshot(fleet, waiting=[*ahead, job], running=running), job.id)
+    assert reason is not None, f"{job.id} starts"
     return reason
 
 
@@ -98,6 +98,35 @@ def test_a_job_behind_another_is_told_which_one_and_how_to_pass_it() -> None:
     )
 
 
+def test_a_job_behind_many_of_its_shape_is_told_the_first_of_them() -> None:
+    waiting = [a_job(f"w{number}", devices="cpu:2") for number in range(5)]
+    reason = reason_for(a_job("j", devices="cpu:2"), nodes(1, devices=1), ahead=[a_job("x"), *waiting])
+    assert reason.code is HoldCode.LARGER_THAN_FLEET
+    reason = reason_for(a_job("j", devices="cpu:2"), nodes(1, devices=2), ahead=[a_job("x"), *waiting])
+    assert reason.text == "w0 (w0) is ahead of it and waits for the same devices"
+
+
+def test_a_job_that_the_cycle_did_not_come_to_is_told_who_keeps_its_devices() -> None:
+    ahead = [a_job("first", devices="cpu:8"), a_job("second", devices="cpu:4")]
+    reason = reason_for(a_job("j", devices="cpu:1"), nodes(1), ahead=ahead, running=busy(("x", [0])))
+    assert reason.text == "first (first) is ahead of it and waits for the same devices"
+
+
+def test_a_job_that_no_fleet_could_hold_is_not_what_the_others_wait_for() -> None:
+    ahead = [a_job("huge", devices="cpu:99", priority=3), a_job("big", devices="cpu:8", priority=2)]
+    reason = reason_for(a_job("j", devices="cpu:1"), nodes(1), ahead=ahead, running=busy(("x", [0])))
+    assert reason.text == "big (big) is ahead of it and waits for the same devices"
+    assert reason.unblock == "big starts or is cancelled, or this job has a priority above 2"
+
+
+def test_a_job_that_would_start_has_no_reason_to_wait_and_one_that_does_not_wait_is_not_known() -> None:
+    snapshot = a_snapshot(waiting=[a_job("j")], running=busy(("x", [0])))
+    assert fifo().explain(snapshot, "j") is None
+    for id in ("x", "ghost"):
+        with pytest.raises(KeyError, match=id):
+            fifo().explain(snapshot, id)
+
+
 @pytest.mark.parametrize(
     ("fleet", "has"),
     [
@@ -117,8 +146,8 @@ def test_a_job_for_devices_that_nobody_has_is_told_what_there_is(fleet: list[Nod
 def test_devices_of_a_lost_node_are_not_said_to_be_there() -> None:
     kernel = Kernel(a_node("h", accelerator=H100), a_node("c"))
     kernel.step(lost("h"))
-    (hold,) = kernel.submit(a_job("j", devices="H100:1")).holds
-    assert hold.reason.text == "no node that is up has devices for H100:1; the fleet has cpu"
+    kernel.submit(a_job("j", devices="H100:1"))
+    assert kernel.why("j").text == "no node that is up has devices for H100:1; the fleet has cpu"
 
 
 @pytest.mark.parametrize(

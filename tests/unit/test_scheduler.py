@@ -19,6 +19,7 @@ from builders import (
     a_placement,
     cancelled,
     ended,
+    free_of,
     joined,
     lost,
     nodes,
@@ -42,6 +43,15 @@ class Says:
     def plan(self, snapshot: Snapshot) -> Plan:
         """Return the test's plan."""
         return Plan(at_s=snapshot.at_s, starts=self.starts, stops=self.stops, holds=self.holds)
+
+    def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:
+        """Return the test's reason, for every job that waits."""
+        assert job_id in snapshot.waiting
+        return Reason(code=HoldCode.DEVICES_BUSY, text="the test says so", unblock="ask the test")
+
+    def next_wake_s(self, snapshot: Snapshot) -> float | None:
+        """Return None: the test says when it is asked again."""
+        return None
 
 
 def a_start(job_id: str, placement: Placement, epoch: int = 1) -> Start:
@@ -141,15 +151,71 @@ def test_required_stops_come_in_the_order_of_ids_also_after_a_restart() -> None:
 
 
 def test_a_reason_to_wait_is_told_once_and_again_when_it_changes() -> None:
-    kernel = Kernel(a_node(devices=1))
-    plan = kernel.submit(a_job("a"), a_job("b"))
-    assert [(hold.job_id, hold.reason.code) for hold in plan.holds] == [("b", HoldCode.DEVICES_BUSY)]
+    kernel = Kernel(a_node("c", devices=1), a_node("h", devices=1, accelerator=H100))
+    plan = kernel.submit(a_job("a1"), a_job("a2", devices="H100:1"), a_job("b", devices="cpu:1 | H100:1"))
+    assert plan.holds == (Hold(job_id="b", code=HoldCode.DEVICES_BUSY),)
     assert kernel.step(ticked(1.0)).is_empty
     plan = kernel.submit(a_job("c", priority=1))
-    assert [(hold.job_id, hold.reason.code) for hold in plan.holds] == [
-        ("c", HoldCode.DEVICES_BUSY),
-        ("b", HoldCode.BEHIND_ANOTHER),
-    ]
+    assert plan.holds == (
+        Hold(job_id="c", code=HoldCode.DEVICES_BUSY),
+        Hold(job_id="b", code=HoldCode.BEHIND_ANOTHER, behind="c"),
+    )
+    plan = kernel.submit(a_job("d", priority=2, devices="1"))
+    assert plan.holds == (Hold(job_id="d", code=HoldCode.DEVICES_BUSY),), "nobody else is looked at"
+    assert kernel.step(ticked(2.0)).is_empty
+
+
+def test_who_waits_is_told_why_in_words_also_where_the_cycle_did_not_look_at_it() -> None:
+    kernel = Kernel(a_node(devices=1))
+    plan = kernel.submit(a_job("a"), a_job("b"), a_job("c"), a_job("huge", devices="cpu:9"))
+    assert [hold.job_id for hold in plan.holds] == ["b"]
+    assert kernel.why("b").text == "needs 1 device (cpu:1), 0 can be had now; held by a (1)"
+    assert kernel.why("c").text == "b (b) is ahead of it and waits for the same devices"
+    assert kernel.why("huge").code is HoldCode.LARGER_THAN_FLEET
+    kernel.submit(a_job("first", priority=1))
+    assert kernel.why("b").text == "first (first) is ahead of it and waits for the same devices"
+    assert (kernel.why("c").code, kernel.why("first").code) == (
+        HoldCode.BEHIND_ANOTHER,
+        HoldCode.DEVICES_BUSY,
+    )
+
+
+def test_why_is_the_policys_word_for_who_is_queued_and_nothing_for_who_does_not_wait() -> None:
+    kernel = Kernel(a_node(devices=1))
+    kernel.run(a_job("runs"), a_job("waits"))
+    kernel.submit(a_job("gone"))
+    kernel.step(cancelled("gone"))
+    kernel.scheduler.policy = Says()
+    assert kernel.why("waits").text == "the test says so"
+    assert kernel.scheduler.why("runs") is None
+    assert kernel.scheduler.why("gone") is None
+    with pytest.raises(KeyError, match="ghost"):
+        kernel.scheduler.why("ghost")
+
+
+def test_a_job_that_backs_off_says_after_what_and_for_how_long_still() -> None:
+    kernel = Kernel(a_node())
+    kernel.submit(a_job(retry=retry(1, Cause.OOM_KILL, backoff_s=30.0)))
+    kernel.step(ended(cause=Cause.OOM_KILL, at_s=10.0))
+    assert kernel.why() == Reason(
+        code=HoldCode.BACKING_OFF,
+        text="attempt 1 ended with oom_kill; the next one may start in 30.0 s",
+        unblock="the delay is over",
+    )
+    kernel.step(ticked(20.0))
+    assert kernel.why().text == "attempt 1 ended with oom_kill; the next one may start in 20.0 s"
+    kernel.step(ticked(40.0))
+    assert kernel.scheduler.why("j1") is None
+
+
+def test_asking_why_changes_nothing() -> None:
+    kernel = Kernel(*nodes(2, devices=4))
+    kernel.submit(*(a_job(f"j{n}", devices=f"cpu:{1 + n % 9}", cpus_per_device=1.0) for n in range(12)))
+    before = free_of(kernel.state.capacity)
+    for job_id in kernel.state.jobs:
+        kernel.scheduler.why(job_id)
+    assert free_of(kernel.state.capacity) == before
+    assert kernel.step(ticked(1.0)).is_empty
 
 
 def test_a_job_that_starts_has_no_reason_to_wait_any_more() -> None:
@@ -217,7 +283,29 @@ def test_a_start_that_cannot_be_is_rejected_before_anything_is_done(starts: list
     with pytest.raises(PlanRejected, match=said):
         kernel.submit(*jobs)
     kernel.state.validate()
-    assert list(kernel.state.holding) == ["holder"]
+    assert list(kernel.state.running) == ["holder"]
+    assert free_of(kernel.state.capacity) == free_of(State.from_image(kernel.state.image()).capacity)
+
+
+def test_a_policy_that_breaks_in_the_middle_leaves_what_is_free_as_it_was() -> None:
+    class Breaks(Says):
+        def plan(self, snapshot: Snapshot) -> Plan:
+            """Take what is free, and what is not."""
+            job = snapshot.waiting["waits"].job
+            with snapshot.capacity.trial() as trial:
+                trial.take(job, a_placement(("n2", [0])))
+                trial.take(job, a_placement(("n2", [1]), ("n1", [1, 0])))
+            raise AssertionError("n1[0] was taken twice")
+
+    kernel = Kernel(*nodes(2, devices=2))
+    kernel.run(a_job("runs"))
+    before = free_of(kernel.state.capacity)
+    good, kernel.scheduler.policy = kernel.scheduler.policy, Breaks()
+    with pytest.raises(AssertionError, match=r"n1\[0\] is oversubscribed"):
+        kernel.submit(a_job("waits", devices="cpu:3", cpus_per_device=1.0))
+    assert free_of(kernel.state.capacity) == before
+    kernel.scheduler.policy = good
+    assert ids(kernel.step(ticked())) == ["start/waits/1"]
 
 
 @pytest.mark.parametrize(
@@ -245,8 +333,7 @@ def test_a_stop_that_cannot_be_is_rejected(stops: list[Stop], said: str) -> None
 def test_a_reason_is_only_for_a_job_that_waits(held: list[str]) -> None:
     kernel = Kernel(a_node(devices=1))
     kernel.run(a_job("runs"), a_job("waits"))
-    reason = Reason(code=HoldCode.DEVICES_BUSY, text="so", unblock="so")
-    kernel.scheduler.policy = Says(holds=tuple(Hold(job_id=id, reason=reason) for id in held))
+    kernel.scheduler.policy = Says(holds=tuple(Hold(job_id=id, code=HoldCode.DEVICES_BUSY) for id in held))
     with pytest.raises(PlanRejected, match="does not wait, or is held twice"):
         kernel.step(ticked())
 

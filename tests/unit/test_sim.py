@@ -8,7 +8,7 @@ from artesian.model.events import AttemptEnded, AttemptStarted, Event
 from artesian.model.fleet import Fleet
 from artesian.model.job import Cause, Outcome
 from artesian.model.ledger import Stage
-from artesian.model.plan import HoldCode, Plan, Start, Stop
+from artesian.model.plan import HoldCode, Plan, Reason, Start, Stop
 from artesian.model.snapshot import Snapshot
 from artesian.sim import (
     Failure,
@@ -152,6 +152,12 @@ def test_what_happens_at_one_time_is_one_cycle() -> None:
             self.at_s.append(snapshot.at_s)
             return fifo().plan(snapshot)
 
+        def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:
+            return fifo().explain(snapshot, job_id)
+
+        def next_wake_s(self, snapshot: Snapshot) -> float | None:
+            return None
+
     policy = Counting()
     run(
         a_fleet(2),
@@ -207,10 +213,16 @@ def test_a_policy_that_stops_what_it_starts_is_told_so() -> None:
         def plan(self, snapshot: Snapshot) -> Plan:
             stops = tuple(
                 Stop(job_id=entry.job.id, epoch=entry.epoch, grace_s=0.0, cause=Cause.PREEMPTED, reason="")
-                for entry in snapshot.running
+                for entry in snapshot.running.values()
                 if not entry.is_stopping
             )
             return Plan(at_s=snapshot.at_s, stops=stops, starts=fifo().plan(snapshot).starts)
+
+        def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:
+            return fifo().explain(snapshot, job_id)
+
+        def next_wake_s(self, snapshot: Snapshot) -> float | None:
+            return None
 
     with pytest.raises(NoProgress, match=r"job a \(a\) starts for the 1001th time at 0 s"):
         run(a_fleet(1), a_sim_job("a"), policy=Restless())

@@ -117,8 +117,11 @@ def test_what_is_held_adds_up_and_is_never_more_than_what_is_owned(
 
 @given(fleets, sim_jobs(), disturbances())
 def test_every_job_ends_or_waits_for_a_reason(fleet: Fleet, jobs: list[SimJob], events: list[Event]) -> None:
-    for record in run(fleet, *jobs, events=events).state.jobs.values():
-        assert record.state.is_final or (record.state is JobState.QUEUED and record.hold is not None)
+    result = run(fleet, *jobs, events=events)
+    waiting = {id for id, record in result.state.jobs.items() if not record.state.is_final}
+    assert all(result.state.jobs[id].state is JobState.QUEUED for id in waiting)
+    assert set(result.reasons) == waiting
+    assert all(reason.text and reason.unblock for reason in result.reasons.values())
 
 
 @given(fleets, sim_jobs(), disturbances())

@@ -1,5 +1,7 @@
 """The state: changed by records alone, the same after a replay, never contradicting itself."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -155,7 +157,8 @@ def test_a_node_with_fewer_devices_stops_who_held_the_others_and_shrinks_when_th
     assert kernel.is_in("waits") is JobState.QUEUED, "nothing starts on a node that is about to shrink"
     kernel.step(ended("high"))
     assert (known.node.devices, known.is_open, known.next_node) == (2, True, None)
-    assert sorted(kernel.state.holding) == ["high"]
+    assert list(kernel.state.running) == ["high"]
+    assert kernel.state.holding == [kernel.job("high")]
     assert kernel.job("high").attempt.placement == a_placement(("n1", [0, 1]))
 
 
@@ -202,6 +205,33 @@ def test_a_node_that_comes_back_with_fewer_cpus_than_are_in_use_breaks_no_gang()
     assert [str(start.placement) for start in plan.starts] == ["n1[0,1] + n2[0,1]"]
 
 
+def test_a_policy_sees_since_when_a_job_waits_and_what_it_has_had_with_shares_counted_as_what_they_are() -> (
+    None
+):
+    kernel = Kernel(a_node(devices=4))
+    kernel.run(a_job("gang", devices="cpu:3"), a_job("share", devices=0.5), at_s=1.0)
+    assert (kernel.state.running["gang"].submitted_s, kernel.state.running["gang"].since_s) == (1.0, 1.0)
+    assert kernel.state.running["gang"].served_device_s == 0.0, "what runs has not had its devices yet"
+    kernel.step(lost(at_s=5.0))
+    for job_id in ("gang", "share"):
+        kernel.step(ended(job_id, at_s=7.0))
+    waiting = kernel.state.waiting
+    assert {id: (e.submitted_s, e.waits_since_s, e.next_epoch) for id, e in waiting.items()} == {
+        "gang": (1.0, 7.0, 2),
+        "share": (1.0, 7.0, 2),
+    }
+    assert {id: entry.served_device_s for id, entry in waiting.items()} == {"gang": 18.0, "share": 3.0}
+    kernel.step(joined(a_node(devices=4), at_s=10.0))
+    running = kernel.state.running
+    assert {id: entry.served_device_s for id, entry in running.items()} == {"gang": 18.0, "share": 3.0}
+    kernel.step(lost(at_s=11.0))
+    kernel.step(ended("share", 2, at_s=12.0))
+    assert kernel.state.waiting["share"].served_device_s == 4.0
+    again = State.from_image(frozen(kernel.state))
+    assert again.waiting == kernel.state.waiting
+    assert again.running == kernel.state.running
+
+
 # -- what validate sees -------------------------------------------------------------------------------
 
 
@@ -212,10 +242,26 @@ def test_a_job_filed_under_the_wrong_state_is_seen() -> None:
         state.validate()
 
 
+def test_a_job_that_waits_and_that_no_policy_will_see_is_seen() -> None:
+    state = a_busy_kernel().state
+    entry = state.waiting["waits"]
+    state.waiting.discard("waits")
+    with pytest.raises(AssertionError):
+        state.validate()
+    state.waiting.add(replace(entry, next_epoch=7))
+    with pytest.raises(AssertionError):
+        state.validate()
+    state.waiting.discard("waits")
+    state.waiting.add(entry)
+    state.validate()
+
+
 def test_a_device_that_two_attempts_hold_is_seen() -> None:
     kernel = Kernel(a_node(devices=2))
     kernel.run(a_job("a"), a_job("b"))
-    kernel.job("b").attempt.placement = a_placement(("n1", [0]))
+    twice = a_placement(("n1", [0]))
+    kernel.job("b").attempt.placement = twice
+    kernel.state.running["b"] = replace(kernel.state.running["b"], placement=twice)
     with pytest.raises(AssertionError, match="oversubscribed"):
         kernel.state.validate()
 

@@ -14,7 +14,7 @@ from artesian.model.events import EVENT_TYPES, CancelRequested, JobSubmitted, No
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, JobKind, Outcome, RetryPolicy
 from artesian.model.placement import NodeShare, Placement
-from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start, Stop
+from artesian.model.plan import Hold, HoldCode, Plan, Start, Stop
 from artesian.model.resources import DeviceRequest
 from artesian.store import UnstorableRecord
 from artesian.store.codec import RECORD_TYPES, UnknownRecord, decode, encode
@@ -107,7 +107,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
 }
 starts = st.builds(Start, epoch=counts, placement=placements)
 stops = st.builds(Stop, epoch=counts, grace_s=amounts)
-holds = st.builds(Hold, reason=st.builds(Reason, code=st.sampled_from(HoldCode)))
+holds = st.builds(Hold, code=st.sampled_from(HoldCode), behind=optional(st.text()))
 plans = st.builds(
     Plan,
     at_s=floats,
@@ -155,19 +155,22 @@ def test_a_record_comes_back_as_it_went_in(name: str, data: st.DataObject) -> No
 def test_the_form_on_disk_is_pinned() -> None:
     """Renaming a class or a field breaks every journal there is: this fails first, and asks for a migration."""
     placement = a_placement(("n1", [0, 1]))
-    reason = Reason(code=HoldCode.DEVICES_BUSY, text="t", unblock="u")
     plan = Plan(
         at_s=2.5,
         stops=(Stop(job_id="a", epoch=1, grace_s=3.0, cause=Cause.PREEMPTED, reason="r"),),
         starts=(Start(job_id="b", epoch=2, placement=placement, reason="r"),),
-        holds=(Hold(job_id="c", reason=reason),),
+        holds=(
+            Hold(job_id="c", code=HoldCode.DEVICES_BUSY),
+            Hold(job_id="d", code=HoldCode.BEHIND_ANOTHER, behind="c"),
+        ),
     )
     name, body = encode(plan)
     assert name == "Plan"
     assert body.decode() == (
         '{"at_s":2.5,"stops":[{"job_id":"a","epoch":1,"grace_s":3.0,"cause":"preempted","reason":"r"}],'
         '"starts":[{"job_id":"b","epoch":2,"placement":{"shares":[{"node_id":"n1","devices":[0,1],"milli":1000}]},'
-        '"reason":"r"}],"holds":[{"job_id":"c","reason":{"code":"devices_busy","text":"t","unblock":"u"}}]}'
+        '"reason":"r"}],"holds":[{"job_id":"c","code":"devices_busy","behind":null},'
+        '{"job_id":"d","code":"behind_another","behind":"c"}]}'
     )
     name, body = encode(ended(cause=Cause.SIGNAL))
     assert name == "AttemptEnded"

@@ -102,7 +102,7 @@ ALLOWED: dict[JobState, frozenset[JobState]] = {
 class Attempt:
     """One run of a job: where, when, why then and there, and how it ended.
 
-    ``stop_cause`` is set once it must stop.
+    ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
     """
 
     epoch: int
@@ -115,6 +115,7 @@ class Attempt:
     stop_cause: Cause | None = None
     stop_reason: str = ""
     is_stop_decided: bool = False
+    accelerator: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)

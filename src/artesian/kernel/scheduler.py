@@ -15,7 +15,7 @@ from artesian.model.placement import Placement
 from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import Snapshot
-from artesian.policy.base import Policy
+from artesian.policy.base import Policy, Timed
 from artesian.policy.explain import backing_off
 
 
@@ -31,6 +31,7 @@ class Scheduler:
 
     def __init__(self, policy: Policy, state: State | None = None) -> None:
         self.policy = policy
+        self._timed = policy if isinstance(policy, Timed) else None
         self.state = state if state is not None else State()
 
     def step(self, events: Iterable[Event]) -> Plan:
@@ -40,6 +41,7 @@ class Scheduler:
         events nothing has changed, time included, and the plan is empty.
         """
         # 1. What happened.
+        before_s = None if self.state.first_s is None else self.state.at_s
         happened = False
         for event in events:
             self.state.apply(event)
@@ -51,7 +53,7 @@ class Scheduler:
         stops = self._required_stops()
 
         # 3. What the policy sees: one consistent view.
-        snapshot = self.snapshot()
+        snapshot = self._snapshot(before_s)
 
         # 4. What the policy wants.
         wanted = self.policy.plan(snapshot)
@@ -72,7 +74,11 @@ class Scheduler:
     @property
     def next_due_s(self) -> float | None:
         """When to call ``step`` with a ClockTicked at the latest, if nothing else happens before."""
-        return self.state.next_due_s
+        due_s = self.state.next_due_s
+        if self._timed is None or not self.state.running:
+            return due_s
+        wake_s = self._timed.next_wake_s(self.snapshot())
+        return min((at_s for at_s in (due_s, wake_s) if at_s is not None), default=None)
 
     def outstanding(self) -> Sequence[Command]:
         """Return the commands that are decided and whose end nobody has reported yet.
@@ -123,9 +129,16 @@ class Scheduler:
 
     def snapshot(self) -> Snapshot:
         """Return what a policy sees now. It is a view, good until the next record."""
+        return self._snapshot(self.state.at_s)
+
+    def _snapshot(self, before_s: float | None) -> Snapshot:
         state = self.state
         return Snapshot(
-            at_s=state.at_s, waiting=state.waiting, running=state.running, capacity=state.capacity
+            at_s=state.at_s,
+            waiting=state.waiting,
+            running=state.running,
+            capacity=state.capacity,
+            before_s=before_s,
         )
 
     def why(self, job_id: str) -> Reason | None:
@@ -176,12 +189,14 @@ def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
         row = free.row.get(share.node_id)
         if row is None or not free.is_up[row]:
             return f"node {share.node_id} is not there, or takes no attempts"
-        if max(share.devices) >= free.devices[row]:
-            return f"node {share.node_id} has no device {max(share.devices)}"
+        last = max(share.devices, default=-1)
+        if last >= free.devices[row]:
+            return f"node {share.node_id} has no device {last}"
         if any(free.free_milli[row, device] < share.milli for device in share.devices):
             return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
-        if len(share.devices) > hosted[row]:
-            return f"node {share.node_id} has not the CPUs and the memory for {len(share.devices)} devices"
+        if max(1, len(share.devices)) > hosted[row]:
+            wanted = f"{len(share.devices)} devices" if share.devices else "the job"
+            return f"node {share.node_id} has not the CPUs and the memory for {wanted}"
     rows = [free.row[share.node_id] for share in placement.shares]
     if len(set(free.kind[rows].tolist())) > 1:
         return f"{placement} mixes models of device"
@@ -191,6 +206,7 @@ def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
         is_gang = request.min_devices <= count <= request.max_devices
         if (
             is_gang
+            and (not request.is_host_only or len(rows) == 1)
             and all(share.milli == milli for share in placement.shares)
             and free.eligible(request)[rows].all()
         ):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from artesian.kernel import lifecycle
-from artesian.kernel.lifecycle import JobRecord, JobState
+from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
     AttemptEnded,
@@ -24,7 +24,7 @@ from artesian.model.events import (
 from artesian.model.fleet import Node
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
-from artesian.model.queue import WaitingJob, WaitingQueue
+from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob
 
@@ -90,6 +90,7 @@ class State:
         """Jobs that hold devices, as a policy sees them."""
         self.stale_events = 0
         """Events about an attempt that is over, or a job that is not known: ignored, and counted."""
+        self._served: dict[str, dict[str, float]] = {}
         self._due: list[tuple[float, str]] = []
         self._to_stop: dict[str, JobRecord] = {}
         self._capacity: Capacity | None = None
@@ -103,6 +104,8 @@ class State:
         state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
         state.nodes = {record.node.id: record for record in image.nodes}
         for record in image.jobs:
+            if not record.state.is_final and (served := _served(record)):
+                state._served[record.job.id] = served
             state._file(record)
         return state
 
@@ -183,6 +186,7 @@ class State:
             job = self.jobs[start.job_id]
             self.waiting.discard(start.job_id)
             lifecycle.start(job, start.epoch, start.placement, self.at_s, start.reason)
+            job.attempt.accelerator = self.nodes[start.placement.shares[0].node_id].node.accelerator
             self._index(job)
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
@@ -197,6 +201,7 @@ class State:
             self._must_stop(job, Cause.CANCELLED, f"cancelled by {event.user or 'a user'}")
         else:
             self.waiting.discard(event.job_id)
+            self._served.pop(event.job_id, None)
             job.due_s = None
             lifecycle.cancel_waiting(job, self.at_s)
 
@@ -211,6 +216,11 @@ class State:
             self._shrink_if_free(self.nodes[share.node_id])
         self._to_stop.pop(event.job_id, None)
         lifecycle.ended(job, event.outcome, self.at_s)
+        if job.state.is_final:
+            self._served.pop(event.job_id, None)
+        else:
+            # A new dict: what a policy was shown does not change.
+            self._served[event.job_id] = _add(dict(self._served.get(event.job_id, {})), job.attempt)
         self._index(job)
 
     def _apply_joined(self, event: NodeJoined) -> None:
@@ -238,7 +248,7 @@ class State:
             job
             for job in self.holding
             if any(
-                share.node_id == node.id and max(share.devices) >= node.devices
+                share.node_id == node.id and max(share.devices, default=-1) >= node.devices
                 for share in job.attempt.placement.shares
             )
         ]
@@ -257,7 +267,7 @@ class State:
 
     def _must_stop(self, job: JobRecord, cause: Cause, reason: str) -> None:
         lifecycle.must_stop(job, cause, reason, self.at_s)
-        self.running[job.job.id] = _as_running(job)
+        self.running[job.job.id] = self._as_running(job)
         if not job.attempt.is_stop_decided:
             self._to_stop[job.job.id] = job
 
@@ -281,22 +291,49 @@ class State:
 
     def _index(self, job: JobRecord) -> None:
         if job.state is JobState.QUEUED:
-            self.waiting.add(_as_waiting(job))
+            self.waiting.add(self._as_waiting(job))
         elif job.state is JobState.BACKING_OFF:
             assert job.due_s is not None
             heapq.heappush(self._due, (job.due_s, job.job.id))
         elif job.state.holds_devices:
-            self.running[job.job.id] = _as_running(job)
+            self.running[job.job.id] = self._as_running(job)
             if job.attempt.stop_cause is not None and not job.attempt.is_stop_decided:
                 self._to_stop[job.job.id] = job
+
+    def _as_waiting(self, record: JobRecord) -> WaitingJob:
+        served = self._served.get(record.job.id, NOTHING_SERVED)
+        return WaitingJob(
+            job=record.job,
+            submitted_s=record.submitted_s,
+            next_epoch=record.epoch + 1,
+            waits_since_s=record.history[-1].at_s,
+            served_device_s=sum(served.values()),
+            served_by_accelerator=served,
+        )
+
+    def _as_running(self, record: JobRecord) -> RunningJob:
+        attempt = record.attempt
+        served = self._served.get(record.job.id, NOTHING_SERVED)
+        return RunningJob(
+            job=record.job,
+            epoch=attempt.epoch,
+            placement=attempt.placement,
+            since_s=attempt.decided_s,
+            is_stopping=attempt.stop_cause is not None,
+            submitted_s=record.submitted_s,
+            served_device_s=sum(served.values()),
+            served_by_accelerator=served,
+        )
 
     # -- what must always hold ----------------------------------------------------------------------
 
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself. For tests and for after a replay."""
         for job_id, job in self.jobs.items():
-            assert self.waiting.get(job_id) == (_as_waiting(job) if job.state is JobState.QUEUED else None)
-            assert self.running.get(job_id) == (_as_running(job) if job.state.holds_devices else None)
+            assert self._served.get(job_id, {}) == ({} if job.state.is_final else _served(job)), job_id
+            is_queued = job.state is JobState.QUEUED
+            assert self.waiting.get(job_id) == (self._as_waiting(job) if is_queued else None)
+            assert self.running.get(job_id) == (self._as_running(job) if job.state.holds_devices else None)
             assert (job.due_s is not None) == (job.state is JobState.BACKING_OFF), job_id
             assert [a.epoch for a in job.attempts] == list(range(1, job.epoch + 1)), job_id
             assert all(a.ended_s is not None for a in job.attempts[:-1]), job_id
@@ -319,24 +356,19 @@ class State:
             assert (job_id in self._to_stop) == (is_due_to_stop and not job.attempt.is_stop_decided), job_id
 
 
-def _as_waiting(record: JobRecord) -> WaitingJob:
-    return WaitingJob(
-        job=record.job,
-        submitted_s=record.submitted_s,
-        next_epoch=record.epoch + 1,
-        waits_since_s=record.history[-1].at_s,
-        served_device_s=record.served_device_s,
-    )
+def _served(record: JobRecord) -> dict[str, float]:
+    """Return what the attempts that are over have had of each model of device, in device-seconds."""
+    served: dict[str, float] = {}
+    for attempt in record.attempts:
+        if attempt.ended_s is not None:
+            _add(served, attempt)
+    return served
 
 
-def _as_running(record: JobRecord) -> RunningJob:
-    attempt = record.attempt
-    return RunningJob(
-        job=record.job,
-        epoch=attempt.epoch,
-        placement=attempt.placement,
-        since_s=attempt.decided_s,
-        is_stopping=attempt.stop_cause is not None,
-        submitted_s=record.submitted_s,
-        served_device_s=record.served_device_s,
-    )
+def _add(served: dict[str, float], attempt: Attempt) -> dict[str, float]:
+    """Add what the attempt, which is over, has had."""
+    assert attempt.ended_s is not None
+    assert attempt.accelerator is not None
+    device_s = (attempt.ended_s - attempt.decided_s) * attempt.placement.whole_devices
+    served[attempt.accelerator] = served.get(attempt.accelerator, 0.0) + device_s
+    return served

@@ -27,6 +27,10 @@ class Capacity:
     ``free_milli`` [N, D]: thousandths free of each device (-1 where the node has no such device).
     ``free_whole`` [N]: devices of which nothing is taken. ``free_cpu_milli``, ``free_memory_bytes`` [N].
     ``kind`` [N] numbers the models of device, from 0: a gang runs on devices of one model.
+    ``attempts`` [N, D + 2] counts what runs there: shares of a device, host only, then attempts that hold
+    1 … D devices. ``changed`` [N] is the number of the last change to the row, ``changes`` that of the last
+    change to any: what was worked out for a row holds until its number grows. ``held`` counts the attempts
+    by what their jobs ask for, and ``mix_changes`` grows when one of these counts passes a power of two.
     A node that is lost has ``is_up`` False and keeps its row: what runs there is still accounted for.
     """
 
@@ -43,6 +47,11 @@ class Capacity:
         self.free_cpu_milli = self._cpu_milli.copy()
         self.free_memory_bytes = self._memory_bytes.copy()
         self.is_up: BoolArray = np.ones(len(self.nodes), dtype=np.bool_)
+        self.attempts: IntArray = np.zeros((len(self.nodes), width + 2), dtype=np.int64)
+        self.changed: IntArray = np.zeros(len(self.nodes), dtype=np.int64)
+        self.changes = 0
+        self.held: dict[tuple[tuple[DeviceRequest, ...], float | None], int] = {}
+        self.mix_changes = 0
         models: dict[tuple[str | None, str], int] = {}
         self.kind: IntArray = np.array(
             [models.setdefault((node.vendor, node.accelerator), len(models)) for node in self.nodes],
@@ -89,6 +98,9 @@ class Capacity:
         twin.free_cpu_milli = self.free_cpu_milli.copy()
         twin.free_memory_bytes = self.free_memory_bytes.copy()
         twin.is_up = self.is_up.copy()
+        twin.attempts = self.attempts.copy()
+        twin.changed, twin.changes = self.changed.copy(), self.changes
+        twin.held, twin.mix_changes = dict(self.held), self.mix_changes
         twin._remembered = {}
         return twin
 
@@ -111,8 +123,10 @@ class Capacity:
         """Return how many whole devices [N] of each node the job could have now.
 
         Zero on nodes of another kind; limited by the CPUs and the memory that the job wants with each.
+        For a job that wants no device it is 1 where the host has room for it.
         """
-        count: IntArray = np.where(self.eligible(request), self.free_whole, 0)
+        owned = 1 if request.is_host_only else self.free_whole
+        count: IntArray = np.where(self.eligible(request), owned, 0)
         is_limited = job.cpus_per_device is not None or job.memory_bytes_per_device is not None
         return np.minimum(count, self.hosted(job)) if is_limited else count
 
@@ -128,7 +142,8 @@ class Capacity:
 
     def ownable(self, job: Job, request: DeviceRequest) -> IntArray:
         """Return how many whole devices [N] of each node the job could have if the fleet were empty."""
-        count: IntArray = np.where(self.eligible(request), self.devices, 0)
+        owned = 1 if request.is_host_only else self.devices
+        count: IntArray = np.where(self.eligible(request), owned, 0)
         return np.minimum(count, self._hosted(job, self._cpu_milli, self._memory_bytes))
 
     @staticmethod
@@ -142,24 +157,48 @@ class Capacity:
         return np.maximum(count, 0)
 
     def take(self, job: Job, placement: Placement) -> None:
-        """Mark the placement's devices, CPUs and memory as taken by the job."""
-        for share in placement.shares:
-            self._change(job, share, -1)
+        """Mark the placement's devices, CPUs and memory as taken by the job: all, or on an error none."""
+        self._change_all(job, placement, -1)
 
     def give(self, job: Job, placement: Placement) -> None:
-        """Give back what ``take`` took."""
+        """Give back what ``take`` took: all, or on an error none."""
+        self._change_all(job, placement, +1)
+
+    def _change_all(self, job: Job, placement: Placement, sign: int) -> None:
+        # All is checked before anything is changed: whoever catches the error goes on with what is true.
         for share in placement.shares:
-            self._change(job, share, +1)
+            free = self.free_milli[self.row[share.node_id]]
+            for device in share.devices:
+                left = free[device] + sign * share.milli if free[device] != _ABSENT else _ABSENT
+                assert 0 <= left <= MILLI, f"device {share.node_id}[{device}] is oversubscribed"
+        for share in placement.shares:
+            self._change(job, share, sign)
+        wish = (job.devices, job.cpus_per_device)
+        before = self.held.pop(wish, 0)
+        after = before - sign
+        if after:
+            self.held[wish] = after
+        self.mix_changes += before.bit_length() != after.bit_length()
 
     def _change(self, job: Job, share: NodeShare, sign: int) -> None:
         row = self.row[share.node_id]
         free = self.free_milli[row]
         for device in share.devices:
             free[device] += sign * share.milli
-            assert 0 <= free[device] <= MILLI, f"device {share.node_id}[{device}] is oversubscribed"
         self.free_whole[row] = np.count_nonzero(free == MILLI)
-        self.free_cpu_milli[row] += sign * round((job.cpus_per_device or 0) * MILLI) * len(share.devices)
-        self.free_memory_bytes[row] += sign * (job.memory_bytes_per_device or 0) * len(share.devices)
+        rations = max(1, len(share.devices))
+        self.free_cpu_milli[row] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
+        self.free_memory_bytes[row] += sign * (job.memory_bytes_per_device or 0) * rations
+        self.attempts[row, share_kind(len(share.devices), share.milli)] -= sign
+        self.changes += 1
+        self.changed[row] = self.changes
+
+
+def share_kind(devices: int, milli: int = MILLI) -> int:
+    """Return the column of ``Capacity.attempts`` that counts shares of a node like this one."""
+    if devices == 0:
+        return 1
+    return 0 if milli < MILLI else devices + 1
 
 
 class Trial:

@@ -1,5 +1,6 @@
 """What a user asks for: Job, its retry policy, and why an attempt ended."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,6 +103,8 @@ class Job:
     gang has (0: no gang, the command is started once as it is; None: see ``gang_size``).
     ``cpus_per_device`` and ``memory_bytes_per_device`` are of the host. ``priority``: higher goes first.
     ``grace_s``: time between SIGTERM and SIGKILL. ``estimated_duration_s``: the user's estimate.
+    ``profile`` names the kind of work, as tables of throughput do (a model and its batch size), and
+    ``total_steps`` is how many steps it takes in all; None where nobody said.
     """
 
     id: str
@@ -119,6 +122,8 @@ class Job:
     priority: int = 0
     grace_s: float = 10.0
     estimated_duration_s: float | None = None
+    profile: str | None = None
+    total_steps: float | None = None
     checkpoint_every_steps: int | None = None
     dataset: str | None = None
     faults: tuple[Fault, ...] = ()
@@ -137,6 +142,8 @@ class Job:
             raise JobError(f"job {self.name}: workers must be at least 0, got {self.workers}")
         if not self.grace_s >= 0:
             raise JobError(f"job {self.name}: grace must not be negative, got {self.grace_s} s")
+        if self.total_steps is not None and not 0 < self.total_steps < math.inf:
+            raise JobError(f"job {self.name}: total steps must be above 0, got {self.total_steps}")
         if self.cpus_per_device is not None and not self.cpus_per_device >= 1 / MILLI:
             raise JobError(
                 f"job {self.name}: CPUs per device must be at least 0.001, got {self.cpus_per_device}"

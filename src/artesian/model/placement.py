@@ -7,14 +7,17 @@ from artesian.model.resources import MILLI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeShare:
-    """Devices of one node: their indices, and the thousandths taken of each (1000 = the whole device)."""
+    """Devices of one node: their indices, and the thousandths taken of each (1000 = the whole device).
+
+    Without devices it holds CPUs and memory of the node only.
+    """
 
     node_id: str
     devices: tuple[int, ...]
     milli: int = MILLI
 
     def __post_init__(self) -> None:
-        if not self.devices or len(set(self.devices)) < len(self.devices) or min(self.devices) < 0:
+        if len(set(self.devices)) < len(self.devices) or min(self.devices, default=0) < 0:
             raise ValueError(f"node {self.node_id}: expected distinct device indices, got {self.devices}")
         if not 0 < self.milli <= MILLI:
             raise ValueError(f"node {self.node_id}: expected 1 to {MILLI} thousandths, got {self.milli}")

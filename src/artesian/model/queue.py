@@ -8,10 +8,13 @@ once one job of it has failed.
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from artesian.model.job import Job
+
+NOTHING_SERVED: Mapping[str, float] = {}
+"""Shared by all jobs that had no device yet: most of a long queue."""
 
 Key = tuple[Any, ...]
 """What an order sorts by: the least goes first. All keys of one order compare with each other."""
@@ -22,7 +25,8 @@ class WaitingJob:
     """A job that could start now if there was room; ``next_epoch`` numbers the attempt it would be.
 
     ``submitted_s`` and ``waits_since_s`` are when it was submitted and when it began to wait the last
-    time; ``served_device_s`` is what its earlier attempts have had, in device-seconds.
+    time; ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
+    ``served_by_accelerator`` the same by model of device.
     """
 
     job: Job
@@ -30,6 +34,7 @@ class WaitingJob:
     next_epoch: int
     waits_since_s: float
     served_device_s: float = 0.0
+    served_by_accelerator: Mapping[str, float] = field(default_factory=lambda: NOTHING_SERVED)
 
 
 def shape_of(job: Job) -> Hashable:

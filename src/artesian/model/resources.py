@@ -3,11 +3,12 @@
 Grammar (parts are separated by colons, in this order, all but one optional)::
 
     request      = alternative *( "|" alternative )        first choice first
-    alternative  = [ "gpu:" ] [ vendor ":" ] [ accelerator ":" ] [ memory ":" ] [ count ]
+    alternative  = "host" | [ "gpu:" ] [ vendor ":" ] [ accelerator ":" ] [ memory ":" ] [ count ]
     count        = INT | INT ".." INT | FRACTION            8, 4..8, 0.5
 
-``H100:8``, ``nvidia:A100:80GB:4..8``, ``H100:8 | 910B:16``, ``0.5``, ``gpu:h100:8``, ``cpu:2``. Without
-a count it is 1; without an accelerator, any. In YAML a mapping is short for alternatives:
+``H100:8``, ``nvidia:A100:80GB:4..8``, ``H100:8 | 910B:16``, ``0.5``, ``gpu:h100:8``, ``cpu:2``, ``host``.
+Without a count it is 1; without an accelerator, any. ``host`` asks for no device, only for CPUs and memory
+of one node, whatever devices that has (``cpu:2`` is for nodes whose devices are cores). In YAML a mapping is short for alternatives:
 ``{H100: 8, 910B: 16}``.
 """
 
@@ -23,6 +24,9 @@ from artesian.model.units import parse_size_bytes
 MILLI = 1000
 """Thousandths of a device: the unit in which shares of a device are counted."""
 
+HOST = "host"
+"""What a request for no device at all is called."""
+
 CPU = "cpu"
 """The accelerator name of a CPU core on a node that has no accelerator."""
 
@@ -37,7 +41,8 @@ class DeviceRequest:
     """Devices of one kind: ``min_milli`` to ``max_milli`` thousandths of a device in all.
 
     ``vendor``, ``accelerator`` and ``memory_bytes`` (least memory per device) narrow the kind down;
-    None means any. A request below one device is for a share of a single device.
+    None means any. A request below one device is for a share of a single device, and one of 0 for no
+    device: such a job has what it wants of the host (``cpus_per_device``, …) once, on one node.
     """
 
     min_milli: int
@@ -49,6 +54,9 @@ class DeviceRequest:
     def __post_init__(self) -> None:
         whole = self.min_milli % MILLI == 0 and self.max_milli % MILLI == 0
         fraction = self.min_milli == self.max_milli < MILLI
+        names_kind = (self.vendor, self.accelerator, self.memory_bytes) != (None, None, None)
+        if self.is_host_only and not names_kind:
+            return
         if not (0 < self.min_milli <= self.max_milli and (whole or fraction)):
             raise UnitError(
                 f"devices: expected whole devices, or one share below 1, got {self.min_milli}..{self.max_milli} thousandths",
@@ -68,9 +76,16 @@ class DeviceRequest:
     @property
     def is_fraction(self) -> bool:
         """Whether it asks for a share of one device."""
-        return self.max_milli < MILLI
+        return 0 < self.max_milli < MILLI
+
+    @property
+    def is_host_only(self) -> bool:
+        """Whether it asks for no device, only for CPUs and memory of one node."""
+        return self.min_milli == self.max_milli == 0
 
     def __str__(self) -> str:
+        if self.is_host_only:
+            return HOST
         kind = [part for part in (self.vendor, self.accelerator) if part]
         if self.memory_bytes is not None:
             kind.append(_memory(self.memory_bytes))
@@ -98,6 +113,8 @@ def parse_devices(value: str | int | float | Mapping[str, str | int | float]) ->
 
 
 def _parse_alternative(text: str) -> DeviceRequest:
+    if text.lower() == HOST:
+        return DeviceRequest(min_milli=0, max_milli=0)
     parts = [part.strip() for part in text.split(":")]
     if not all(parts) or "|" in text:
         raise UnitError(f"devices: expected a resource string, got {text!r}", hint=_HINT)

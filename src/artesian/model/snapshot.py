@@ -1,19 +1,20 @@
 """What a policy sees: one consistent, read-only view per scheduling cycle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from artesian.model.capacity import Capacity
 from artesian.model.job import Job
 from artesian.model.placement import Placement
-from artesian.model.queue import WaitingQueue
+from artesian.model.queue import NOTHING_SERVED, WaitingQueue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningJob:
     """A job that holds devices, from ``since_s`` on; ``is_stopping`` when it is about to give them back.
 
-    ``served_device_s`` is what its earlier attempts have had, in device-seconds.
+    ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
+    ``served_by_accelerator`` the same by model of device.
     """
 
     job: Job
@@ -23,6 +24,7 @@ class RunningJob:
     is_stopping: bool
     submitted_s: float = 0.0
     served_device_s: float = 0.0
+    served_by_accelerator: Mapping[str, float] = field(default_factory=lambda: NOTHING_SERVED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +33,12 @@ class Snapshot:
 
     The mappings have no order that means anything: two drivers that replayed one journal may have
     different ones. A policy changes nothing; what it tries out on ``capacity`` it does in ``trial``.
+    ``before_s`` is when the cycle before this one was (None: this is the first): a policy that decides
+    in rounds knows from it whether a round has ended since, and needs no memory of its own.
     """
 
     at_s: float
     waiting: WaitingQueue
     running: Mapping[str, RunningJob]
     capacity: Capacity
+    before_s: float | None = None

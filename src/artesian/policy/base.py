@@ -4,7 +4,7 @@ All are pure: what they return follows from their arguments alone. They see a Sn
 change it.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
@@ -28,6 +28,22 @@ class Policy(Protocol):
         """Return why the job waits that ``plan`` would leave waiting; None where it would start.
 
         Raises KeyError for a job that does not wait.
+        """
+        ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A policy that also decides when nothing but time has passed; most only answer what happens.
+
+    One that lends devices for a time says when that is over: without it, a job that holds a device would
+    keep it to its end. A seam of its own, so that no other policy, and no cycle of one, knows about it.
+    """
+
+    def next_wake_s(self, snapshot: Snapshot) -> float | None:
+        """Return when, after ``snapshot.at_s``, it wants a cycle at the latest; None: when something happens.
+
+        It is asked only while a job runs: where none does, time alone makes nobody fit.
         """
         ...
 

@@ -42,7 +42,7 @@ def impossible(job: Job, capacity: Capacity) -> Reason | None:
     most = 0
     for request in job.devices:
         count = _most(job, request, capacity)
-        if count >= request.min_devices:
+        if count >= max(1, request.min_devices):
             return None
         most = max(most, count)
     if not any(bool(capacity.eligible(request).any()) for request in job.devices):
@@ -73,7 +73,7 @@ def devices_busy(job: Job, holders: Iterable[tuple[Job, Placement]], free: Capac
     """
     missing, available, request = min(
         (
-            (wish.min_devices - available, available, wish)
+            (max(1, wish.min_devices) - available, available, wish)
             for wish in job.devices
             for available in [int(free.by_kind(free.startable(job, wish)).max())]
         ),
@@ -107,7 +107,7 @@ def backing_off(epoch: int, outcome: Outcome, left_s: float) -> Reason:
     """Return why a job waits whose attempt ``epoch`` ended so; the next one may start in ``left_s``."""
     return Reason(
         code=HoldCode.BACKING_OFF,
-        text=f"attempt {epoch} ended with {outcome.cause}; the next one starts {format_duration(max(0.0, left_s))} later",
+        text=f"attempt {epoch} ended with {outcome.cause}; the next one may start in {format_duration(max(0.0, left_s))}",
         unblock="the delay is over",
     )
 

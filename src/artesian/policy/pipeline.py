@@ -13,6 +13,9 @@ from artesian.model.snapshot import Snapshot
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
 
+_IMPOSSIBLE = frozenset({HoldCode.LARGER_THAN_FLEET, HoldCode.NO_SUCH_DEVICES})
+"""Why a job waits that keeps nothing from anybody."""
+
 
 @dataclass(slots=True)
 class _Cycle:
@@ -74,7 +77,7 @@ class InOrder:
     @staticmethod
     def _hold(cycle: _Cycle, job: Job, free: Capacity, allowed: BoolArray) -> BoolArray:
         """Note that the job waits, and return the nodes [N] that are left for those behind it."""
-        wanted = _wanted_nodes(job, free)
+        wanted = wanted_nodes(job, free)
         blocker = _blocker(cycle, wanted)
         if blocker is None:
             cycle.holds.append(Hold(job_id=job.id, code=HoldCode.DEVICES_BUSY))
@@ -112,19 +115,19 @@ class InOrder:
     @staticmethod
     def _ahead(snapshot: Snapshot, plan: Plan, job: Job) -> Job:
         """Return the job that the cycle looked at in vain and that keeps ``job`` from being looked at."""
-        held = [snapshot.waiting[hold.job_id].job for hold in plan.holds]
+        held = [snapshot.waiting[hold.job_id].job for hold in plan.holds if hold.code not in _IMPOSSIBLE]
         alike = next((ahead for ahead in held if shape_of(ahead) == shape_of(job)), None)
         if alike is not None:
             return alike
-        wanted = _wanted_nodes(job, snapshot.capacity)
-        return next(ahead for ahead in held if bool((_wanted_nodes(ahead, snapshot.capacity) & wanted).any()))
+        wanted = wanted_nodes(job, snapshot.capacity)
+        return next(ahead for ahead in held if bool((wanted_nodes(ahead, snapshot.capacity) & wanted).any()))
 
 
 def _blocker(cycle: _Cycle, wanted: BoolArray) -> Job | None:
     return next((ahead for ahead, nodes in cycle.blockers if bool((nodes & wanted).any())), None)
 
 
-def _wanted_nodes(job: Job, capacity: Capacity) -> BoolArray:
+def wanted_nodes(job: Job, capacity: Capacity) -> BoolArray:
     """Return the nodes [N] that one of the job's alternatives could use."""
     wanted: BoolArray = np.logical_or.reduce([capacity.eligible(request) for request in job.devices])
     return wanted

@@ -26,19 +26,22 @@ class Pack:
             placement = (
                 _place_share(job, request, capacity, allowed)
                 if request.is_fraction
-                else _place_gang(job, request, capacity, allowed)
+                else place_gang(job, request, capacity, allowed)
             )
             if placement is not None:
                 return placement
         return None
 
 
-def _place_gang(job: Job, request: DeviceRequest, capacity: Capacity, allowed: BoolArray) -> Placement | None:
+def place_gang(job: Job, request: DeviceRequest, capacity: Capacity, allowed: BoolArray) -> Placement | None:
+    """Return where ``Pack`` puts whole devices: on one node if one holds them, else on as few as possible."""
     count: IntArray = np.where(allowed, capacity.startable(job, request), 0)
-    enough = np.flatnonzero(count >= request.max_devices)
+    enough = np.flatnonzero(count >= max(1, request.max_devices))
     if enough.size:
         row = int(enough[np.argmin(capacity.free_whole[enough])])
         return _placement(capacity, [(row, request.max_devices)])
+    if request.is_host_only:
+        return None
     if count.size and int(count.max()) >= request.min_devices:
         row = int(np.argmax(count))
         return _placement(capacity, [(row, int(count[row]))])

@@ -2,21 +2,38 @@
 
 import heapq
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from artesian.model.events import AttemptEnded, AttemptStarted, Event
+from artesian.model.events import AttemptEnded, AttemptStarted, Event, NodeJoined
 from artesian.model.job import Outcome
 from artesian.model.plan import Command, Start, Stop
 from artesian.sim.jobs import SimJob
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """An attempt under way: from ``begins_s`` on it does ``speed`` of its job's work in a second."""
+
+    epoch: int
+    begins_s: float
+    speed: float
+
+
 class VirtualEngine:
-    """A heap of events to come, in the order of their times; events of one time in the order of pushing."""
+    """A heap of events to come, in the order of their times; events of one time in the order of pushing.
+
+    What an attempt leaves behind, up to its last checkpoint, the next one need not do again.
+    """
 
     def __init__(self, jobs: Mapping[str, SimJob]) -> None:
         self._jobs = jobs
         self._heap: list[tuple[float, int, Event]] = []
         self._pushed = 0
-        self._running: dict[str, int] = {}
+        self._running: dict[str, _Run] = {}
+        self._done: dict[str, float] = {}
+        self._accelerators: dict[str, str] = {}
+        self.useful_attempts: dict[str, int] = {}
+        """How many attempts of a job ended before its work was done, and yet brought it on."""
 
     @property
     def next_s(self) -> float | None:
@@ -36,6 +53,8 @@ class VirtualEngine:
             event = heapq.heappop(self._heap)[2]
             if isinstance(event, AttemptStarted | AttemptEnded) and not self._takes(event):
                 continue
+            if isinstance(event, NodeJoined):
+                self._accelerators[event.node.id] = event.node.accelerator
             events.append(event)
         return events
 
@@ -45,16 +64,19 @@ class VirtualEngine:
             case Start():
                 self._start(command, at_s)
             case Stop():
-                if self._running.get(command.job_id) == command.epoch:
+                if self._epoch(command.job_id) == command.epoch:
                     self.push([self._ended(command, at_s, Outcome(cause=command.cause))])
 
     def _start(self, start: Start, at_s: float) -> None:
-        if self._running.get(start.job_id) == start.epoch:
+        if self._epoch(start.job_id) == start.epoch:
             return
-        self._running[start.job_id] = start.epoch
         job = self._jobs[start.job_id]
         started_s = at_s + job.start_up_s
-        runs_s, outcome = job.end(start.epoch)
+        # A node that no event told of has no name for its devices; a job that is as fast anywhere needs none.
+        speed = job.speed(self._accelerators.get(start.placement.shares[0].node_id))
+        self._running[start.job_id] = _Run(start.epoch, started_s, speed)
+        left_s = max(0.0, job.work - self._done.get(start.job_id, 0.0)) / speed
+        runs_s, outcome = job.end(start.epoch, left_s)
         self.push(
             [
                 AttemptStarted(at_s=started_s, job_id=start.job_id, epoch=start.epoch),
@@ -64,11 +86,20 @@ class VirtualEngine:
 
     def _takes(self, event: AttemptStarted | AttemptEnded) -> bool:
         """Return whether the event is about an attempt that runs; an end ends it."""
-        if self._running.get(event.job_id) != event.epoch:
+        if self._epoch(event.job_id) != event.epoch:
             return False
         if isinstance(event, AttemptEnded):
-            del self._running[event.job_id]
+            run = self._running.pop(event.job_id)
+            job = self._jobs[event.job_id]
+            kept = job.kept_s(max(0.0, event.at_s - run.begins_s)) * run.speed
+            if kept > 0:
+                self._done[event.job_id] = self._done.get(event.job_id, 0.0) + kept
+                self.useful_attempts[event.job_id] = self.useful_attempts.get(event.job_id, 0) + 1
         return True
+
+    def _epoch(self, job_id: str) -> int | None:
+        run = self._running.get(job_id)
+        return None if run is None else run.epoch
 
     @staticmethod
     def _ended(command: Command, at_s: float, outcome: Outcome) -> AttemptEnded:

@@ -11,7 +11,7 @@ whose devices are cores. What the catalogue says of it goes to the nodes: a fami
 and then a figure is unknown. ``vendor``, ``device_memory`` and ``center`` can be given as well.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -46,13 +46,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Pool:
+class PoolEntry:
+    """A pool and its ``count`` like nodes."""
+
     pool: Pool
     count: int
     node: Node
     """What all its nodes are like."""
 
     def nodes(self) -> Iterator[Node]:
+        """Yield the nodes: of pool ``train``, ``train-0``, ``train-1``, …"""
         return (replace(self.node, id=f"{self.pool.name}-{number}") for number in range(self.count))
 
 
@@ -68,13 +71,18 @@ def parse_fleet(text: str, *, source: str) -> Fleet:
     root, mistakes = document.compose(text, what="a fleet", hint=f"a fleet has at least {_EXAMPLE}")
     reader = Reader(mistakes)
 
-    def fleet(node: document.Node, subject: str) -> tuple[_Pool, ...]:
+    def fleet(node: document.Node, subject: str) -> tuple[PoolEntry, ...]:
         file = reader.section(node, subject, keys=("pools",), what="a fleet", example=_EXAMPLE)
         return file.require("pools", lambda item, at: _pools(reader, item, at), _EXAMPLE) or ()
 
     pools = reader.convert(root, "", fleet, ())
     if reader.mistakes:
         raise FleetFileError(source, reader.mistakes)
+    return fleet_of(pools)
+
+
+def fleet_of(pools: Sequence[PoolEntry]) -> Fleet:
+    """Return the fleet that the pools make up."""
     centers = dict.fromkeys(entry.pool.center for entry in pools)
     return Fleet(
         nodes=tuple(node for entry in pools for node in entry.nodes()),
@@ -83,10 +91,10 @@ def parse_fleet(text: str, *, source: str) -> Fleet:
     )
 
 
-def _pools(reader: Reader, node: document.Node, subject: str) -> tuple[_Pool, ...]:
+def _pools(reader: Reader, node: document.Node, subject: str) -> tuple[PoolEntry, ...]:
     lines: dict[str, int] = {}
 
-    def pool(item: document.Node, at: str) -> _Pool | None:
+    def pool(item: document.Node, at: str) -> PoolEntry | None:
         made = _pool(reader, item, at)
         if made is None:
             return None
@@ -104,7 +112,7 @@ def _pools(reader: Reader, node: document.Node, subject: str) -> tuple[_Pool, ..
     return pools
 
 
-def _pool(reader: Reader, node: document.Node, subject: str) -> _Pool | None:
+def _pool(reader: Reader, node: document.Node, subject: str) -> PoolEntry | None:
     file = reader.section(node, subject, keys=POOL_KEYS, what="a pool", example=_POOL)
     name = file.require("name", fields.word, "name: train")
     count = file.require("nodes", fields.integer(least=1, most=MAX_NODES), "nodes: 4")
@@ -117,7 +125,7 @@ def _pool(reader: Reader, node: document.Node, subject: str) -> _Pool | None:
     center = file.read("center", fields.word, "default")
     if not (name and count and accelerator and devices and cpus and memory_bytes):
         return None
-    return _Pool(
+    return PoolEntry(
         pool=Pool(name=name, engine=ENGINE, center=center),
         count=count,
         node=Node(
@@ -127,14 +135,15 @@ def _pool(reader: Reader, node: document.Node, subject: str) -> _Pool | None:
             devices=devices,
             cpus=cpus,
             memory_bytes=memory_bytes,
-            vendor=vendor or _common(accelerator, lambda row: row.vendor),
-            device_memory_bytes=device_memory_bytes or _common(accelerator, lambda row: row.memory_bytes),
-            peak_flops=_common(accelerator, lambda row: row.trusted_peak_flops),
+            vendor=vendor or common_figure(accelerator, lambda row: row.vendor),
+            device_memory_bytes=device_memory_bytes
+            or common_figure(accelerator, lambda row: row.memory_bytes),
+            peak_flops=common_figure(accelerator, lambda row: row.trusted_peak_flops),
         ),
     )
 
 
-def _common(accelerator: str, figure: Callable[[catalog.Accelerator], T | None]) -> T | None:
+def common_figure(accelerator: str, figure: Callable[[catalog.Accelerator], T | None]) -> T | None:
     """Return what holds for every catalogued model that ``accelerator`` may mean; None where they differ."""
     exact = catalog.find(accelerator)
     rows = (

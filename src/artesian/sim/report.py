@@ -123,7 +123,7 @@ class Report:
 def report(result: SimResult) -> Report:
     """Return the figures of a finished simulation."""
     state = result.state
-    jobs = tuple(_job(record, result.reasons.get(job_id)) for job_id, record in state.jobs.items())
+    jobs = tuple(_job(record, state.at_s, result.reasons.get(job_id)) for job_id, record in state.jobs.items())
     allocation, allocated_milli_us = _allocation(state)
     start_s = min((job.submitted_s for job in jobs), default=0.0)
     end_s = allocation[-1].at_s if allocation else start_s
@@ -141,7 +141,7 @@ def report(result: SimResult) -> Report:
     )
 
 
-def _job(record: JobRecord, hold: Reason | None) -> JobResult:
+def _job(record: JobRecord, at_s: float, hold: Reason | None) -> JobResult:
     return JobResult(
         job_id=record.job.id,
         state=record.state,
@@ -150,22 +150,21 @@ def _job(record: JobRecord, hold: Reason | None) -> JobResult:
         ended_s=record.ended_s,
         attempts=len(record.attempts),
         held_milli_us=sum(
-            milli * (to_us(end_s) - to_us(start_s)) for start_s, end_s, milli in _holdings(record)
+            milli * (to_us(end_s) - to_us(start_s)) for start_s, end_s, milli in _holdings(record, at_s)
         ),
         hold=hold,
     )
 
 
-def _holdings(record: JobRecord) -> Sequence[tuple[float, float, int]]:
+def _holdings(record: JobRecord, at_s: float) -> Sequence[tuple[float, float, int]]:
     """Return from when to when each attempt held how many thousandths of devices.
 
-    Every attempt has ended: the virtual engine foresees an end for each one that it starts.
+    One that still runs, where the simulation was cut off, did so until then: ``at_s``.
     """
     holdings = []
     for attempt in record.attempts:
-        assert attempt.ended_s is not None, f"{record.job.id}: attempt {attempt.epoch} never ended"
         milli = sum(len(share.devices) * share.milli for share in attempt.placement.shares)
-        holdings.append((attempt.decided_s, attempt.ended_s, milli))
+        holdings.append((attempt.decided_s, at_s if attempt.ended_s is None else attempt.ended_s, milli))
     return holdings
 
 
@@ -173,7 +172,7 @@ def _allocation(state: State) -> tuple[tuple[Level, ...], int]:
     """Return what is allocated from when on, and its integral in thousandths times microseconds."""
     changes: dict[float, int] = {}
     for record in state.jobs.values():
-        for start_s, end_s, milli in _holdings(record):
+        for start_s, end_s, milli in _holdings(record, state.at_s):
             changes[start_s] = changes.get(start_s, 0) + milli
             changes[end_s] = changes.get(end_s, 0) - milli
     levels: list[Level] = []

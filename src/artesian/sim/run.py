@@ -1,13 +1,14 @@
 """Simulate a list of jobs on a fleet: virtual time around the very kernel that runs live."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
-from artesian.model.events import ClockTicked, Event, JobSubmitted, NodeJoined
+from artesian.model.events import AttemptEnded, CancelRequested, ClockTicked, Event, JobSubmitted, NodeJoined
 from artesian.model.fleet import Fleet
 from artesian.model.plan import Plan, Reason
 from artesian.policy.base import Policy
@@ -36,13 +37,19 @@ class SimResult:
 
 
 def simulate(
-    fleet: Fleet, jobs: Sequence[SimJob], policy: Policy, *, events: Iterable[Event] = ()
+    fleet: Fleet,
+    jobs: Sequence[SimJob],
+    policy: Policy,
+    *,
+    events: Iterable[Event] = (),
+    until: Collection[str] | None = None,
 ) -> SimResult:
     """Return what ``policy`` makes of ``jobs`` on ``fleet``, whose nodes join at time 0.
 
     ``events`` are what else happens: a node lost, a job cancelled. What happens at one time is one
     cycle. The same arguments give the same records. A job that can never start ends the simulation where
-    it waits: ``report`` lists it, with its reason.
+    it waits: ``report`` lists it, with its reason. With ``until``, ids of jobs, it ends as soon as all of
+    these are over, whatever else still runs or is to come: arrivals go on while those are looked at.
 
     Raises ValueError when two jobs have one id or an event cannot be taken, NoProgress when the end would
     never come.
@@ -64,6 +71,7 @@ def simulate(
 
     scheduler = Scheduler(policy)
     records: list[Record] = []
+    looked_at = None if until is None else set(until)
     while (at_s := _earlier(engine.next_s, scheduler.next_due_s)) is not None:
         happened = engine.pop(at_s)
         if not happened:
@@ -74,9 +82,13 @@ def simulate(
         records += happened
         if not plan.is_empty:
             records.append(plan)
-        _check_progress(plan, known, len(others))
+        _check_progress(plan, known, engine, len(others))
         for command in plan.commands:
             engine.carry_out(command, at_s)
+        if looked_at is not None:
+            looked_at -= {event.job_id for event in happened if _is_over(event, scheduler.state)}
+            if not looked_at:
+                break
     reasons = {job_id: scheduler.why(job_id) for job_id in scheduler.state.waiting}
     return SimResult(
         records=tuple(records),
@@ -89,11 +101,16 @@ def _earlier(one: float | None, other: float | None) -> float | None:
     return min((at_s for at_s in (one, other) if at_s is not None), default=None)
 
 
-def _check_progress(plan: Plan, jobs: dict[str, SimJob], events: int) -> None:
-    """Raise NoProgress if the plan starts a job once more that has started far too often."""
+def _is_over(event: Event, state: State) -> TypeGuard[AttemptEnded | CancelRequested]:
+    return isinstance(event, AttemptEnded | CancelRequested) and state.jobs[event.job_id].state.is_final
+
+
+def _check_progress(plan: Plan, jobs: dict[str, SimJob], engine: VirtualEngine, events: int) -> None:
+    """Raise NoProgress if the plan starts a job once more that has started far too often in vain."""
     for start in plan.starts:
         entry = jobs[start.job_id]
-        if start.epoch > MAX_RESTARTS + len(entry.failures) + events:
+        in_vain = start.epoch - engine.useful_attempts.get(start.job_id, 0)
+        if in_vain > MAX_RESTARTS + len(entry.failures) + events:
             raise NoProgress(
                 f"simulation: job {entry.job.name} ({start.job_id}) starts for the {start.epoch}th time at "
                 f"{plan.at_s:g} s, and no attempt is let run to its end",

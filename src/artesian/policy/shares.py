@@ -1,0 +1,208 @@
+"""Objectives over shares of time: which part of its time each job should have on which model of device.
+
+Gavel's linear programs (Narayanan et al., OSDI 2020): x [J, K] >= 0, a job's shares sum to at most 1, and
+the devices that all shares take of a kind, to at most what there is of it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from artesian.model.capacity import BoolArray
+from artesian.policy.solver import FloatArray, IntArray, LinearProgram
+from artesian.policy.throughput import Problem
+
+_SLACK = 1e-9
+_LEVELS = 12
+_HALVINGS = 40
+
+
+class Objective(Protocol):
+    """Decides about shares of time. ``name`` says in a reason by what."""
+
+    @property
+    def name(self) -> str:
+        """What it goes by."""
+        ...
+
+    @property
+    def looks_at_progress(self) -> bool:
+        """Whether the shares depend on ``left``, ``held_s`` or ``age_s``, which always change."""
+        ...
+
+    def shares(self, problem: Problem) -> FloatArray:
+        """Return the shares [J, K]. There is at least one job."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MaxMin:
+    """Max-min fairness, which is least attained service: the least share is as large as it can be.
+
+    A share is the throughput in units of what the job had if its time was spread over all devices that
+    suit it, times its devices, over its weight. When the least share cannot grow any more, the jobs that keep it
+    down are left at it, and the next least is made as large as it can be, ``_LEVELS`` times; then the sum.
+    Where ``is_aware`` is False, all kinds of device count alike, and a job's time is spread over
+    them as evenly as the rest allows.
+    """
+
+    is_aware: bool = True
+    looks_at_progress: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it goes by."""
+        return "fair share of throughput" if self.is_aware else "fair share of time"
+
+    def shares(self, problem: Problem) -> FloatArray:
+        """Return the shares [J, K]."""
+        if not self.is_aware:
+            problem = replace(problem, rate=problem.can_run.astype(np.float64))
+        worth = problem.rate / problem.alone_rate()[:, None]
+        worth = worth * np.maximum(problem.devices, 1.0) / problem.weight[:, None]
+        program = _Shares(problem, worth)
+        least = program.max_min()
+        return program.best_sum(least) if self.is_aware else program.most_even(least)
+
+
+@dataclass(frozen=True, slots=True)
+class Makespan:
+    """Let the job that would end last end as early as it can, if the shares stayed; weights count for nothing."""
+
+    name: str = "earliest end of the last job"
+    looks_at_progress: bool = True
+
+    def shares(self, problem: Problem) -> FloatArray:
+        """Return the shares [J, K]."""
+        program = _Shares(problem, problem.rate / problem.left[:, None])
+        return program.best_sum(program.max_min())
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTimeFairness:
+    """Let nobody end much later than with an equal part of the fleet for itself (Themis, NSDI 2020).
+
+    Makes the greatest rho as small as it can be: rho is when a job ends with these shares, over when it
+    would have ended with 1/J of every kind from its submission on, were there as many jobs all the time.
+    """
+
+    name: str = "finish-time fairness"
+    looks_at_progress: bool = True
+
+    def shares(self, problem: Problem) -> FloatArray:
+        """Return the shares [J, K]."""
+        takes = problem.capacity.sum() / np.maximum(problem.devices.max(1), 1e-9) / len(problem.jobs)
+        alone_rate = problem.alone_rate() * np.minimum(1.0, takes)
+        done = (problem.rate * problem.held_s).sum(1)
+        alone_s = (done + problem.left) / alone_rate / problem.weight
+        # No job can end at once: at this rho and below, one would have to.
+        low = float((problem.age_s / alone_s).max())
+        high = low + 1.0
+        program = _Shares(problem, problem.rate)
+        while not program.reaches(problem.left / (high * alone_s - problem.age_s)):
+            low, high = high, low + 2 * (high - low)
+        for _ in range(_HALVINGS):
+            if high - low <= 1e-4 * high:
+                break
+            middle = (low + high) / 2
+            need = problem.left / np.maximum(middle * alone_s - problem.age_s, 1e-9)
+            low, high = (low, middle) if program.reaches(need) else (middle, high)
+        return program.best_sum(problem.left / (high * alone_s - problem.age_s))
+
+
+class _Shares:
+    """The program: a column per pair of job and kind that can be, and one for the level of the least.
+
+    Rows: a job's shares [J], a kind's devices [K], then what a job gains, its ``worth`` times its shares,
+    less its need times the level [J].
+    """
+
+    def __init__(self, problem: Problem, worth: FloatArray) -> None:
+        jobs, kinds = worth.shape
+        self._pairs: BoolArray = problem.can_run
+        self._job, self._kind = np.nonzero(self._pairs)
+        self._capacity = problem.capacity
+        self._worth = worth[self._pairs]
+        self._devices = problem.devices[self._pairs]
+        self._counts = (jobs, kinds)
+
+    def _program(
+        self, gain: FloatArray, *, need: FloatArray, least: FloatArray, even: FloatArray | None = None
+    ) -> LinearProgram:
+        """``even`` [C]: a pair's share is at least that times the level."""
+        jobs, kinds = self._counts
+        columns = len(self._job)
+        level = np.full(jobs, columns)
+        row = [self._job, jobs + self._kind, jobs + kinds + self._job, jobs + kinds + np.arange(jobs)]
+        column: list[IntArray] = [np.arange(columns)] * 3 + [level]
+        value = [np.ones(columns), self._devices, self._worth, -need]
+        lower = [np.full(jobs + kinds, -np.inf), least]
+        upper = [np.ones(jobs), self._capacity, np.full(jobs, np.inf)]
+        if even is not None:
+            rows = 2 * jobs + kinds + np.arange(columns)
+            row += [rows, rows]
+            column += [np.arange(columns), np.full(columns, columns)]
+            value += [np.ones(columns), -even]
+            lower.append(np.zeros(columns))
+            upper.append(np.full(columns, np.inf))
+        return LinearProgram(
+            gain=gain,
+            upper=np.full(columns + 1, np.inf),
+            row_lower=np.concatenate(lower),
+            row_upper=np.concatenate(upper),
+            row=np.concatenate(row),
+            column=np.concatenate(column),
+            value=np.concatenate(value),
+        )
+
+    def _level_gain(self) -> FloatArray:
+        gain = np.zeros(len(self._job) + 1)
+        gain[-1] = 1.0
+        return gain
+
+    def max_min(self) -> FloatArray:
+        """Return the gain [J] that each job has at least when the least are as large as they can be."""
+        jobs, kinds = self._counts
+        program = self._program(self._level_gain(), need=np.ones(jobs), least=np.zeros(jobs))
+        least = np.zeros(jobs)
+        is_open = np.ones(jobs, dtype=np.bool_)
+        for _ in range(_LEVELS):
+            level = program.solve()[-1] * (1 - _SLACK)
+            least[is_open] = level
+            # Who has a price is at the level in every optimum: nobody can give it more and keep the others there.
+            is_last = is_open & (program.prices()[jobs + kinds :] > _SLACK)
+            is_open &= ~is_last
+            if not is_open.any() or not is_last.any():
+                break
+            for job in np.flatnonzero(is_last):
+                row = int(jobs + kinds + job)
+                program.set_value(row, len(self._job), 0.0)
+                program.set_row(row, lower=level)
+        return least
+
+    def reaches(self, need: FloatArray) -> bool:
+        """Return whether every job [J] can gain what it needs."""
+        jobs, _ = self._counts
+        program = self._program(self._level_gain(), need=need, least=np.zeros(jobs))
+        return bool(program.solve()[-1] >= 1.0)
+
+    def best_sum(self, least: FloatArray) -> FloatArray:
+        """Return the shares [J, K] with the greatest sum of gains that give every job its ``least`` [J]."""
+        jobs, _ = self._counts
+        gain = np.append(self._worth, 0.0)
+        return self._shares(self._program(gain, need=np.zeros(jobs), least=least))
+
+    def most_even(self, least: FloatArray) -> FloatArray:
+        """Return the shares [J, K] that give every job its ``least`` [J], each spread over its kinds by their size."""
+        jobs, _ = self._counts
+        size = np.where(self._pairs, self._capacity, 0.0)
+        spread = (size / size.sum(1, keepdims=True))[self._pairs]
+        total = (least / np.bincount(self._job, self._worth * spread, minlength=jobs))[self._job]
+        program = self._program(self._level_gain(), need=np.zeros(jobs), least=least, even=spread * total)
+        return self._shares(program)
+
+    def _shares(self, program: LinearProgram) -> FloatArray:
+        shares = np.zeros(self._counts)
+        shares[self._pairs] = np.clip(program.solve()[:-1], 0.0, 1.0)
+        return shares

@@ -1,0 +1,198 @@
+"""How fast each job runs on each model of device, as arrays: what policies for mixed fleets decide from."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from artesian.model.capacity import BoolArray, Capacity
+from artesian.model.job import Job
+from artesian.model.queue import WaitingJob, shape_of
+from artesian.model.resources import MILLI, DeviceRequest
+from artesian.model.snapshot import RunningJob, Snapshot
+from artesian.policy.solver import FloatArray, IntArray
+
+_MOST_DOUBLINGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Throughputs:
+    """Steps per second of a whole gang, by the job's profile, the accelerator, and how many devices of it.
+
+    ``table[("ResNet-50 (batch size 64)", "V100", 2)]``. The accelerator is called as the nodes call it.
+    """
+
+    table: Mapping[tuple[str, str, float], float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, steps_per_s in self.table.items():
+            if not 0 <= steps_per_s < math.inf:
+                raise ValueError(f"throughput of {key}: expected at least 0 steps/s, got {steps_per_s}")
+
+    def steps_per_s(self, job: Job, accelerator: str, devices: float) -> float | None:
+        """Return how fast the job runs on so many devices: 0 where it cannot, None where nobody knows."""
+        return None if job.profile is None else self.table.get((job.profile, accelerator, devices))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """J jobs that run or wait, K models of device ("kinds", numbered as in the capacity).
+
+    ``devices`` [J, K] is what a gang would take of each kind, ``rate`` [J, K] how fast it runs there in
+    steps/s; 0 where it cannot run. A job whose throughput is not known for *every* kind it may run on is
+    not ``is_known`` [J]: all kinds then count alike for it, with a rate of 1, and its steps are seconds.
+    ``left`` [J] is the steps to go. Who told no length is expected to go on for as long as it has been
+    served, at least ``LEAST_S``: what has lasted long lasts long (that is least attained service).
+    ``held_s`` [J, K] is the time that a job has had on each kind, ``age_s`` [J] the time since its
+    submission. ``weight`` [J] doubles with each step of priority. ``on`` [J] is the kind that it runs
+    on, -1 where it waits. ``capacity`` [K] counts the devices that are up.
+    """
+
+    jobs: tuple[Job, ...]
+    kinds: tuple[str, ...]
+    devices: FloatArray
+    rate: FloatArray
+    is_known: BoolArray
+    left: FloatArray
+    held_s: FloatArray
+    age_s: FloatArray
+    weight: FloatArray
+    on: IntArray
+    capacity: FloatArray
+
+    @property
+    def can_run(self) -> BoolArray:
+        """Which job could run on which kind [J, K] of the empty fleet."""
+        return self.rate > 0
+
+    def alone_rate(self) -> FloatArray:
+        """Return how fast each job [J] would go if its time was spread over the devices that suit it."""
+        usable = np.where(self.can_run, self.capacity, 0.0)
+        rate: FloatArray = (self.rate * usable).sum(1) / usable.sum(1)
+        return rate
+
+    def left_s(self) -> FloatArray:
+        """Return how long each job still takes on each kind [J, K]; infinite where it cannot run."""
+        left_s = np.full_like(self.rate, np.inf)
+        np.divide(self.left[:, None], self.rate, out=left_s, where=self.can_run)
+        return left_s
+
+
+LEAST_S = 60.0
+"""A job of unknown length is expected to take at least so long."""
+
+
+def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tuple[Job, ...]]:
+    """Return the snapshot's jobs as a problem, first submitted first, and those that the fleet cannot hold."""
+    capacity = snapshot.capacity
+    kinds = _kinds(capacity)
+    rows: dict[object, _Row] = {}
+    taken: list[tuple[WaitingJob | RunningJob, _Row]] = []
+    impossible: list[Job] = []
+    entries: list[WaitingJob | RunningJob] = [*snapshot.waiting.values(), *snapshot.running.values()]
+    entries.sort(key=lambda entry: (entry.submitted_s, entry.job.id))
+    for entry in entries:
+        key = (shape_of(entry.job), entry.job.profile)
+        row = rows.get(key)
+        if row is None:
+            row = rows[key] = _row(entry.job, capacity, kinds, throughputs)
+        if (row.rate > 0).any():
+            taken.append((entry, row))
+        elif entry.job.id in snapshot.waiting:
+            impossible.append(entry.job)
+    at_s = snapshot.at_s
+    shape = (len(taken), len(kinds))
+    held_s, left, on = np.zeros(shape), np.zeros(len(taken)), np.full(len(taken), -1, dtype=np.int64)
+    for place, (entry, row) in enumerate(taken):
+        for name, device_s in entry.served_by_accelerator.items():
+            if (kind := kinds.get(name)) is not None:
+                held_s[place, kind] += device_s / (row.devices[kind] or 1.0)
+        if isinstance(entry, RunningJob):
+            on[place] = capacity.kind[capacity.row[entry.placement.shares[0].node_id]]
+            held_s[place, on[place]] += at_s - entry.since_s
+        left[place] = _left(entry.job, row, held_s[place])
+    return (
+        Problem(
+            jobs=tuple(entry.job for entry, _ in taken),
+            kinds=tuple(kinds),
+            devices=np.array([row.devices for _, row in taken]).reshape(shape),
+            rate=np.array([row.rate for _, row in taken]).reshape(shape),
+            is_known=np.array([row.is_known for _, row in taken], dtype=np.bool_),
+            left=left,
+            held_s=held_s,
+            age_s=np.array([at_s - entry.submitted_s for entry, _ in taken]),
+            weight=np.exp2(
+                np.clip([entry.job.priority for entry, _ in taken], -_MOST_DOUBLINGS, _MOST_DOUBLINGS)
+            ),
+            on=on,
+            capacity=capacity.by_kind(np.where(capacity.is_up, capacity.devices, 0))[: len(kinds)].astype(
+                np.float64
+            ),
+        ),
+        tuple(impossible),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What holds for all jobs of one shape and profile."""
+
+    devices: FloatArray
+    rate: FloatArray
+    is_known: bool
+
+
+def _kinds(capacity: Capacity) -> dict[str, int]:
+    """Return the number of each kind by its name, in the order of the numbers."""
+
+    def compute() -> dict[str, int]:
+        names: dict[int, str] = {}
+        for node, kind in zip(capacity.nodes, capacity.kind.tolist(), strict=True):
+            names.setdefault(kind, node.accelerator)
+        twins = {name for name in names.values() if list(names.values()).count(name) > 1}
+        vendors = {
+            kind: node.vendor for node, kind in zip(capacity.nodes, capacity.kind.tolist(), strict=True)
+        }
+        # Two vendors with one name for a device: neither is what a table means by it.
+        return {
+            f"{vendors[kind]}:{name}" if name in twins else name: kind for kind, name in sorted(names.items())
+        }
+
+    return capacity.remember("kinds by name", compute)
+
+
+def _row(job: Job, capacity: Capacity, kinds: Mapping[str, int], throughputs: Throughputs) -> _Row:
+    devices, can_run = np.zeros(len(kinds)), np.zeros(len(kinds), dtype=np.bool_)
+    for request in job.devices:
+        owned = capacity.by_kind(capacity.ownable(job, request))
+        for kind in range(len(kinds)):
+            if not can_run[kind] and owned[kind] >= max(1, request.min_devices):
+                can_run[kind] = True
+                devices[kind] = _count(request, int(owned[kind]))
+    known = [throughputs.steps_per_s(job, name, devices[kind]) for name, kind in kinds.items()]
+    is_known = all(rate is not None for rate, usable in zip(known, can_run, strict=True) if usable)
+    if not is_known:
+        return _Row(devices, can_run.astype(np.float64), is_known=False)
+    return _Row(devices, np.where(can_run, [rate or 0.0 for rate in known], 0.0), is_known=True)
+
+
+def _count(request: DeviceRequest, owned: int) -> float:
+    """Return how many devices the gang would take where there are ``owned``."""
+    return request.max_milli / MILLI if request.is_fraction else float(min(request.max_devices, owned))
+
+
+def _left(job: Job, row: _Row, held_s: FloatArray) -> float:
+    """Return the steps to go; at least a millionth of what there was, for no estimate is exact."""
+    done = float((row.rate * held_s).sum())
+    total: float | None
+    if row.is_known:
+        total = job.total_steps
+        if total is None and job.estimated_duration_s is not None:
+            # The user means the devices that the job asks for first.
+            total = job.estimated_duration_s * float(row.rate.max())
+    else:
+        total = job.estimated_duration_s
+    if total is None:
+        return max(done, LEAST_S * float(row.rate.max()))
+    return max(total - done, 1e-6 * total, 1e-9)

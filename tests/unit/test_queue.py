@@ -1,0 +1,153 @@
+"""The waiting jobs: a walk through them in any order, and indices that never go stale."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artesian.model.queue import Index, Key, WaitingJob, WaitingQueue, shape_of
+from artesian.policy.order import PriorityFifo
+from builders import GIB, a_job, a_waiting
+from strategies import waiting_jobs
+
+FIFO = PriorityFifo().key
+
+
+def latest_first(entry: WaitingJob) -> Key:
+    """Another order, with many ties."""
+    return (-entry.waits_since_s,)
+
+
+KEYS = (FIFO, latest_first)
+
+
+def by(key: Callable[[WaitingJob], Key]) -> Callable[[WaitingJob], tuple[Key, str]]:
+    return lambda entry: (key(entry), entry.job.id)
+
+
+def ids(entries: Iterator[WaitingJob]) -> list[str]:
+    return [entry.job.id for entry in entries]
+
+
+def index_of(queue: WaitingQueue, key: Callable[[WaitingJob], Key]) -> dict[object, list[tuple[Key, str]]]:
+    """What the queue keeps for the key, by shape."""
+    queue.walk(key)
+    kept: Index = queue._indices[key]
+    return {shape_of(queue[jobs[0][1]].job): list(jobs) for jobs in kept.queues}
+
+
+@given(entries=waiting_jobs())
+def test_a_walk_yields_every_job_once_the_least_key_first_and_ties_by_id(entries: list[WaitingJob]) -> None:
+    queue = WaitingQueue(entries)
+    for key in (*KEYS, *KEYS):
+        assert list(queue.walk(key)) == sorted(entries, key=by(key))
+
+
+@given(entries=waiting_jobs(), data=st.data())
+def test_leaving_a_shape_leaves_out_exactly_the_rest_of_it(
+    entries: list[WaitingJob], data: st.DataObject
+) -> None:
+    queue = WaitingQueue(entries)
+    left = set()
+    expected, met = sorted(entries, key=by(FIFO)), []
+    walk = queue.walk(FIFO)
+    for entry in walk:
+        met.append(entry)
+        if data.draw(st.booleans()):
+            walk.leave_shape()
+            left.add(shape_of(entry.job))
+            expected = [
+                other for other in expected if other in met or shape_of(other.job) != shape_of(entry.job)
+            ]
+        assert expected[: len(met)] == met
+    assert met == expected
+    assert {shape_of(entry.job) for entry in met} == {shape_of(entry.job) for entry in entries}
+    assert list(queue.walk(FIFO)) == sorted(entries, key=by(FIFO)), "the next walk has all again"
+
+
+@given(entries=waiting_jobs(), data=st.data())
+def test_after_any_comings_and_goings_the_indices_are_those_of_a_queue_made_afresh(
+    entries: list[WaitingJob], data: st.DataObject
+) -> None:
+    queue = WaitingQueue()
+    inside: dict[str, WaitingJob] = {}
+    known = {entry.job.id: entry for entry in entries}
+    for _ in range(data.draw(st.integers(0, 3 * len(known)))):
+        id = data.draw(st.sampled_from(sorted(known)))
+        if id in inside:
+            queue.discard(id)
+            # It may come back as another attempt, in another place.
+            known[id] = replace(inside.pop(id), waits_since_s=data.draw(st.sampled_from([0.0, 1.0, 9.0])))
+        else:
+            queue.add(known[id])
+            inside[id] = known[id]
+        if data.draw(st.booleans()):
+            queue.walk(data.draw(st.sampled_from(KEYS)))  # from now on the queue keeps an index for it
+    fresh = WaitingQueue(inside.values())
+    assert dict(queue) == inside == dict(fresh)
+    for key in KEYS:
+        assert index_of(queue, key) == index_of(fresh, key)
+        assert list(queue.walk(key)) == sorted(inside.values(), key=by(key))
+
+
+@given(entries=waiting_jobs())
+def test_two_walks_at_once_do_not_disturb_each_other(entries: list[WaitingJob]) -> None:
+    queue = WaitingQueue(entries)
+    one, other, again = queue.walk(FIFO), queue.walk(latest_first), queue.walk(FIFO)
+    again.leave_shape()
+    together = list(zip(one, other, again, strict=True))
+    assert [first for first, _, _ in together] == [third for _, _, third in together]
+    assert [first for first, _, _ in together] == sorted(entries, key=by(FIFO))
+    assert [second for _, second, _ in together] == sorted(entries, key=by(latest_first))
+
+
+def test_a_queue_is_a_mapping_by_id() -> None:
+    one, other = a_waiting(a_job("a")), a_waiting(a_job("b"))
+    queue = WaitingQueue([one, other])
+    assert (len(queue), set(queue), queue["a"], queue.get("c")) == (2, {"a", "b"}, one, None)
+    queue.discard("c")
+    queue.discard("a")
+    assert dict(queue) == {"b": other}
+    assert ids(WaitingQueue().walk(FIFO)) == []
+
+
+def test_a_job_is_not_taken_in_twice() -> None:
+    queue = WaitingQueue([a_waiting()])
+    with pytest.raises(AssertionError, match="j1"):
+        queue.add(a_waiting())
+    assert ids(queue.walk(FIFO)) == ["j1"]
+
+
+def test_a_key_that_changes_while_its_job_waits_is_seen() -> None:
+    shift = [0.0]
+
+    def unsteady(entry: WaitingJob) -> Key:
+        return (entry.submitted_s * shift[0],)
+
+    queue = WaitingQueue(a_waiting(a_job(id), float(number)) for number, id in enumerate("abc"))
+    queue.walk(unsteady)
+    shift[0] = -1.0
+    with pytest.raises((AssertionError, IndexError)):
+        queue.discard("c")
+
+
+@pytest.mark.parametrize(
+    ("more", "is_alike"),
+    [
+        ({"priority": 5, "name": "x", "command": ("false",), "grace_s": 1.0, "env": {"A": "1"}}, True),
+        ({"devices": "cpu:3"}, False),
+        ({"devices": "cpu:1..2"}, False),
+        ({"devices": "cpu:2 | H100:1"}, False),
+        ({"cpus_per_device": 1.0}, False),
+        ({"memory_bytes_per_device": GIB}, False),
+    ],
+)
+def test_jobs_are_of_one_shape_where_what_one_can_get_the_other_can(
+    more: dict[str, Any], is_alike: bool
+) -> None:
+    job = a_job("a", devices="cpu:2")
+    other = a_job("b", **{"devices": "cpu:2", **more})
+    assert (shape_of(job) == shape_of(other)) is is_alike
