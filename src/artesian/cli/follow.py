@@ -41,7 +41,9 @@ def _interrupted(record: JobRecord | None, talk: Console) -> NoReturn:
     else:
         id_ = record.job.id
         talk.print(f"\ninterrupted; {id_} goes on without you")
-        talk.print(f"  come back:  artesian logs -f {id_}\n  stop it:    artesian cancel {id_}", soft_wrap=True)
+        talk.print(
+            f"  come back:  artesian logs -f {id_}\n  stop it:    artesian cancel {id_}", soft_wrap=True
+        )
     sys.exit(exits.INTERRUPTED)
 
 
@@ -82,7 +84,7 @@ class _Follower:
             record = self._plane.job(self._job_id)
             for attempt in record.attempts:
                 self._tell_start(record, attempt)
-                if attempt.outcome is None:
+                if attempt.started_s is not None and attempt.outcome is None:
                     self._pass_on(record, attempt)
                 self._tell_end(record, attempt)
             self._tell_hold(record)

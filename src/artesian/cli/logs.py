@@ -21,7 +21,9 @@ def logs(job: str, is_followed: bool, attempt: int | None, worker: int | None) -
     then: 0 done, 100 failed, 103 cancelled, 130 interrupted (the job goes on). 102: no such job.
     """
     if is_followed and (attempt is not None or worker is not None):
-        raise click.UsageError("-f follows the first worker of all attempts: leave --attempt and --worker out")
+        raise click.UsageError(
+            "-f follows the first worker of all attempts: leave --attempt and --worker out"
+        )
     with control_plane() as plane:
         record = find_job(plane, job)
         id_ = record.job.id
@@ -29,14 +31,18 @@ def logs(job: str, is_followed: bool, attempt: int | None, worker: int | None) -
             with goes_on_without_us(plane, id_, stderr()):
                 return exit_code_of(follow(plane, id_, stderr(), is_data=True))
         if not record.attempts:
-            raise Failure(f"job {id_} has not started: it is {record.state.value}", hint=f"artesian why {id_}")
+            raise Failure(
+                f"job {id_} has not started: it is {record.state.value}", hint=f"artesian why {id_}"
+            )
         epoch = attempt or record.epoch
         if epoch > record.epoch:
             raise Failure(f"job {id_}: expected an attempt up to {record.epoch}, got {epoch}")
         folder = attempt_folder(plane.dir.jobs, id_, epoch)
-    files = [(folder.logs / f"rank-{worker}.out", False)] if worker else []
-    files = files or [(folder.stdout, False), (folder.stderr, True)]
-    if not any([_copy(Tail(path), is_err=is_err) for path, is_err in files]):
+    if worker:
+        is_any = _copy(Tail(folder.logs / f"rank-{worker}.out"), is_err=False)
+    else:
+        is_any = _copy(Tail(folder.stdout), is_err=False) | _copy(Tail(folder.stderr), is_err=True)
+    if not is_any:
         who = f"worker {worker}" if worker else id_
         click.echo(f"{who} has printed nothing in attempt {epoch}", err=True)
     return 0

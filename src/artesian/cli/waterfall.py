@@ -25,7 +25,9 @@ class Duration(click.ParamType[float]):
 
 
 @click.command()
-@click.option("--job", shell_complete=complete_job, help="Only while this job was there, from its submit to its end.")
+@click.option(
+    "--job", shell_complete=complete_job, help="Only while this job was there, from its submit to its end."
+)
 @click.option("--since", type=Duration(), help="Only the last such while: 30m, 24h, 7d.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it into FILE (.svg or .png).")
 @output_option

@@ -21,7 +21,7 @@ from artesian.model.events import CancelRequested, JobSubmitted
 from artesian.model.job import Job
 from artesian.policy import explain
 from artesian.server.bell import ring
-from artesian.server.config import IDLE_EXIT_S, StateDir
+from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.fleet import nodes_of
 from artesian.store import SqliteJournal
 
@@ -161,7 +161,13 @@ class ControlPlane:
         try:
             with open(self.dir.daemon_log, "ab", opener=private) as log:
                 self._daemon = subprocess.Popen(
-                    [sys.executable, "-m", "artesian.server.daemon", str(self.dir.path), str(self._idle_exit_s)],
+                    [
+                        sys.executable,
+                        "-m",
+                        "artesian.server.daemon",
+                        str(self.dir.path),
+                        str(self._idle_exit_s),
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -81,7 +81,9 @@ class AttemptFolder:
     def request_stop(self, grace_s: float) -> None:
         """Leave the grace for the supervisor to find; the signal comes separately. Raises OSError."""
         path = self.path / supervisor.STOP
-        with open(path, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(
+            path, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)
+        ) as file:
             file.write(str(grace_s))
 
     def survivors(self) -> list[int]:
