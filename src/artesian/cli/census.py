@@ -17,7 +17,7 @@ from artesian.census import (
     benchmark,
     discover,
 )
-from artesian.cli.output import output_option, print_json, stderr, stdout
+from artesian.cli.output import Failure, output_option, print_json, stderr, stdout
 from artesian.cli.state import control_plane
 from artesian.model.units import format_duration, format_flops, format_size
 from artesian.server.embedded import ControlPlane
@@ -40,7 +40,7 @@ def census(no_benchmark: bool, cached: bool, output: str) -> None:
         if cached:
             found = _latest(plane)
             if found is None:
-                raise click.ClickException("no census was taken here yet: artesian census")
+                raise Failure("no census was taken of this machine yet", hint="artesian census")
         elif no_benchmark:
             found = Census(machine=discover(), measurements=(), at_s=time.time())
         else:
@@ -58,18 +58,19 @@ def ensure_census(plane: ControlPlane, talk: Console) -> None:
     latest = _latest(plane)
     age_s = None if latest is None else time.time() - latest.at_s
     if latest is not None and age_s is not None and _is_good(latest) and age_s < _MAX_AGE_S:
-        talk.print(
-            f"census of {format_duration(age_s)} ago: {_one_line(latest)}", markup=False, soft_wrap=True
-        )
+        talk.print(f"census of {format_duration(age_s)} ago: {_one_line(latest)}", soft_wrap=True)
         return
     if plane.state().holding:
         talk.print("no census: jobs hold devices of this machine, so that it cannot be measured now")
         return
     talk.print("taking a census of this machine (once, about 10 s) ...")
     found = _take(plane, talk)
-    talk.print(_one_line(found), markup=False, soft_wrap=True)
+    talk.print(_one_line(found), soft_wrap=True)
     if not _is_good(found):
-        talk.print("MFU will be unknown; take another census when the machine is quiet: artesian census")
+        talk.print(
+            "MFU will be unknown; take another census when the machine is quiet: artesian census",
+            soft_wrap=True,
+        )
 
 
 def _take(plane: ControlPlane, talk: Console) -> Census:
@@ -78,7 +79,7 @@ def _take(plane: ControlPlane, talk: Console) -> Census:
         measurements = benchmark(
             machine,
             settings=BenchmarkSettings(),
-            progress=lambda text: talk.print(f"  {text}", markup=False, style="dim"),
+            progress=lambda text: talk.print(f"  {text}", style="dim"),
         )
     found = Census(machine=machine, measurements=measurements, at_s=time.time())
     latest = _latest(plane)
@@ -116,7 +117,7 @@ def _one_line(found: Census) -> str:
         bandwidth = measurement.bandwidth_bytes_per_s
         figures.append(f"memory {'unknown' if bandwidth is None else f'{bandwidth / 1e9:.3g} GB/s'}")
         if measurement.contention:
-            figures.append(f"contended: {measurement.contention}")
+            figures.append("contended (by what: artesian census --cached)")
         if measurement.problem:
             figures.append(measurement.problem)
     return f"{devices}" + (f"; of one device: {', '.join(figures)}" if figures else "")

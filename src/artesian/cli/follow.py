@@ -84,7 +84,7 @@ class _Follower:
             record = self._plane.job(self._job_id)
             for attempt in record.attempts:
                 self._tell_start(record, attempt)
-                if attempt.outcome is None:
+                if attempt.started_s is not None and attempt.outcome is None:
                     self._pass_on(record, attempt)
                 self._tell_end(record, attempt)
             self._tell_hold(record)

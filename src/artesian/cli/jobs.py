@@ -1,11 +1,12 @@
 """``artesian jobs``, ``show``, ``why`` and ``cancel``."""
 
-import getpass
+import shlex
 
 import click
 from rich.table import Table
+from rich.text import Text
 
-from artesian.cli.output import output_option, plain, print_json, stdout
+from artesian.cli.output import Failure, output_option, plain, print_json, stdout, visible
 from artesian.cli.state import (
     age_s,
     control_plane,
@@ -14,8 +15,10 @@ from artesian.cli.state import (
     job_argument,
     job_json,
     outcome_in_words,
+    user_name,
 )
 from artesian.kernel.lifecycle import JobRecord, JobState
+from artesian.model.job import Cause
 from artesian.model.units import format_duration
 
 _SHOWN_WHEN_OVER = 10
@@ -40,13 +43,11 @@ def jobs(is_all: bool, output: str) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("job", "state", "devices", "attempts", "age"):
-        table.add_column(
-            name, justify="right" if name in ("attempts", "age") else "left", no_wrap=name != "devices"
-        )
+        table.add_column(name, justify="right" if name in ("attempts", "age") else "left")
     for record in shown:
         age = format_duration(age_s(record.submitted_s))
         table.add_row(record.job.id, record.state.value, devices_in_words(record), str(record.epoch), age)
-    stdout().print(table)
+    stdout(is_wide=True).print(table)  # an id that is cut short is of no use
     if hidden:
         click.echo(f"{len(hidden)} more: artesian jobs --all", err=True)
 
@@ -67,34 +68,30 @@ def show(job: str, output: str) -> None:
         print_json({**job_json(record), "training": plain(report.summary)})
         return
     console = stdout()
-    console.print(_facts(record))
-    for attempt in record.attempts:
-        end = "runs" if attempt.outcome is None else outcome_in_words(attempt.outcome)
-        until = (
-            attempt.ended_s if attempt.ended_s is not None else attempt.decided_s + age_s(attempt.decided_s)
-        )
-        took = format_duration(until - attempt.decided_s)
-        console.print(f"attempt {attempt.epoch}  {attempt.placement}  {took}  {end}", markup=False)
+    facts = _facts(record)
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        console.print(Text.assemble((name.ljust(width), "bold"), "  ", visible(value)), soft_wrap=True)
     if report.summary.steps:
         console.print(picture.training_panel(report.summary))
 
 
-def _facts(record: JobRecord) -> Table:
+def _facts(record: JobRecord) -> dict[str, str]:
+    """Return what is told of a job, by its label."""
     job = record.job
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="bold")
-    facts.add_column()
-    rows = {
+    facts = {
         "job": job.id,
         "state": record.state.value if record.hold is None else f"{record.state.value}: {record.hold.text}",
         "kind": job.kind.value,
         "asked for": " | ".join(map(str, job.devices)),
-        "command": " ".join(job.command),
+        "command": shlex.join(job.command),
         "in": job.workdir,
         "submitted": f"{format_duration(age_s(record.submitted_s))} ago by {job.user or 'unknown'}",
     }
-    for name, value in rows.items():
-        facts.add_row(name, value)
+    for attempt in record.attempts:
+        end = "runs" if attempt.outcome is None else outcome_in_words(attempt.outcome)
+        took_s = age_s(attempt.decided_s) - (0.0 if attempt.ended_s is None else age_s(attempt.ended_s))
+        facts[f"attempt {attempt.epoch}"] = f"{attempt.placement}, {format_duration(took_s)}: {end}"
     return facts
 
 
@@ -106,43 +103,49 @@ def why(job: str, output: str) -> None:
     with control_plane() as plane:
         record = find_job(plane, job)
         plane.revive()
-    answer = {"job": record.job.id, "state": record.state.value, **_decision(record)}
+    reason, unblock = _decision(record)
     if output == "json":
-        print_json(answer)
+        print_json({"job": record.job.id, "state": record.state.value, "reason": reason, "unblock": unblock})
         return
     console = stdout()
-    console.print(f"[bold]{record.job.id}[/bold] is {record.state.value.replace('_', ' ')}: ", end="")
-    console.print(answer["reason"], markup=False, soft_wrap=True)
-    if answer["unblock"]:
-        console.print("[bold]to unblock:[/bold] ", end="")
-        console.print(answer["unblock"], markup=False, soft_wrap=True)
+    verb = "has " if record.state.is_final and record.state is not JobState.CANCELLED else "is "
+    state = record.state.value.replace("_", " ")
+    console.print(
+        Text.assemble((record.job.id, "bold"), f" {verb}{state}: ", visible(reason)), soft_wrap=True
+    )
+    if unblock:
+        console.print(Text.assemble(("to unblock: ", "bold"), visible(unblock)), soft_wrap=True)
 
 
-def _decision(record: JobRecord) -> dict[str, str | None]:
-    """Return the last decision about the job, and what would let it go on."""
+def _decision(record: JobRecord) -> tuple[str, str | None]:
+    """Return the last decision about the job in words, and what would let it go on."""
     state = record.state
     if record.hold is not None:
-        return {"reason": record.hold.text, "unblock": record.hold.unblock}
+        return record.hold.text, record.hold.unblock
     if state is JobState.QUEUED:
-        return {"reason": "the scheduler has not looked at it yet", "unblock": "the next scheduling cycle"}
+        return "the scheduler has not looked at it yet", "the next scheduling cycle"
     if state is JobState.STOPPING:
-        return {"reason": record.attempt.stop_reason, "unblock": None}
+        return record.attempt.stop_reason, None
     if state.holds_devices:
-        return {"reason": record.attempt.reason, "unblock": None}
+        return record.attempt.reason, None
     if state is JobState.CANCELLED and not record.attempts:
-        return {"reason": "a user cancelled it before it started", "unblock": None}
+        return "a user cancelled it before it started", None
     outcome = record.attempt.outcome
-    said = "its last attempt ended" if outcome is None else outcome_in_words(outcome)
-    if state is JobState.FAILED and outcome is not None:
-        retry = record.job.retry
-        spent = outcome.cause in retry.causes and retry.counts(outcome.cause)
-        rule = (
-            f"all {retry.limit} retries are used up"
-            if spent
-            else f"{outcome.cause.value} is not retried (retry: on: in the job file)"
-        )
-        return {"reason": f"{said}; {rule}", "unblock": f"artesian logs {record.job.id} shows its output"}
-    return {"reason": said, "unblock": None}
+    assert outcome is not None, "a job that is over has an outcome"
+    if state is JobState.CANCELLED:
+        return f"{record.attempt.stop_reason}; {outcome.message or 'its command had ended'}", None
+    said = outcome_in_words(outcome)
+    if state is JobState.SUCCEEDED:
+        return said, None
+    retry = record.job.retry
+    cause = outcome.cause.value
+    if outcome.cause in retry.causes:
+        rule = f"the limit of {retry.limit} retries is reached (retry: limit in the job file)"
+    else:
+        rule = f"a job is not tried again after {cause} (unless retry: on in its file names it)"
+    logs = f"artesian logs {record.job.id} shows what it printed"
+    mend = "mend the command in the job file, and submit it again"
+    return f"{said}; {rule}", mend if outcome.cause is Cause.START_FAILED else logs
 
 
 @click.command()
@@ -152,10 +155,15 @@ def cancel(job: str, output: str) -> None:
     """Stop JOB: SIGTERM, and SIGKILL after its grace. One that waits never starts."""
     with control_plane() as plane:
         record = find_job(plane, job)
+        id_ = record.job.id
         if record.state.is_final:
-            raise click.ClickException(f"job {record.job.id} is over already: {record.state.value}")
-        plane.cancel(record.job.id, getpass.getuser())
+            raise Failure(f"job {id_} is over already: {record.state.value}", hint=f"artesian show {id_}")
+        plane.cancel(id_, user_name())
+        is_running = record.state.holds_devices
     if output == "json":
-        print_json({"job": record.job.id, "cancel": "requested"})
+        print_json({"job": id_, "cancel": "requested"})
+    elif is_running:
+        grace = format_duration(record.job.grace_s)
+        click.echo(f"{id_} is being stopped; what has not ended in {grace} is killed", err=True)
     else:
-        click.echo(f"{record.job.id} is being stopped", err=True)
+        click.echo(f"{id_} will not start any more", err=True)

@@ -38,9 +38,11 @@ def logs(job: str, is_followed: bool, attempt: int | None, worker: int | None) -
         if epoch > record.epoch:
             raise Failure(f"job {id_}: expected an attempt up to {record.epoch}, got {epoch}")
         folder = attempt_folder(plane.dir.jobs, id_, epoch)
-    files = [(folder.logs / f"rank-{worker}.out", False)] if worker else []
-    files = files or [(folder.stdout, False), (folder.stderr, True)]
-    if not any([_copy(Tail(path), is_err=is_err) for path, is_err in files]):
+    if worker:
+        is_any = _copy(Tail(folder.logs / f"rank-{worker}.out"), is_err=False)
+    else:
+        is_any = _copy(Tail(folder.stdout), is_err=False) | _copy(Tail(folder.stderr), is_err=True)
+    if not is_any:
         who = f"worker {worker}" if worker else id_
         click.echo(f"{who} has printed nothing in attempt {epoch}", err=True)
     return 0

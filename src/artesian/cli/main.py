@@ -122,7 +122,8 @@ def _run() -> int:
         streams.silence()
         return exits.FAILED
     except OSError as error:  # such as a full disk below stdout
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), None)
+        said = error.strerror or str(error)
+        _complain(f"{error.filename}: {said}" if error.filename else said, None)
         streams.silence()
         return exits.FAILED
     return code if isinstance(code, int) else 0

@@ -15,7 +15,7 @@ from artesian.cli import exits
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _UNLIMITED = 100_000
-"""Width of what no terminal shows: whatever reads it finds every line whole."""
+"""Columns. Rich needs a number."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -25,7 +25,7 @@ class Failure(click.ClickException):
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = exits.FAILED) -> None:
         super().__init__(message)
         self.hint = hint
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # of this failure, not of the class
 
 
 def output_option(command: Command) -> Command:
@@ -63,23 +63,24 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=is_ascii, allow_nan=False))
 
 
-def stdout() -> Console:
-    """Return the console for data. Without a terminal it is endlessly wide: nothing a program reads is cut."""
-    # Neither markup nor emoji codes: what users wrote is printed as they wrote it.
-    return Console(
-        width=None if sys.stdout.isatty() else _UNLIMITED, highlight=False, markup=False, emoji=False
-    )
+def stdout(*, is_wide: bool = False) -> Console:
+    """Return the console for data.
+
+    Without a terminal it is endlessly wide, so that nothing a program reads is cut; ``is_wide`` makes it
+    so for a terminal, too, which then wraps long lines by itself.
+    """
+    return _console(is_err=False, is_wide=is_wide or not sys.stdout.isatty())
 
 
 def stderr() -> Console:
     """Return the console for talk."""
-    return Console(
-        stderr=True,
-        width=None if sys.stderr.isatty() else _UNLIMITED,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
+    return _console(is_err=True, is_wide=not sys.stderr.isatty())
+
+
+def _console(*, is_err: bool, is_wide: bool) -> Console:
+    # Neither markup nor emoji codes: what users wrote is printed as they wrote it.
+    width = _UNLIMITED if is_wide else None
+    return Console(stderr=is_err, width=width, highlight=False, markup=False, emoji=False)
 
 
 def visible(text: str) -> str:

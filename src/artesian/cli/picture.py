@@ -142,7 +142,7 @@ class TrainingPicture:
         if summary.model_flops_per_s is not None:
             table.add_row("model FLOP/s", format_flops(summary.model_flops_per_s))
         table.add_row("MFU", _mfu_text(summary))
-        table.add_row("recoveries", "\n".join(map(_recovery_text, summary.recoveries)) or "none needed")
+        table.add_row("recoveries", "\n".join(map(_recovery_text, summary.recoveries)) or "none")
         return table
 
 

@@ -86,3 +86,8 @@ class StateDir:
     def daemon_log(self) -> Path:
         """What the daemon had to say."""
         return self.path / "daemon.log"
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that is made for its user only: an ``opener`` for ``open``."""
+    return os.open(path, flags, 0o600)

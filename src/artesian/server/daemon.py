@@ -6,6 +6,7 @@ it holds a lock for as long as it does.
 """
 
 import asyncio
+import io
 import logging
 import logging.handlers
 import os
@@ -19,7 +20,7 @@ from artesian.kernel.scheduler import Scheduler
 from artesian.model.errors import ArtesianError
 from artesian.policy import registry as policies
 from artesian.server.bell import Bell, lock
-from artesian.server.config import IDLE_EXIT_S, StateDir
+from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.driver import Driver
 from artesian.server.fleet import nodes_of
 from artesian.store import SqliteJournal
@@ -29,6 +30,13 @@ _LOCK_WAIT_S = 5.0
 _LOG_BYTES = 2**20
 
 _log = logging.getLogger(__name__)
+
+
+class _PrivateLog(logging.handlers.RotatingFileHandler):
+    """A log of which each file, a rotated one too, is for its user only."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=private)
 
 
 async def serve(state: StateDir, idle_exit_s: float) -> None:

@@ -56,7 +56,9 @@ class Driver:
         nodes = await self._engine.open(self._report)
         for command in self._scheduler.outstanding():
             self._carry_out(command)
-        self._reported += self._inventory(nodes)
+        # The tick makes the scheduler look at what the journal took in while nobody drove: without an event
+        # it would take nothing for changed, and a job that waits would wait for the next one's submit.
+        self._reported += [*self._inventory(nodes), ClockTicked(at_s=self._now_s())]
 
     async def run(self, *, idle_exit_s: float | None) -> None:
         """Go on until there has been nothing to do for ``idle_exit_s`` seconds; None: until cancelled."""

@@ -21,7 +21,7 @@ from artesian.model.events import CancelRequested, JobSubmitted
 from artesian.model.job import Job
 from artesian.policy import explain
 from artesian.server.bell import ring
-from artesian.server.config import IDLE_EXIT_S, StateDir
+from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.fleet import nodes_of
 from artesian.store import SqliteJournal
 

@@ -31,11 +31,11 @@ def nodes_of(machine: Machine) -> Sequence[HostNode]:
     kinds = [list(devices) for _, devices in groupby(sorted(machine.accelerators, key=_kind), key=_kind)]
     total = len(machine.accelerators)
     nodes = []
-    for devices in kinds:
+    for id_, devices in zip(_node_ids(host.hostname, kinds), kinds, strict=True):
         first = devices[0]
         entry = first.accelerator
         node = Node(
-            id=host.hostname if len(kinds) == 1 else f"{host.hostname}/{_slug(first.name)}",
+            id=id_,
             accelerator=first.name if entry is None else entry.model,
             devices=len(devices),
             cpus=max(1, cpus * len(devices) // total),
@@ -46,6 +46,18 @@ def nodes_of(machine: Machine) -> Sequence[HostNode]:
         )
         nodes.append(HostNode(node=node, device_ids=tuple(_device_id(device) for device in devices)))
     return nodes
+
+
+def _node_ids(hostname: str, kinds: Sequence[Sequence[FoundDevice]]) -> Sequence[str]:
+    """Return an id for each kind; devices of one name and of several sizes of memory are numbered."""
+    if len(kinds) == 1:
+        return [hostname]
+    ids: list[str] = []
+    for first, *_ in kinds:
+        id_ = f"{hostname}/{_slug(first.name)}"
+        same = sum(known == id_ or known.startswith(f"{id_}#") for known in ids)
+        ids.append(f"{id_}#{same + 1}" if same else id_)
+    return ids
 
 
 def ceilings_of(census: Census) -> Ceilings:

@@ -18,6 +18,7 @@ from artesian.wire import environment
 from artesian.wire.channel import ProgressWriter, agent_file
 from artesian.wire.clock import AnchoredClock
 from artesian.wire.messages import WorkerFailed
+from artesian.wire.oom import oom_counts
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TAIL_LINES = 20
@@ -86,14 +87,14 @@ class Agent:
 
     def _start(self) -> None:
         gang = self._gang
-        oom_kills = oom_kill_count()
+        kills_before = oom_counts()
         port = free_port(gang.master_host) if gang.master_port is None else gang.master_port
         for local_rank in range(gang.local_workers):
             env = worker_environment(gang, local_rank, port, self._environ)
             rank = int(env["RANK"])
             log = gang.log_dir / f"rank-{rank}.out" if gang.log_dir is not None and local_rank else None
             try:
-                worker = WorkerProcess(rank, gang.command, env, log, oom_kills)
+                worker = WorkerProcess(rank, gang.command, env, log, kills_before)
             except OSError as error:
                 code = 127 if isinstance(error, FileNotFoundError) else 126
                 text = f"cannot start worker {rank}: {error.strerror}: {error.filename or gang.command[0]}"
@@ -144,7 +145,7 @@ class Agent:
             worker.describe_end(),
             exit_code=worker.exit_code,
             signal_number=worker.signal,
-            is_oom_kill=worker.is_oom_kill(oom_kill_count()),
+            is_oom_kill=worker.is_oom_kill(),
         )
         if tail := worker.log_tail(_TAIL_LINES):
             _say(f"the last lines of {worker.log}:\n{tail}")
@@ -221,16 +222,6 @@ def free_port(host: str) -> int:
     with socket.create_server((host, 0)) as server:
         port: int = server.getsockname()[1]
     return port
-
-
-def oom_kill_count() -> int | None:
-    """Return how many processes the kernel's out-of-memory killer has ended; None where it does not say."""
-    try:
-        text = Path("/proc/vmstat").read_text()
-    except OSError:
-        return None
-    counts = dict(line.split() for line in text.splitlines())
-    return int(counts["oom_kill"]) if "oom_kill" in counts else None
 
 
 def _say(text: str) -> None:

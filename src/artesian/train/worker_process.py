@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from artesian.wire.oom import OomCounts, was_oom_killed
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: a child must not import
 
@@ -25,13 +27,13 @@ class WorkerProcess:
         command: Sequence[str],
         env: dict[str, str],
         log: Path | None,
-        oom_kills_before: int | None,
+        kills_before: OomCounts,
     ) -> None:
         """Start it. Raises OSError when that fails; no process is left then."""
         self.rank = rank
         self.log = log
         """File of its output; None where it shares the agent's."""
-        self._oom_kills_before = oom_kills_before
+        self._kills_before = kills_before
         self._log_start = 0
         agent_pid = os.getpid()
 
@@ -98,11 +100,9 @@ class WorkerProcess:
         """Its exit code as a shell gives it: 128 + the signal where one ended it."""
         return self._process.returncode if self.signal is None else 128 + self.signal
 
-    def is_oom_kill(self, oom_kills_now: int | None) -> bool:
-        """Whether SIGKILL ended it while the kernel's out-of-memory killer was at work on this machine."""
-        if self.signal != signal.SIGKILL or self._oom_kills_before is None or oom_kills_now is None:
-            return False
-        return oom_kills_now > self._oom_kills_before
+    def is_oom_kill(self) -> bool:
+        """Whether the kernel's out-of-memory killer ended it."""
+        return self.signal == signal.SIGKILL and was_oom_killed(self.pid, self._kills_before)
 
     def describe_end(self) -> str:
         """Return how it ended, such as ``worker 1 (pid 4711) was killed by SIGKILL (9)``."""

@@ -4,6 +4,7 @@
 ``channel``      an append-only file per worker: written by the worker, tailed by the control plane
 ``environment``  the names of the variables that artesian sets for a worker
 ``faults``       faults as data, for tests and examples: ``Kill(worker=1, step=60)``
+``oom``          whether the kernel's out-of-memory killer ended a process
 ``clock``        wall-clock seconds that never run backwards within a process
 """
 

@@ -3,7 +3,7 @@
 It outlives the driver, so it knows nothing of it: it claims the attempt, starts the command with its
 own environment, waits, sees to it that nothing of the attempt survives the command, and writes down
 how it ended. It imports little, because a job waits for it: a fresh interpreter without ``site``
-takes 15 ms. Standard library only, and nothing of ours.
+takes 15 ms. Standard library only, and of ours one file of the ground, ``wire/oom.py``, by its path.
 
 Files in FOLDER, each made whole or not at all:
 
@@ -23,7 +23,14 @@ import sys
 import time
 from collections.abc import Callable
 from ctypes import CDLL
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if not TYPE_CHECKING and __name__ == "__main__":
+    # The file alone: its package would bring much more along.
+    sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../wire"))
+    import oom
+else:
+    from artesian.wire import oom
 
 CLAIM, STARTED, STOP, ENDED = "claim.json", "started.json", "stop", "ended.json"
 _RESERVED = "ended.reserved"
@@ -61,18 +68,6 @@ def claim(folder: str, owner: dict[str, Any]) -> bool:
     return True
 
 
-def oom_kills() -> int | None:
-    """Return how many processes the kernel's out-of-memory killer has ended since boot; None if untold."""
-    try:
-        with open("/proc/vmstat", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("oom_kill "):
-                    return int(line.split()[1])
-    except OSError:
-        pass
-    return None
-
-
 def children(parent: int) -> list[int]:
     """Return the living children of ``parent``."""
     found = []
@@ -96,7 +91,7 @@ def main(folder: str, workdir: str, grace_s: float, command: list[str]) -> None:
     if me is None or not claim(folder, me):
         return
     CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # whatever the command leaves behind becomes ours
-    oom_before = oom_kills()
+    kills_before = oom.oom_counts()
     try:
         reserved = _reserve(folder)
         child = _spawn(folder, workdir, command)
@@ -107,12 +102,12 @@ def main(folder: str, workdir: str, grace_s: float, command: list[str]) -> None:
     status, was_stopped = _wait(folder, child, grace_s)
     _end_everything()
     code = os.waitstatus_to_exitcode(status)
-    oom_after = oom_kills()
-    is_oom = code == -signal.SIGKILL and None not in (oom_before, oom_after) and oom_before != oom_after
     record = {
         "exit_code": code if code >= 0 else None,
         "signal": -code if code < 0 else None,
-        "is_oom_kill": is_oom and not was_stopped,
+        "is_oom_kill": code == -signal.SIGKILL
+        and not was_stopped
+        and oom.was_oom_killed(child, kills_before),
         "was_stopped": was_stopped,
         "at_s": time.time(),
     }

@@ -1,0 +1,355 @@
+"""The documents: what they say of the code is compared with the code, and their links with what is there."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from artesian.census import Census, Figure, Measurement, discover
+from artesian.cli import exits
+from artesian.cli.jobfile import _KEPT, submitters_environment
+from artesian.cli.main import COMMANDS
+from artesian.cli.state import job_json
+from artesian.kernel.lifecycle import ALLOWED, JobState, ended, start, submit
+from artesian.kernel.training import Recovery, TrainingSummary
+from artesian.model import jobfile
+from artesian.model.job import Cause, Job, Outcome, RetryPolicy
+from artesian.model.ledger import Loss, Stage
+from artesian.model.plan import HoldCode, Reason
+from artesian.model.units import parse_duration_s
+from artesian.server.config import StateDir
+from artesian.wire import Fault, environment
+from builders import a_job, a_placement
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+GUIDES = DOCS / "guides"
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, without the indentation that a list gives them."""
+    found = []
+    for indent, name, body in _FENCE.findall(text(path)):
+        if name == language:
+            found.append("".join(line.removeprefix(indent) for line in body.splitlines(keepends=True)))
+    return found
+
+
+def prose(path: Path) -> str:
+    """The page without its fenced blocks."""
+    return _FENCE.sub("", text(path))
+
+
+def headings(path: Path) -> list[tuple[int, str]]:
+    return [(len(marks), title) for marks, title in re.findall(r"^(#+) (.+)$", prose(path), re.MULTILINE)]
+
+
+def anchor(title: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def rows(path: Path, heading: str) -> list[list[str]]:
+    """The cells of all tables under a heading, up to the next heading; without the head of each."""
+    body = re.split(rf"^#+ {re.escape(heading)}$", prose(path), maxsplit=1, flags=re.MULTILINE)[1]
+    lines = re.split(r"^#+ ", body, maxsplit=1, flags=re.MULTILINE)[0].splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    rules = {index for index, line in enumerate(table) if set(line) <= set("|-: ")}
+    kept = [line for index, line in enumerate(table) if index not in rules and index + 1 not in rules]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in kept]
+
+
+def coded(cell: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def first_column(path: Path, heading: str) -> list[str]:
+    return [name for row in rows(path, heading) for name in coded(row[0])]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# -- every page ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_to_something_that_is_there(page: Path) -> None:
+    for link in _LINK.findall(prose(page)):
+        if link.startswith(("http://", "https://")):
+            continue
+        target, _, fragment = link.partition("#")
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), link
+        if fragment:
+            assert fragment in {anchor(title) for _, title in headings(path)}, link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_names_a_folder_of_somebodys_machine(page: Path) -> None:
+    assert not re.findall(r"(?<![\w.])/(?:home|root|Users|work|mnt)/\S*", text(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_python_example_is_python(page: Path) -> None:
+    if page.name == "api.md":
+        return  # signatures, which are no statements
+    for block in blocks(page, "python"):
+        compile(block, name_of(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_in_an_example_is_a_command_with_these_options(page: Path) -> None:
+    for words in commands(page):
+        if words[0].rpartition("/")[2] == "artesian" and len(words) > 1:
+            assert words[1] in COMMANDS, words
+            cells = [coded(row[0]) for row in rows(DOCS / "reference" / "cli.md", f"artesian {words[1]}")]
+            known = {option.split()[0] for cell in cells for option in cell}
+            options = [] if words[1] == "launch" else [word for word in words[2:] if word.startswith("-")]
+            assert set(options) <= known, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_job_in_an_example_is_accepted(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        assert parse(block).command, block
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    for block in blocks(page, "bash"):
+        for line in block.splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def parse(block: str) -> Job:
+    return jobfile.parse_job(block, source="a page", job_id="j", base_dir="/base")
+
+
+def test_every_page_is_in_the_index() -> None:
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in _LINK.findall(text(DOCS / "README.md"))}
+    assert {page for page in DOCS.rglob("*.md") if page.name != "README.md"} <= linked
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    pages = sorted((DOCS / "decisions").glob("*.md"))
+    assert [page.name[:4] for page in pages] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+    for page in pages:
+        assert text(page).startswith(f"# {page.name[:4]}: ")
+        assert "## Decision" in text(page)
+
+
+# -- the two READMEs ----------------------------------------------------------------------------------
+
+
+def test_the_chinese_readme_has_the_same_headings_commands_and_links() -> None:
+    english, chinese = ROOT / "README.md", ROOT / "README.zh.md"
+    assert [level for level, _ in headings(english)] == [level for level, _ in headings(chinese)]
+    assert list(commands(english)) == list(commands(chinese))
+    other = {"README.md": "README.zh.md", "README.zh.md": "README.md"}
+    links = _LINK.findall(text(english))
+    assert [other.get(link, link) for link in links] == _LINK.findall(text(chinese))
+    tables = [first_column(page, heading) for page in (english, chinese) for _, heading in headings(page)[1:]]
+    assert tables[: len(tables) // 2] == tables[len(tables) // 2 :]
+    assert code_only(english) == code_only(chinese)
+
+
+def code_only(page: Path) -> list[str]:
+    """The lines of the Python examples, without their comments."""
+    return [re.sub(r"  # .*", "", line) for block in blocks(page, "python") for line in block.splitlines()]
+
+
+def test_the_readme_has_every_command_and_every_floor() -> None:
+    named = [name.split()[1] for name in first_column(ROOT / "README.md", "Commands")]
+    assert named == list(COMMANDS)
+    packages = {path.parent.name for path in (ROOT / "src" / "artesian").glob("*/__init__.py")}
+    assert set(first_column(ROOT / "README.md", "Where things are")) == packages
+
+
+# -- job files ----------------------------------------------------------------------------------------
+
+JOB_FILE = GUIDES / "job-file.md"
+
+
+def test_the_guide_has_every_key_of_a_job_file_and_no_other() -> None:
+    assert sorted(first_column(JOB_FILE, "Keys")) == sorted(jobfile.KEYS)
+    assert tuple(first_column(JOB_FILE, "Retry")) == jobfile.RETRY_KEYS
+    assert tuple(first_column(JOB_FILE, "Faults")) == jobfile.FAULT_KEYS
+    checkpoint = next(row for row in rows(JOB_FILE, "Keys") if row[0] == "`checkpoint`")
+    assert set(jobfile.CHECKPOINT_KEYS) <= set(coded(checkpoint[3]))
+
+
+def test_the_guide_has_the_defaults_of_the_code() -> None:
+    default = {coded(row[0])[0]: row[2].strip("`") for row in rows(JOB_FILE, "Keys")}
+    job = parse("{name: x, devices: 1, command: [true]}")
+    assert {key for key, value in default.items() if value == "required"} == {"name", "devices", "command"}
+    assert (default["kind"], default["team"], default["priority"]) == (job.kind, job.team, str(job.priority))
+    assert parse_duration_s(default["grace"]) == job.grace_s
+    assert (default["env"], default["faults"]) == ("{}", "[]")
+    assert not job.env
+    assert not job.faults
+    unset = (job.dataset, job.checkpoint_every_steps, job.cpus_per_device, job.memory_bytes_per_device)
+    assert {default[key] for key in ("data", "checkpoint", "cpus_per_device", "memory_per_device")} == {
+        "none"
+    }
+    assert set(unset) == {None}
+    retry = {coded(row[0])[0]: row[2].strip("`") for row in rows(JOB_FILE, "Retry")}
+    usual = RetryPolicy()
+    assert int(retry["limit"]) == usual.limit
+    assert parse_duration_s(retry["backoff"]) == usual.backoff_s
+    assert parse_duration_s(retry["max_backoff"]) == usual.max_backoff_s
+    assert set(retry["on"].strip("[]").split(", ")) == usual.causes
+    faults = {coded(row[0])[0]: row[2].strip("`") for row in rows(JOB_FILE, "Faults")}
+    assert int(faults["epoch"]) == Fault.__dataclass_fields__["epoch"].default
+
+
+def test_every_device_request_in_the_guide_is_one() -> None:
+    for row in rows(JOB_FILE, "Devices"):
+        request = coded(row[0])[0].replace("\\|", "|")
+        assert parse(
+            f"{{name: x, command: [true], devices: {request}}}"
+            if "{" in request
+            else f"name: x\ncommand: [a]\ndevices: '{request}'"
+        ).devices
+
+
+def test_the_guide_has_every_cause_that_a_retry_may_name() -> None:
+    sentence = next(line for line in text(JOB_FILE).splitlines() if line.startswith("Causes are "))
+    assert coded(sentence) == [cause.value for cause in jobfile.RETRIABLE]
+
+
+def test_the_first_run_guide_tells_the_story_of_the_example() -> None:
+    job = parse(text(ROOT / "examples" / "first-run.yaml"))
+    story = text(GUIDES / "first-run.md")
+    (fault,) = job.faults
+    every = job.checkpoint_every_steps
+    assert every is not None
+    assert f"worker {fault.worker} commits step {fault.step}" in story
+    assert f"the checkpoint of step {(fault.step - 1) // every * every}" in story
+    assert job.retry.delay_s(Cause.SIGNAL, 0) == 0
+
+
+# -- concepts -----------------------------------------------------------------------------------------
+
+
+def test_the_waterfall_page_has_every_stage_and_every_cause_under_its_stage() -> None:
+    page = DOCS / "concepts" / "waterfall.md"
+    assert first_column(page, "The waterfall") == [stage.value for stage in Stage]
+    table = {coded(row[0])[0]: coded(row[1])[0] for row in rows(page, "Every cause")}
+    assert list(table) == [loss.value for loss in Loss]
+    assert set(table.values()) == {stage.value for stage in Stage}
+    order = list(table.values())
+    assert order == sorted(order, key=[stage.value for stage in Stage].index)
+
+
+def test_the_lifecycle_page_has_every_state_change_and_cause() -> None:
+    page = DOCS / "concepts" / "lifecycle.md"
+    assert first_column(page, "The life of a job") == [state.value for state in JobState]
+    changes = {coded(row[0])[0]: set(coded(row[1])) for row in rows(page, "What leads where")}
+    assert changes == {state.value: {to.value for to in tos} for state, tos in ALLOWED.items() if tos}
+    table = rows(page, "Why an attempt ends")
+    assert [coded(row[0])[0] for row in table] == [cause.value for cause in Cause]
+    retried = {coded(row[0])[0] for row in table if row[2].startswith("yes")}
+    assert retried == {cause.value for cause in RetryPolicy().causes}
+    without_limit = {coded(row[0])[0] for row in table if "without limit" in row[2]}
+    assert without_limit == {c.value for c in RetryPolicy().causes if not RetryPolicy.counts(c)}
+
+
+# -- operating ----------------------------------------------------------------------------------------
+
+
+def test_the_guide_has_every_exit_code() -> None:
+    codes = {int(row[0]) for row in rows(GUIDES / "operate.md", "Exit codes")}
+    assert codes == {0, *(code for name, code in vars(exits).items() if name.isupper())}
+
+
+def test_the_guide_has_every_variable_of_the_submitter_that_a_job_gets() -> None:
+    sentence = next(line for line in text(GUIDES / "operate.md").splitlines() if line.startswith("`PATH`, "))
+    *names, prefix = coded(sentence)
+    given = {**dict.fromkeys(names, "x"), f"{prefix}ALL": "x", "A_SECRET": "x"}
+    assert set(submitters_environment(given)) == {*names, f"{prefix}ALL"}
+    assert set(names) == _KEPT
+
+
+def test_the_guide_has_every_file_of_the_state_folder() -> None:
+    state = StateDir(Path("state"))
+    files = (state.journal, state.census, state.lock, state.bell, state.daemon_log)
+    named = first_column(GUIDES / "operate.md", "The state folder")
+    assert {path.name for path in files} <= set(named)
+    assert f"{state.jobs.name}/JOB/checkpoints/" in named
+
+
+def test_the_guide_has_every_variable_that_artesian_sets() -> None:
+    names = {value for value in vars(environment).values() if str(value).startswith("ARTESIAN_")}
+    assert set(first_column(GUIDES / "operate.md", "What a job sees")) == names
+
+
+# -- the reference ------------------------------------------------------------------------------------
+
+
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_reference_is_what_the_code_says(capsys: pytest.CaptureFixture[str]) -> None:
+    code: int = reference().main(["--check"])
+    assert code == 0, capsys.readouterr().err
+
+
+def keys_of(value: Any) -> set[str]:
+    """All keys of a JSON document, of mappings in it too."""
+    if isinstance(value, dict):
+        return set(value).union(*map(keys_of, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(keys_of, value))
+    return set()
+
+
+def test_the_json_page_has_every_key_of_a_job() -> None:
+    record = submit(a_job(), 0.0)
+    start(record, 1, a_placement(("n1", [0])), 1.0, "a test")
+    ended(record, Outcome(cause=Cause.SIGNAL), 2.0)
+    record.hold = Reason(code=HoldCode.DEVICES_BUSY, text="", unblock="")
+    page = DOCS / "reference" / "json.md"
+    named = {name for row in rows(page, "Job") for cell in row for name in coded(cell)}
+    assert keys_of(job_json(record)) <= named
+    assert {code.value for code in HoldCode} <= set(coded(text(page)))
+
+
+def test_the_json_page_has_every_key_of_a_training_summary() -> None:
+    named = {
+        n for row in rows(DOCS / "reference" / "json.md", "Training summary") for n in coded(" ".join(row))
+    }
+    assert {field.name for cls in (TrainingSummary, Recovery) for field in fields(cls)} <= named
+
+
+def test_the_json_page_has_every_key_of_a_census() -> None:
+    figure = Figure(
+        kernel="matmul", best=1.0, median=1.0, runs=5, valid_runs=5, is_correct=True, worst_error=0.1
+    )
+    measured = Measurement(accelerator="cpu", index=None, uuid=None, devices=1, fp32_flops=figure)
+    summary = Census(machine=discover(), measurements=(measured,), at_s=0.0).summary()
+    summary["host"]["numa_nodes"], summary["devices"] = [], {}
+    named = {name for row in rows(DOCS / "reference" / "json.md", "Census") for name in coded(" ".join(row))}
+    assert keys_of(summary) <= named
