@@ -55,7 +55,7 @@ $(VENV)/.for-run: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.for-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing artesian, torch and what the tests need ..."
-	$(INSTALL) -e '.[train,plot,dev]'
+	$(INSTALL) -e '.[train,plot,solver,dev]'
 	@touch $@ $(VENV)/.for-run
 
 clean:

@@ -219,10 +219,12 @@ def _rounded(value: object) -> object:
 def main() -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(description="Fit the synthetic traces to the real ones.")
-    parser.add_argument("trace", nargs="*", choices=[[], *FITS], help="which ones; all of them without")
+    parser.add_argument("trace", nargs="*", help=f"which of {', '.join(FITS)}; all of them without")
     default = os.environ.get("ARTESIAN_DATA") or str(ROOT.parent / "shared" / "data")
     parser.add_argument("--data", type=Path, default=Path(default), help="folder that has traces in it")
     args = parser.parse_args()
+    if unknown := [name for name in args.trace if name not in FITS]:
+        parser.error(f"expected a trace of {', '.join(FITS)}, got {unknown[0]!r}")
     for name in args.trace or FITS:
         say(f"# {name}")
         FITS[name](args.data / "traces")

@@ -11,8 +11,7 @@ from artesian.kernel.scheduler import Scheduler
 from artesian.model.events import AttemptEnded, AttemptStarted, Event
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.placement import Placement
-from artesian.model.snapshot import RunningJob
-from artesian.policy.backfill import EasyBackfill, estimated_end_s
+from artesian.policy.backfill import EasyBackfill
 from artesian.policy.order import PriorityFifo
 from artesian.policy.place import Pack
 from builders import a_job, a_node, a_placement, a_snapshot, joined, nodes, submitted
@@ -88,17 +87,29 @@ def test_why_tells_when_the_first_one_is_due_and_what_would_let_another_ahead() 
 
 @pytest.mark.parametrize(("had_s", "end_s"), [(0, 10), (9, 10), (10, 20), (19, 20), (20, 40), (75, 80)])
 def test_a_job_that_outlives_its_estimate_is_taken_to_need_as_long_again(had_s: float, end_s: float) -> None:
-    entry = RunningJob(
-        job=lasting("j", 1, 10.0), epoch=1, placement=a_placement(("n", [0])), since_s=0.0, is_stopping=False
-    )
-    assert estimated_end_s(entry, float(had_s)) == end_s
+    capacity = a_snapshot(ONE_NODE).capacity
+    placement = a_placement(("n", [0]))
+    capacity.take(lasting("j", 1, 10.0), placement)
+    capacity.expect(placement, 100.0, 10.0)
+    assert capacity.expected_ends_s(100.0 + had_s).tolist() == [[100.0 + end_s] + [-math.inf] * 3]
+    capacity.give(lasting("j", 1, 10.0), placement)
+    assert capacity.expected_ends_s(100.0 + had_s).tolist() == [[-math.inf] * 4]
+
+
+def test_a_trial_leaves_the_estimates_as_they_were() -> None:
+    snapshot = a_snapshot(ONE_NODE, running=busy(2, 100))
+    before = snapshot.capacity.expected_ends_s(0.0).tolist()
+    with snapshot.capacity.trial() as trial:
+        trial.take(lasting("a", 2, 7.0), a_placement(("n", [2, 3])), at_s=0.0)
+        trial.give(*busy(2, 100)[0])
+        assert snapshot.capacity.expected_ends_s(0.0).tolist() == [[-math.inf] * 2 + [7.0] * 2]
+    assert snapshot.capacity.expected_ends_s(0.0).tolist() == before
 
 
 def test_without_an_estimate_the_end_is_not_known() -> None:
-    entry = RunningJob(
-        job=lasting("j", 1, None), epoch=1, placement=a_placement(("n", [0])), since_s=0.0, is_stopping=False
-    )
-    assert estimated_end_s(entry, 5.0) == math.inf
+    snapshot = a_snapshot(ONE_NODE, waiting=[lasting("big", 4, 50)], running=busy(2, None))
+    (promise,) = EASY.promises(snapshot)
+    assert promise.at_s == math.inf
 
 
 @settings(deadline=None)

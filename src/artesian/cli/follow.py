@@ -112,7 +112,8 @@ class _Follower:
         self._say(f"attempt {attempt.epoch} ended: {outcome_in_words(attempt.outcome)}{next_}")
 
     def _tell_hold(self, record: JobRecord) -> None:
-        text = "" if record.hold is None else f"waits: {record.hold.text} (until {record.hold.unblock})"
+        reason = self._plane.why(record)
+        text = "" if reason is None else f"waits: {reason.text} (until {reason.unblock})"
         if text and text != self._told_hold:
             self._say(text)
         self._told_hold = text

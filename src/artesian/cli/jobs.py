@@ -19,6 +19,7 @@ from artesian.cli.state import (
 )
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.model.job import Cause
+from artesian.model.plan import Reason
 from artesian.model.units import format_duration
 
 _SHOWN_WHEN_OVER = 10
@@ -31,12 +32,13 @@ def jobs(is_all: bool, output: str) -> None:
     """List jobs: all that are not over, and the last ten that are."""
     with control_plane() as plane:
         records = list(plane.state().jobs.values())
+        over = [record for record in records if record.state.is_final]
+        hidden = set() if is_all else {record.job.id for record in over[:-_SHOWN_WHEN_OVER]}
+        shown = [record for record in records if record.job.id not in hidden]
+        told = [job_json(record, plane.why(record)) for record in shown] if output == "json" else []
         plane.revive()
-    over = [record for record in records if record.state.is_final]
-    hidden = set() if is_all else {record.job.id for record in over[:-_SHOWN_WHEN_OVER]}
-    shown = [record for record in records if record.job.id not in hidden]
     if output == "json":
-        print_json([job_json(record) for record in shown])
+        print_json(told)
         return
     if not records:
         click.echo("no jobs yet: artesian run FILE submits one", err=True)
@@ -63,12 +65,14 @@ def show(job: str, output: str) -> None:
     with control_plane() as plane:
         record = find_job(plane, job)
         report = job_report(plane, record)
+        reason = plane.why(record)
+        told = job_json(record, reason)
         plane.revive()
     if output == "json":
-        print_json({**job_json(record), "training": plain(report.summary)})
+        print_json({**told, "training": plain(report.summary)})
         return
     console = stdout()
-    facts = _facts(record)
+    facts = _facts(record, reason)
     width = max(map(len, facts))
     for name, value in facts.items():
         console.print(Text.assemble((name.ljust(width), "bold"), "  ", visible(value)), soft_wrap=True)
@@ -76,12 +80,12 @@ def show(job: str, output: str) -> None:
         console.print(picture.training_panel(report.summary))
 
 
-def _facts(record: JobRecord) -> dict[str, str]:
+def _facts(record: JobRecord, reason: Reason | None) -> dict[str, str]:
     """Return what is told of a job, by its label."""
     job = record.job
     facts = {
         "job": job.id,
-        "state": record.state.value if record.hold is None else f"{record.state.value}: {record.hold.text}",
+        "state": record.state.value if reason is None else f"{record.state.value}: {reason.text}",
         "kind": job.kind.value,
         "asked for": " | ".join(map(str, job.devices)),
         "command": shlex.join(job.command),
@@ -102,8 +106,8 @@ def why(job: str, output: str) -> None:
     """Say what the scheduler last decided for JOB, why, and what would unblock it."""
     with control_plane() as plane:
         record = find_job(plane, job)
+        reason, unblock = _decision(record, plane.why(record))
         plane.revive()
-    reason, unblock = _decision(record)
     if output == "json":
         print_json({"job": record.job.id, "state": record.state.value, "reason": reason, "unblock": unblock})
         return
@@ -117,11 +121,11 @@ def why(job: str, output: str) -> None:
         console.print(Text.assemble(("to unblock: ", "bold"), visible(unblock)), soft_wrap=True)
 
 
-def _decision(record: JobRecord) -> tuple[str, str | None]:
+def _decision(record: JobRecord, hold: Reason | None) -> tuple[str, str | None]:
     """Return the last decision about the job in words, and what would let it go on."""
     state = record.state
-    if record.hold is not None:
-        return record.hold.text, record.hold.unblock
+    if hold is not None:
+        return hold.text, hold.unblock
     if state is JobState.QUEUED:
         return "the scheduler has not looked at it yet", "the next scheduling cycle"
     if state is JobState.STOPPING:

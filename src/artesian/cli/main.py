@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cancel": ("jobs", "cancel", "Stop a job."),
     "logs": ("logs", "logs", "Print what a job printed."),
     "waterfall": ("waterfall", "waterfall", "Show where device-seconds went, from nameplate to model FLOPs."),
+    "simulate": ("simulate", "simulate", "Run jobs on a fleet in virtual time, under several policies."),
     "census": ("census", "census", "Find and measure this machine's devices."),
     "launch": ("launch", "launch", "Start a gang of workers for a training script, as torchrun does."),
     "completion": ("completion", "completion", "Print the completion script of a shell."),

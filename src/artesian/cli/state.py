@@ -13,6 +13,7 @@ from artesian.cli.output import Failure
 from artesian.kernel.lifecycle import Attempt, JobRecord
 from artesian.model.errors import ArtesianError
 from artesian.model.job import Outcome
+from artesian.model.plan import Reason
 from artesian.server.config import StateDir
 from artesian.server.embedded import ControlPlane, UnknownJob
 
@@ -108,8 +109,11 @@ def attempt_json(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def job_json(record: JobRecord) -> dict[str, Any]:
-    """Return a job as plain JSON types, without its environment: that may hold secrets."""
+def job_json(record: JobRecord, reason: Reason | None) -> dict[str, Any]:
+    """Return a job as plain JSON types, without its environment: that may hold secrets.
+
+    ``reason`` is why it waits; None where it does not.
+    """
     job = record.job
     return {
         "id": job.id,
@@ -124,7 +128,7 @@ def job_json(record: JobRecord) -> dict[str, Any]:
         "submitted_s": record.submitted_s,
         "ended_s": record.ended_s,
         "waits_for": None
-        if record.hold is None
-        else {"code": record.hold.code.value, "text": record.hold.text, "unblock": record.hold.unblock},
+        if reason is None
+        else {"code": reason.code.value, "text": reason.text, "unblock": reason.unblock},
         "attempts": [attempt_json(attempt) for attempt in record.attempts],
     }

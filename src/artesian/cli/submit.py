@@ -23,7 +23,8 @@ def submit(file: Path, output: str) -> None:
         job = load_job(file, plane)
         plane.submit(job)
         if output == "json":
-            print_json(job_json(plane.job(job.id)))
+            record = plane.job(job.id)
+            print_json(job_json(record, plane.why(record)))
         else:
             click.echo(job.id)
 
@@ -58,16 +59,16 @@ def run(file: Path, detach: bool, no_census: bool, plot: Path | None, output: st
                 ensure_census(plane, talk)
             plane.submit(job)
             if detach:
-                _say_detached(plane.job(job.id), output)
+                _say_detached(plane, plane.job(job.id), output)
                 return 0
             record = follow(plane, job.id, talk)
         _report(plane, record, output, plot)
         return exit_code_of(record)
 
 
-def _say_detached(record: JobRecord, output: str) -> None:
+def _say_detached(plane: ControlPlane, record: JobRecord, output: str) -> None:
     if output == "json":
-        print_json(job_json(record))
+        print_json(job_json(record, plane.why(record)))
     else:
         click.echo(record.job.id)
     click.echo(f"follow it with: artesian logs -f {record.job.id}", err=True)
@@ -82,7 +83,7 @@ def _report(plane: ControlPlane, record: JobRecord, output: str, plot: Path | No
     if output == "json":
         print_json(
             {
-                "job": job_json(record),
+                "job": job_json(record, plane.why(record)),
                 "training": plain(report.summary),
                 "waterfall": report.waterfall.to_dict(),
             }

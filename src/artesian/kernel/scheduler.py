@@ -33,6 +33,7 @@ class Scheduler:
         self.policy = policy
         self._timed = policy if isinstance(policy, Timed) else None
         self.state = state if state is not None else State()
+        self._planned: tuple[Policy, int] | None = None
 
     def step(self, events: Iterable[Event]) -> Plan:
         """Take in ``events``, decide, and return the plan; the state already contains it.
@@ -48,6 +49,8 @@ class Scheduler:
             happened = True
         if not happened:
             return Plan(at_s=self.state.at_s)
+        if self._timed is None and self._planned == (self.policy, self.state.changes):
+            return Plan(at_s=self.state.at_s)  # that an attempt runs now, say, makes nobody fit
 
         # 2. What must stop, whatever the policy thinks: cancelled jobs, jobs on lost nodes.
         stops = self._required_stops()
@@ -69,6 +72,7 @@ class Scheduler:
             holds=tuple(hold for hold in wanted.holds if self._is_news(hold)),
         )
         self.state.apply(plan)
+        self._planned = (self.policy, self.state.changes)
         return plan
 
     @property
@@ -174,8 +178,9 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
                 raise PlanRejected(f"{start.id}: the job does not wait for this attempt")
             if (fault := _fault(wanting.job, start.placement, trial.capacity)) is not None:
                 raise PlanRejected(f"{start.id}: {fault}")
-            trial.take(wanting.job, start.placement)
             told.add(start.job_id)
+            if len(told) < len(plan.starts):  # what nobody comes after need not be taken
+                trial.take(wanting.job, start.placement)
     for hold in plan.holds:
         if hold.job_id not in snapshot.waiting or hold.job_id in told:
             raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")

@@ -88,6 +88,8 @@ class State:
         """Jobs in QUEUED, as a policy sees them."""
         self.running: dict[str, RunningJob] = {}
         """Jobs that hold devices, as a policy sees them."""
+        self.changes = 0
+        """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
         self.stale_events = 0
         """Events about an attempt that is over, or a job that is not known: ignored, and counted."""
         self._served: dict[str, dict[str, float]] = {}
@@ -129,6 +131,7 @@ class State:
                     self._capacity.set_up(record.node.id, False)
             for entry in self.running.values():
                 self._capacity.take(entry.job, entry.placement)
+                self._capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
         return self._capacity
 
     @property
@@ -157,6 +160,12 @@ class State:
             self.first_s = record.at_s
         self._release_due()
         match record:
+            case AttemptStarted():
+                if (job := self._current(record.job_id, record.epoch)) is not None:
+                    lifecycle.started(job, self.at_s)
+                return
+            case ClockTicked():
+                return
             case Plan():
                 self._apply_plan(record)
             case JobSubmitted():
@@ -164,17 +173,13 @@ class State:
                     self._file(lifecycle.submit(record.job, self.at_s))
             case CancelRequested():
                 self._apply_cancel(record)
-            case AttemptStarted():
-                if (job := self._current(record.job_id, record.epoch)) is not None:
-                    lifecycle.started(job, self.at_s)
             case AttemptEnded():
                 self._apply_ended(record)
             case NodeJoined():
                 self._apply_joined(record)
             case NodeLost():
                 self._apply_lost(record)
-            case ClockTicked():
-                pass
+        self.changes += 1
 
     def _apply_plan(self, plan: Plan) -> None:
         for stop in plan.stops:
@@ -190,6 +195,7 @@ class State:
             self._index(job)
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
+                self._capacity.expect(start.placement, self.at_s, job.job.estimated_duration_s)
         for hold in plan.holds:
             self.jobs[hold.job_id].hold = hold
 
@@ -276,6 +282,7 @@ class State:
             job = self.jobs[heapq.heappop(self._due)[1]]
             lifecycle.due(job, self.at_s)
             self._index(job)
+            self.changes += 1
 
     def _current(self, job_id: str, epoch: int) -> JobRecord | None:
         """Return the job if ``epoch`` is its attempt under way; count the event as stale if not."""

@@ -135,7 +135,9 @@ def _mfu(job: JobLog, ceilings: Mapping[tuple[str, str], Ceiling]) -> tuple[floa
     used: set[Ceiling] = set()
     for log in job.attempts:
         # What an attempt held counts, whatever the nodes are said to have by now.
-        devices = {share.node_id: max(share.devices, default=-1) + 1 for share in log.attempt.placement.shares}
+        devices = {
+            share.node_id: max(share.devices, default=-1) + 1 for share in log.attempt.placement.shares
+        }
         gang = Gang(job.record.job, log, devices)
         for rank, worker in log.workers.items():
             steps = worker.kept_steps

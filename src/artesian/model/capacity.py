@@ -15,6 +15,7 @@ from artesian.model.resources import MILLI, DeviceRequest
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 T = TypeVar("T")
 
@@ -31,6 +32,8 @@ class Capacity:
     1 … D devices. ``changed`` [N] is the number of the last change to the row, ``changes`` that of the last
     change to any: what was worked out for a row holds until its number grows. ``held`` counts the attempts
     by what their jobs ask for, and ``mix_changes`` grows when one of these counts passes a power of two.
+    ``since_s`` and ``ends_s`` [N, D] are from when to when each device is held, by estimate: -inf where it is
+    free, and inf where nobody can tell.
     A node that is lost has ``is_up`` False and keeps its row: what runs there is still accounted for.
     """
 
@@ -42,6 +45,9 @@ class Capacity:
         self.free_milli = np.full((len(self.nodes), width), _ABSENT, dtype=np.int16)
         self.free_milli[np.arange(width) < self.devices[:, None]] = MILLI
         self.free_whole = self.devices.copy()
+        self.since_s: FloatArray = np.full((len(self.nodes), width), -np.inf)
+        # A device that is not there never comes free.
+        self.ends_s: FloatArray = np.where(self.free_milli == _ABSENT, np.inf, -np.inf)
         self._cpu_milli: IntArray = np.array([node.cpus * MILLI for node in self.nodes], dtype=np.int64)
         self._memory_bytes: IntArray = np.array([node.memory_bytes for node in self.nodes], dtype=np.int64)
         self.free_cpu_milli = self._cpu_milli.copy()
@@ -95,6 +101,7 @@ class Capacity:
         )
         twin.free_milli = self.free_milli.copy()
         twin.free_whole = self.free_whole.copy()
+        twin.since_s, twin.ends_s = self.since_s.copy(), self.ends_s.copy()
         twin.free_cpu_milli = self.free_cpu_milli.copy()
         twin.free_memory_bytes = self.free_memory_bytes.copy()
         twin.is_up = self.is_up.copy()
@@ -164,32 +171,68 @@ class Capacity:
         """Give back what ``take`` took: all, or on an error none."""
         self._change_all(job, placement, +1)
 
+    def expect(self, placement: Placement, since_s: float, estimate_s: float | None) -> None:
+        """Say until when a placement that was just taken is likely to be held: the last of its holders counts."""
+        end_s = np.inf if estimate_s is None else since_s + estimate_s
+        for share in placement.shares:
+            row, devices = self.row[share.node_id], list(share.devices)
+            self.since_s[row, devices] = since_s
+            self.ends_s[row, devices] = np.maximum(self.ends_s[row, devices], end_s)
+
+    def expected_ends_s(self, at_s: float) -> FloatArray:
+        """Return when each device [N, D] comes free, as seen at ``at_s``; -inf where it is.
+
+        A job that has outlived its estimate is taken to need as long again, and again: a guess that is
+        never in the past, and never far off for long.
+        """
+        ends_s = self.ends_s
+        late = np.isfinite(ends_s) & (ends_s <= at_s)
+        if late.any():
+            ends_s = ends_s.copy()
+            had_s, estimate_s = at_s - self.since_s[late], ends_s[late] - self.since_s[late]
+            doublings = np.floor(np.log2(had_s / np.maximum(estimate_s, 1e-9))) + 1
+            ends_s[late] = self.since_s[late] + np.maximum(estimate_s, 1e-9) * 2.0**doublings
+        return ends_s
+
     def _change_all(self, job: Job, placement: Placement, sign: int) -> None:
         # All is checked before anything is changed: whoever catches the error goes on with what is true.
         for share in placement.shares:
-            free = self.free_milli[self.row[share.node_id]]
-            for device in share.devices:
-                left = free[device] + sign * share.milli if free[device] != _ABSENT else _ABSENT
-                assert 0 <= left <= MILLI, f"device {share.node_id}[{device}] is oversubscribed"
+            free = self.free_milli[self.row[share.node_id], list(share.devices)]
+            left = free + sign * share.milli
+            is_sound = (free != _ABSENT) & (left >= 0) & (left <= MILLI)
+            assert is_sound.all(), (
+                f"device {share.node_id}[{','.join(map(str, share.devices))}] is oversubscribed"
+            )
         for share in placement.shares:
             self._change(job, share, sign)
+        self._count(job, -sign)
+
+    def _count(self, job: Job, change: int) -> None:
+        """Keep ``held`` and ``mix_changes``: what kinds of jobs run."""
         wish = (job.devices, job.cpus_per_device)
-        before = self.held.pop(wish, 0)
-        after = before - sign
-        if after:
-            self.held[wish] = after
-        self.mix_changes += before.bit_length() != after.bit_length()
+        before = self.held.get(wish, 0)
+        if before + change:
+            self.held[wish] = before + change
+        else:
+            del self.held[wish]
+        self.mix_changes += before.bit_length() != (before + change).bit_length()
 
     def _change(self, job: Job, share: NodeShare, sign: int) -> None:
-        row = self.row[share.node_id]
-        free = self.free_milli[row]
-        for device in share.devices:
-            free[device] += sign * share.milli
-        self.free_whole[row] = np.count_nonzero(free == MILLI)
-        rations = max(1, len(share.devices))
-        self.free_cpu_milli[row] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
-        self.free_memory_bytes[row] += sign * (job.memory_bytes_per_device or 0) * rations
-        self.attempts[row, share_kind(len(share.devices), share.milli)] -= sign
+        row, devices = self.row[share.node_id], list(share.devices)
+        if share.milli == MILLI:
+            self.free_milli[row, devices] = MILLI if sign > 0 else 0
+            self.free_whole[row] += sign * len(devices)
+        else:
+            self.free_milli[row, devices] += sign * share.milli
+            self.free_whole[row] = np.count_nonzero(self.free_milli[row] == MILLI)
+        if sign > 0 and devices:
+            is_free = self.free_milli[row] == MILLI
+            self.ends_s[row, is_free] = -np.inf
+        if job.cpus_per_device or job.memory_bytes_per_device:
+            rations = max(1, len(devices))
+            self.free_cpu_milli[row] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
+            self.free_memory_bytes[row] += sign * (job.memory_bytes_per_device or 0) * rations
+        self.attempts[row, share_kind(len(devices), share.milli)] -= sign
         self.changes += 1
         self.changed[row] = self.changes
 
@@ -201,28 +244,41 @@ def share_kind(devices: int, milli: int = MILLI) -> int:
     return 0 if milli < MILLI else devices + 1
 
 
+_Times = list[tuple[int, FloatArray, FloatArray]]
+
+
 class Trial:
     """A capacity that a policy tries things out on."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
-        self._taken: list[tuple[Job, Placement, int]] = []
+        self._taken: list[tuple[Job, Placement, int, _Times]] = []
 
-    def take(self, job: Job, placement: Placement) -> None:
-        """Take the placement's devices for the job, until the trial is over."""
+    def take(self, job: Job, placement: Placement, *, at_s: float | None = None) -> None:
+        """Take the placement's devices for the job, until the trial is over; from ``at_s`` on, if that matters."""
+        times = self._times(placement)
         self.capacity.take(job, placement)
-        self._taken.append((job, placement, +1))
+        self._taken.append((job, placement, +1, times))
+        if at_s is not None:
+            self.capacity.expect(placement, at_s, job.estimated_duration_s)
 
     def give(self, job: Job, placement: Placement) -> None:
         """Give back what a job holds, until the trial is over: what if it ended?"""
+        times = self._times(placement)
         self.capacity.give(job, placement)
-        self._taken.append((job, placement, -1))
+        self._taken.append((job, placement, -1, times))
 
     def undo(self) -> None:
         """Put everything back as it was."""
         while self._taken:
-            job, placement, sign = self._taken.pop()
+            job, placement, sign, times = self._taken.pop()
             (self.capacity.give if sign > 0 else self.capacity.take)(job, placement)
+            for row, since_s, ends_s in times:
+                self.capacity.since_s[row], self.capacity.ends_s[row] = since_s, ends_s
+
+    def _times(self, placement: Placement) -> "_Times":
+        rows = [self.capacity.row[share.node_id] for share in placement.shares]
+        return [(row, self.capacity.since_s[row].copy(), self.capacity.ends_s[row].copy()) for row in rows]
 
 
 def _suits(request: DeviceRequest, node: Node) -> bool:

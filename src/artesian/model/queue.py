@@ -78,6 +78,8 @@ class Walk:
         self._heap = [(*queue[0], number, 0) for number, queue in enumerate(self._queues)]
         heapq.heapify(self._heap)
         self._latest: tuple[int, int] | None = None
+        self.shape = -1
+        """Number of the shape of the job that came last: the same number, the same shape, in this walk."""
 
     def __iter__(self) -> Iterator[WaitingJob]:
         return self
@@ -93,6 +95,7 @@ class Walk:
             raise StopIteration
         _, job_id, number, place = heapq.heappop(self._heap)
         self._latest = (number, place)
+        self.shape = number
         return self._entries[job_id]
 
     def leave_shape(self) -> None:

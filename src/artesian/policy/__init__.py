@@ -3,6 +3,9 @@
 ``base``      the seams: Policy, Order, Place
 ``order``     who goes first
 ``place``     where a job goes
+``scored``    where a job goes, by scores of the nodes
+``mix``       what jobs are like, given or (``learning``) taken from what runs
+``fragmentation``, ``worth``  scores that keep room for the jobs that are yet to come
 ``pipeline``  a policy from an order and a placement
 ``explain``   reasons in words
 ``registry``  policies by name; plugins

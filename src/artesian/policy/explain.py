@@ -53,9 +53,11 @@ def impossible(job: Job, capacity: Capacity) -> Reason | None:
             unblock="a node with such devices joins, or the job names another kind",
         )
     if most == 0:
+        host_only = all(request.is_host_only for request in job.devices)
+        per = "" if host_only else f" with each device of {_wish(job)}"
         return Reason(
             code=HoldCode.LARGER_THAN_FLEET,
-            text=f"no node has the CPUs and the memory that the job wants with each device of {_wish(job)}",
+            text=f"no node has the CPUs and the memory that the job wants{per}",
             unblock="ask for less CPU and memory with each device; or larger nodes join",
         )
     less = ", or for less CPU and memory with each" if _wants_host(job) else ""
@@ -85,6 +87,12 @@ def devices_busy(job: Job, holders: Iterable[tuple[Job, Placement]], free: Capac
             code=HoldCode.DEVICES_BUSY,
             text=f"no device has {request.max_milli / MILLI:g} of itself free{_with_host(job)}{by}",
             unblock="one of them ends" if by else "a device becomes free",
+        )
+    if request.is_host_only:
+        return Reason(
+            code=HoldCode.DEVICES_BUSY,
+            text="no node has the CPUs and the memory free that the job wants",
+            unblock="a node has them free",
         )
     least = "at least " if request.max_devices > request.min_devices else ""
     return Reason(

@@ -26,7 +26,7 @@ class Gradient:
 
     mix: Mix
 
-    def on(self, capacity: Capacity) -> Scoring:
+    def on(self, capacity: Capacity, /) -> Scoring:
         """Return the scores 0 to 100 on these nodes; a share goes to the device with the best."""
         classes = _Classes.of(self.mix, capacity)
         return lambda wish, rows: descent(wish, rows, partial(classes.fragment_milli, rows.row))
@@ -73,7 +73,7 @@ class _Classes:
 
     @classmethod
     def of(cls, mix: Mix, capacity: Capacity) -> "_Classes":
-        using = [(c, share) for c, share in zip(mix.classes, mix.share, strict=True) if c.devices]
+        using = mix.using_devices
         sizes = np.array(sorted({c.milli for c, _ in using}), dtype=np.int64)
         suits = np.ones((len(capacity.nodes), len(using)), dtype=np.bool_)
         for column, (found, _) in enumerate(using):
@@ -96,7 +96,8 @@ class _Classes:
         suits = suits.reshape(len(row), *(1,) * (has_devices.ndim - 2), suits.shape[1])
         fits = has_devices & (free_cpu_milli[..., None] >= self.cpu_milli) & suits
         useful: FloatArray = (fits * held[..., self.size_of]) @ self.share
-        return free_milli.sum(-1) - useful
+        fragment: FloatArray = free_milli.sum(-1) - useful
+        return fragment
 
 
 def _without_whole(free_milli: IntArray, devices: int) -> IntArray:

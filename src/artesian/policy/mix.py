@@ -31,13 +31,13 @@ class JobClass:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mix:
-    """Classes of jobs and the share of each, the most frequent first; the shares add up to 1.
+    """Classes of jobs and how many there are of each, the most frequent first.
 
     Two mixes are equal only if they are the same object.
     """
 
     classes: tuple[JobClass, ...]
-    share: tuple[float, ...]
+    count: tuple[int, ...]
 
     @classmethod
     def of(cls, jobs: Iterable[Job], covered: float = 1.0) -> "Mix":
@@ -68,13 +68,20 @@ class Mix:
                 break
             kept.append((JobClass.of(*wish), count))
             total += count
-        return cls(tuple(found for found, _ in kept), tuple(count / total for _, count in kept))
+        return cls(tuple(found for found, _ in kept), tuple(count for _, count in kept))
 
     @property
-    def sizes(self) -> dict[int, float]:
-        """Return the share of all jobs that ask for so many thousandths of one device, less than all."""
-        sizes: dict[int, float] = {}
-        for found, share in zip(self.classes, self.share, strict=True):
+    def using_devices(self) -> list[tuple[JobClass, float]]:
+        """The classes that want devices, each with its share of all jobs, those without devices included."""
+        total = sum(self.count)
+        pairs = zip(self.classes, self.count, strict=True)
+        return [(found, count / total) for found, count in pairs if found.devices]
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """How many jobs ask for so many thousandths of one device, where that is less than all of it."""
+        sizes: dict[int, int] = {}
+        for found, count in zip(self.classes, self.count, strict=True):
             if 0 < found.milli < MILLI:
-                sizes[found.milli] = sizes.get(found.milli, 0.0) + share
+                sizes[found.milli] = sizes.get(found.milli, 0) + count
         return sizes

@@ -36,7 +36,7 @@ class Pack:
 def place_gang(job: Job, request: DeviceRequest, capacity: Capacity, allowed: BoolArray) -> Placement | None:
     """Return where ``Pack`` puts whole devices: on one node if one holds them, else on as few as possible."""
     count: IntArray = np.where(allowed, capacity.startable(job, request), 0)
-    enough = np.flatnonzero(count >= max(1, request.max_devices))
+    enough = (count >= max(1, request.max_devices)).nonzero()[0]
     if enough.size:
         row = int(enough[np.argmin(capacity.free_whole[enough])])
         return _placement(capacity, [(row, request.max_devices)])
@@ -66,7 +66,7 @@ def _placement(capacity: Capacity, shares: list[tuple[int, int]]) -> Placement:
         shares=tuple(
             NodeShare(
                 node_id=capacity.nodes[row].id,
-                devices=tuple(int(d) for d in np.flatnonzero(capacity.free_milli[row] == MILLI)[:taken]),
+                devices=tuple((capacity.free_milli[row] == MILLI).nonzero()[0][:taken].tolist()),
             )
             for row, taken in shares
         )

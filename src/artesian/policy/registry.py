@@ -1,18 +1,74 @@
 """Policies by name: the built-in ones, then the entry points of group ``artesian.policies``."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 
 from artesian.model.errors import ArtesianError
-from artesian.policy.base import Policy
-from artesian.policy.order import PriorityFifo
+from artesian.policy.backfill import EasyBackfill
+from artesian.policy.base import Place, Policy
+from artesian.policy.fragmentation import Gradient
+from artesian.policy.learning import Learning
+from artesian.policy.matching import AlloX, ShortestRemaining
+from artesian.policy.order import PriorityFifo, ShortestFirst
 from artesian.policy.pipeline import InOrder
 from artesian.policy.place import Pack
+from artesian.policy.ranking import Ranking, Turns
+from artesian.policy.rounds import ROUND_S, Rounds
+from artesian.policy.scored import Anywhere, Fit, Scored, best_fit, clustering, dot_product, packing, spread
+from artesian.policy.shares import FinishTimeFairness, Makespan, MaxMin
+from artesian.policy.throughput import Throughputs
+from artesian.policy.worth import LeastWaste
 
 DEFAULT = "fifo"
 
+PLACES: dict[str, Callable[[], Place]] = {
+    "pack": Pack,
+    "best-fit": lambda: Scored(Fit(best_fit)),
+    "dot-product": lambda: Scored(Fit(dot_product)),
+    "packing": lambda: Scored(Fit(packing)),
+    "clustering": lambda: Scored(Fit(clustering)),
+    "spread": lambda: Scored(Fit(spread)),
+    "random": Anywhere,
+    "fgd": lambda: Learning(Gradient, covered=0.95),
+    "least-waste": lambda: Learning(LeastWaste),
+}
+"""Placements by name. Those that need to know what jobs are like learn it from what runs."""
+
+
+RANKINGS: dict[str, Callable[[], Ranking]] = {
+    "max-min": lambda: Turns(MaxMin()),
+    "max-min-agnostic": lambda: Turns(MaxMin(is_aware=False)),
+    "min-makespan": lambda: Turns(Makespan()),
+    "finish-time-fairness": lambda: Turns(FinishTimeFairness()),
+    "min-jct": ShortestRemaining,
+    "allox": AlloX,
+}
+"""For fleets of several models of device: who goes first where. They need the extra ``solver``."""
+
+
+def in_rounds(ranking: str, throughputs: Throughputs | None = None, *, round_s: float = ROUND_S) -> Policy:
+    """Return a policy that gives devices out in rounds, by the name of its ranking and what is known of speeds.
+
+    A job of which nothing is known runs on any model of device as if it made no difference.
+    """
+    return Rounds(RANKINGS[ranking](), Pack(), throughputs or Throughputs(), round_s)
+
+
+def _first_come(name: str) -> Policy:
+    return InOrder(order=PriorityFifo(), place=PLACES[name]())
+
+
 BUILT_IN: dict[str, Callable[[], Policy]] = {
     "fifo": lambda: InOrder(order=PriorityFifo(), place=Pack()),
+    "easy": lambda: EasyBackfill(order=PriorityFifo(), place=Pack()),
+    "srtf": lambda: EasyBackfill(order=ShortestFirst(), place=Pack()),
+    **{
+        name: partial(_first_come, name)
+        for name in PLACES
+        if name != "pack"  # that is what fifo is
+    },
+    **{name: partial(in_rounds, name) for name in RANKINGS},
 }
 
 

@@ -1,7 +1,6 @@
 """Devices of several models, given out in rounds: who has which until the round is over."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +17,9 @@ from artesian.policy.base import Place
 from artesian.policy.ranking import Ranking, targets
 from artesian.policy.solver import FloatArray, IntArray
 from artesian.policy.throughput import Problem, Throughputs, problem
+
+ROUND_S = 360.0
+"""Length of a round, as Gavel has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Rounds:
     ranking: Ranking
     place: Place
     throughputs: Throughputs = field(default_factory=Throughputs)
-    round_s: float = 360.0
+    round_s: float = ROUND_S
 
     def __post_init__(self) -> None:
         if not 0 < self.round_s < math.inf:
@@ -97,20 +99,15 @@ class Rounds:
         cycle = _Cycle(snapshot, known, self.ranking.priorities(known), self.place, is_round_over)
         with snapshot.capacity.trial() as trial:
             cycle.choose(trial)
-        starts: list[Start] = []
-        with snapshot.capacity.trial() as trial:
-            for number, placement in cycle.placed:
-                entry = snapshot.waiting.get(known.jobs[number].id)
-                if entry is not None and _fits(entry.job, placement, trial.capacity):
-                    trial.take(entry.job, placement)
-                    starts.append(
-                        Start(
-                            job_id=entry.job.id,
-                            epoch=entry.next_epoch,
-                            placement=placement,
-                            reason=self._start_reason(known, number, placement),
-                        )
-                    )
+        starts = [
+            Start(
+                job_id=(entry := snapshot.waiting[known.jobs[number].id]).job.id,
+                epoch=entry.next_epoch,
+                placement=placement,
+                reason=self._start_reason(known, number, placement),
+            )
+            for number, placement in cycle.startable()
+        ]
         started = {start.job_id for start in starts}
         holds += [
             Hold(job_id=job.id, code=HoldCode.DEVICES_BUSY)
@@ -194,6 +191,7 @@ class _Cycle:
             if (entry := snapshot.running.get(job.id)) is not None
         }
         self._others = [entry for id, entry in snapshot.running.items() if entry.is_stopping]
+        self._busy: BoolArray = np.zeros(len(snapshot.capacity.nodes), dtype=np.bool_)
         self._staying: set[int] = set()
         self._moving: dict[int, int] = {}
         self.placed: list[tuple[int, Placement]] = []
@@ -205,6 +203,19 @@ class _Cycle:
             for number, entry in self._running.items()
             if not entry.is_stopping and number not in self._staying
         ]
+
+    def startable(self) -> list[tuple[int, Placement]]:
+        """Return the waiting jobs that have a place and what is there now suffices for, in order."""
+        waiting = [pair for pair in self.placed if pair[0] not in self._running]
+        if not any(self._busy[self._rows(placement)].any() for _, placement in self.placed):
+            return waiting
+        startable = []
+        with self._capacity.trial() as trial:
+            for number, placement in waiting:
+                if _fits(self._known.jobs[number], placement, self._capacity):
+                    trial.take(self._known.jobs[number], placement)
+                    startable.append((number, placement))
+        return startable
 
     def choose(self, trial: Trial) -> None:
         """Find out who stays and who goes where, on the capacity that is there when the stopped ones have gone."""
@@ -221,25 +232,22 @@ class _Cycle:
         target = targets(known, self._priorities, jobs=others, free=np.maximum(free, 0.0))
         self._staying = fixed | {number for number in movable if target[number] == known.on[number]}
         going = [entry for number, entry in movable.items() if number not in self._staying]
-        busy = self._give_back(trial, [*going, *self._others])
-        self._place_targets(trial, target, busy)
-        self._place_rest(trial, busy)
-
-    def _give_back(self, trial: Trial, entries: Iterable[RunningJob]) -> BoolArray:
-        """Give back what they hold, in the trial; return the nodes [N] where it is not free yet."""
-        busy = np.zeros(len(self._capacity.nodes), dtype=np.bool_)
-        for entry in entries:
+        for entry in (*going, *self._others):
             trial.give(entry.job, entry.placement)
-            busy[[self._capacity.row[share.node_id] for share in entry.placement.shares]] = True
-        return busy
+            self._busy[self._rows(entry.placement)] = True
+        self._place_targets(trial, target)
+        self._place_rest(trial)
 
-    def _place_targets(self, trial: Trial, target: IntArray, busy: BoolArray) -> None:
+    def _rows(self, placement: Placement) -> list[int]:
+        return [self._capacity.row[share.node_id] for share in placement.shares]
+
+    def _place_targets(self, trial: Trial, target: IntArray) -> None:
         wanted = [number for number in np.flatnonzero(target >= 0).tolist() if number not in self._staying]
         wanted.sort(key=lambda number: (-self._priorities[number, target[number]], number))
         for number in wanted:
-            self._put(trial, number, int(target[number]), busy)
+            self._put(trial, number, int(target[number]))
 
-    def _place_rest(self, trial: Trial, busy: BoolArray) -> None:
+    def _place_rest(self, trial: Trial) -> None:
         """Let nothing be idle: who has no place yet takes what is left, where it is fastest."""
         known = self._known
         placed = {number for number, _ in self.placed} | self._staying
@@ -262,14 +270,14 @@ class _Cycle:
                 np.flatnonzero(known.can_run[number]).tolist(),
                 key=lambda kind: (-known.rate[number, kind], kind),
             )
-            if not any(self._put(trial, number, kind, busy) for kind in kinds):
+            if not any(self._put(trial, number, kind) for kind in kinds):
                 full.add(shape)
 
-    def _put(self, trial: Trial, number: int, kind: int, busy: BoolArray) -> bool:
+    def _put(self, trial: Trial, number: int, kind: int) -> bool:
         """Give the job a place on the kind, where nothing has to go first if it can be; return whether it has one."""
         job = self._known.jobs[number]
         allowed = self._capacity.is_up & (self._capacity.kind == kind)
-        placement = self._place.place(job, self._capacity, allowed & ~busy)
+        placement = self._place.place(job, self._capacity, allowed & ~self._busy)
         if placement is None:
             placement = self._place.place(job, self._capacity, allowed)
         if placement is None:

@@ -115,7 +115,7 @@ class Scoring(Protocol):
 class Scorer(Protocol):
     """Makes a scoring for a fleet."""
 
-    def on(self, capacity: Capacity) -> Scoring:
+    def on(self, capacity: Capacity, /) -> Scoring:
         """Return the scoring of these nodes; it holds for as long as they stay, whatever is free on them."""
         ...
 
@@ -172,7 +172,8 @@ def clustering(wish: Wish, rows: Rows) -> IntArray:
 
 def spread(wish: Wish, rows: Rows) -> IntArray:
     """Prefer the nodes that are left with the most devices, then CPUs: neighbours disturb each other least."""
-    return rows.free_milli.sum(1) * 2**32 + rows.free_cpu_milli
+    devices: IntArray = rows.free_milli.sum(1) - wish.total_milli
+    return devices * 2**32 + (rows.free_cpu_milli - wish.cpu_milli)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class Fit:
 
     score: Score
 
-    def on(self, capacity: Capacity) -> Scoring:
+    def on(self, _: Capacity, /) -> Scoring:
         """Return the scoring, which is the same on any nodes."""
         return lambda wish, rows: (self.score(wish, rows), None)
 
@@ -314,7 +315,8 @@ def placement_on(row: int, wish: Wish, capacity: Capacity, device: int) -> Place
 
 def _tightest(wish: Wish, rows: Rows) -> IntArray:
     """Return the device [R] with the least left that suffices."""
-    return np.where(rows.free_milli >= wish.milli, rows.free_milli, MILLI + 1).argmin(1)
+    device: IntArray = np.where(rows.free_milli >= wish.milli, rows.free_milli, MILLI + 1).argmin(1)
+    return device
 
 
 def _floor(score: FloatArray) -> IntArray:

@@ -4,6 +4,7 @@ Gavel's linear programs (Narayanan et al., OSDI 2020): x [J, K] >= 0, a job's sh
 the devices that all shares take of a kind, to at most what there is of it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,8 +15,8 @@ from artesian.policy.solver import FloatArray, IntArray, LinearProgram
 from artesian.policy.throughput import Problem
 
 _SLACK = 1e-9
-_LEVELS = 12
-_HALVINGS = 40
+_CLOSE = 1e-3
+"""How near to the least the greatest rho is brought, in parts of it."""
 
 
 class Objective(Protocol):
@@ -42,12 +43,14 @@ class MaxMin:
 
     A share is the throughput in units of what the job had if its time was spread over all devices that
     suit it, times its devices, over its weight. When the least share cannot grow any more, the jobs that keep it
-    down are left at it, and the next least is made as large as it can be, ``_LEVELS`` times; then the sum.
-    Where ``is_aware`` is False, all kinds of device count alike, and a job's time is spread over
+    down are left at it, and the next least is made as large as it can be, and so on for ``levels``; then the
+    sum is. One level is Gavel's, and all that a mean completion time wants: in its setting, 12 levels cost 3 % of it,
+    for they take from those that gain most to give to the second and the third least. Where ``is_aware`` is False, all kinds of device count alike, and a job's time is spread over
     them as evenly as the rest allows.
     """
 
     is_aware: bool = True
+    levels: int = 1
     looks_at_progress: bool = False
 
     @property
@@ -62,7 +65,7 @@ class MaxMin:
         worth = problem.rate / problem.alone_rate()[:, None]
         worth = worth * np.maximum(problem.devices, 1.0) / problem.weight[:, None]
         program = _Shares(problem, worth)
-        least = program.max_min()
+        least = program.max_min(self.levels)
         return program.best_sum(least) if self.is_aware else program.most_even(least)
 
 
@@ -76,7 +79,7 @@ class Makespan:
     def shares(self, problem: Problem) -> FloatArray:
         """Return the shares [J, K]."""
         program = _Shares(problem, problem.rate / problem.left[:, None])
-        return program.best_sum(program.max_min())
+        return program.best_sum(program.max_min(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +103,13 @@ class FinishTimeFairness:
         low = float((problem.age_s / alone_s).max())
         high = low + 1.0
         program = _Shares(problem, problem.rate)
-        while not program.reaches(problem.left / (high * alone_s - problem.age_s)):
+        reaches = program.reach()
+        while not reaches(problem.left / (high * alone_s - problem.age_s)):
             low, high = high, low + 2 * (high - low)
-        for _ in range(_HALVINGS):
-            if high - low <= 1e-4 * high:
-                break
+        while high - low > _CLOSE * high:
             middle = (low + high) / 2
             need = problem.left / np.maximum(middle * alone_s - problem.age_s, 1e-9)
-            low, high = (low, middle) if program.reaches(need) else (middle, high)
+            low, high = (low, middle) if reaches(need) else (middle, high)
         return program.best_sum(problem.left / (high * alone_s - problem.age_s))
 
 
@@ -123,6 +125,7 @@ class _Shares:
         self._pairs: BoolArray = problem.can_run
         self._job, self._kind = np.nonzero(self._pairs)
         self._capacity = problem.capacity
+        self._spread = problem.spread()[self._pairs]
         self._worth = worth[self._pairs]
         self._devices = problem.devices[self._pairs]
         self._counts = (jobs, kinds)
@@ -161,17 +164,21 @@ class _Shares:
         gain[-1] = 1.0
         return gain
 
-    def max_min(self) -> FloatArray:
-        """Return the gain [J] that each job has at least when the least are as large as they can be."""
+    def max_min(self, levels: int) -> FloatArray:
+        """Return the gain [J] that each job has at least when the least, by levels, are as large as they can be."""
         jobs, kinds = self._counts
         program = self._program(self._level_gain(), need=np.ones(jobs), least=np.zeros(jobs))
         least = np.zeros(jobs)
+        best = np.zeros(jobs)
+        np.maximum.at(best, self._job, self._worth)
         is_open = np.ones(jobs, dtype=np.bool_)
-        for _ in range(_LEVELS):
+        for _ in range(levels):
             level = program.solve()[-1] * (1 - _SLACK)
             least[is_open] = level
             # Who has a price is at the level in every optimum: nobody can give it more and keep the others there.
-            is_last = is_open & (program.prices()[jobs + kinds :] > _SLACK)
+            # And a job alone on the fleet has no more than its best.
+            has_price = program.prices()[jobs + kinds :] > _SLACK
+            is_last = is_open & (has_price | (best <= level * (1 + 2 * _SLACK)))
             is_open &= ~is_last
             if not is_open.any() or not is_last.any():
                 break
@@ -181,11 +188,17 @@ class _Shares:
                 program.set_row(row, lower=level)
         return least
 
-    def reaches(self, need: FloatArray) -> bool:
-        """Return whether every job [J] can gain what it needs."""
-        jobs, _ = self._counts
-        program = self._program(self._level_gain(), need=need, least=np.zeros(jobs))
-        return bool(program.solve()[-1] >= 1.0)
+    def reach(self) -> Callable[[FloatArray], bool]:
+        """Return what tells whether every job [J] can gain what it needs."""
+        jobs, kinds = self._counts
+        program = self._program(self._level_gain(), need=np.ones(jobs), least=np.zeros(jobs))
+
+        def reaches(need: FloatArray) -> bool:
+            for job in range(jobs):
+                program.set_value(jobs + kinds + job, len(self._job), -float(need[job]))
+            return bool(program.solve()[-1] >= 1.0)
+
+        return reaches
 
     def best_sum(self, least: FloatArray) -> FloatArray:
         """Return the shares [J, K] with the greatest sum of gains that give every job its ``least`` [J]."""
@@ -196,8 +209,7 @@ class _Shares:
     def most_even(self, least: FloatArray) -> FloatArray:
         """Return the shares [J, K] that give every job its ``least`` [J], each spread over its kinds by their size."""
         jobs, _ = self._counts
-        size = np.where(self._pairs, self._capacity, 0.0)
-        spread = (size / size.sum(1, keepdims=True))[self._pairs]
+        spread = self._spread
         total = (least / np.bincount(self._job, self._worth * spread, minlength=jobs))[self._job]
         program = self._program(self._level_gain(), need=np.zeros(jobs), least=least, even=spread * total)
         return self._shares(program)

@@ -68,9 +68,15 @@ class Problem:
 
     def alone_rate(self) -> FloatArray:
         """Return how fast each job [J] would go if its time was spread over the devices that suit it."""
-        usable = np.where(self.can_run, self.capacity, 0.0)
-        rate: FloatArray = (self.rate * usable).sum(1) / usable.sum(1)
+        rate: FloatArray = (self.rate * self.spread()).sum(1)
         return rate
+
+    def spread(self) -> FloatArray:
+        """Return the part of a job's time [J, K] on each kind if it was spread over the devices that suit it."""
+        # A job that wants no device runs on nodes that have none, too.
+        size = np.where(self.can_run, np.maximum(self.capacity, 1e-9), 0.0)
+        spread: FloatArray = size / size.sum(1, keepdims=True)
+        return spread
 
     def left_s(self) -> FloatArray:
         """Return how long each job still takes on each kind [J, K]; infinite where it cannot run."""

@@ -9,6 +9,7 @@ until it is full.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import erfc, exp, gcd, pi, sqrt
 
 import numpy as np
@@ -44,7 +45,7 @@ class Demand:
     @classmethod
     def of(cls, mix: Mix) -> "Demand":
         """Return the demand of a mix."""
-        using = [(c, share) for c, share in zip(mix.classes, mix.share, strict=True) if c.devices]
+        using = mix.using_devices
         devices = sum(share * c.devices * c.milli for c, share in using) / MILLI
         mean = sum(share * c.cpu_milli for c, share in using) / devices if using else 0.0
         off = (share * (c.cpu_milli - mean * c.devices * c.milli / MILLI) ** 2 for c, share in using)
@@ -74,7 +75,7 @@ class LeastWaste:
 
     mix: Mix
 
-    def on(self, capacity: Capacity) -> Scoring:
+    def on(self, _: Capacity, /) -> Scoring:
         """Return the scores 0 to 100, the same on any nodes; a share goes to the device with the best."""
         demand = Demand.of(self.mix)
         return lambda wish, rows: descent(wish, rows, demand.waste_milli)
@@ -90,26 +91,33 @@ def worth_milli(price: dict[int, float]) -> FloatArray:
     return worth
 
 
-def prices(sizes: dict[int, float]) -> dict[int, float]:
+def prices(sizes: dict[int, int]) -> dict[int, float]:
     """Return what each size of share costs in the best packing of all of them, in devices.
 
-    ``sizes`` says how frequent each size is. The prices are the dual solution of the cutting stock problem (Gilmore
+    ``sizes`` says how many there are of each size. The prices are the dual solution of the cutting stock problem (Gilmore
     and Gomory, 1961), by column generation: no combination of shares that fits one device costs more
     than one device, and the best packing uses only those that cost exactly that. Beyond the 32 most
     frequent sizes, a size costs what it takes.
     """
+    return dict(_prices(tuple(sorted(sizes.items()))))
+
+
+# A mix that is learnt changes hundreds of times while its shares stay as they are.
+@lru_cache(maxsize=64)
+def _prices(counts: tuple[tuple[int, int], ...]) -> tuple[tuple[int, float], ...]:
+    sizes = dict(counts)
     ranked = sorted(sizes, key=lambda size: (-sizes[size], size))
     rare = {size: size / MILLI for size in ranked[_MOST_SIZES:]}
     known = sorted(ranked[:_MOST_SIZES])
     if not known:
-        return rare
+        return ()
     step = gcd(MILLI, *known)
     basis = np.diag([float(MILLI // size) for size in known])
-    count = np.array([sizes[size] for size in known])
-    price = np.zeros(len(known))
+    count = np.array([sizes[size] for size in known], dtype=np.float64)
+    price: FloatArray = np.zeros(len(known))
     # Each round brings one better pattern in; a bound on them for the case that rounding makes it circle.
     for _ in range(20 * len(known)):
-        price = np.linalg.solve(basis.T, np.ones(len(known)))
+        price = np.asarray(np.linalg.solve(basis.T, np.ones(len(known))), dtype=np.float64)
         pattern = _better_pattern(dict(zip(known, price.tolist(), strict=True)), step)
         if pattern is None:
             break
@@ -117,7 +125,7 @@ def prices(sizes: dict[int, float]) -> dict[int, float]:
         change = np.linalg.solve(basis, pattern)
         ratio = np.where(change > 1e-9, used / np.where(change > 1e-9, change, 1.0), np.inf)
         basis[:, int(ratio.argmin())] = pattern
-    return rare | dict(zip(known, np.maximum(price, 0.0).tolist(), strict=True))
+    return (*rare.items(), *zip(known, np.maximum(price, 0.0).tolist(), strict=True))
 
 
 def _better_pattern(price: dict[int, float], step: int) -> FloatArray | None:

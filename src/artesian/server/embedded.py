@@ -14,12 +14,15 @@ from typing import NoReturn
 
 from artesian.census import discover
 from artesian.kernel.lifecycle import JobRecord
+from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
 from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted
 from artesian.model.job import Job
+from artesian.model.plan import Reason
 from artesian.policy import explain
+from artesian.policy import registry as policies
 from artesian.server.bell import ring
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.fleet import nodes_of
@@ -53,6 +56,7 @@ class ControlPlane:
         self._idle_exit_s = idle_exit_s
         self._state, self._seq = State(), 0
         self._is_loaded = False
+        self._scheduler: Scheduler | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
         self._restarts = 0
 
@@ -78,6 +82,13 @@ class ControlPlane:
             self._seq = seq
         self._is_loaded = True
         return self._state
+
+    def why(self, record: JobRecord) -> Reason | None:
+        """Return why the job waits, in words; None where it does not, or would start in the next cycle."""
+        state = self.state()
+        if self._scheduler is None or self._scheduler.state is not state:
+            self._scheduler = Scheduler(policies.policy(policies.DEFAULT), state)
+        return self._scheduler.why(record.job.id)
 
     def job(self, job_id: str) -> JobRecord:
         """Return the job with this id, or with an id or name that only one job's id or name begins with.

@@ -35,7 +35,7 @@ def arrivals(jobs: Sequence[Job], least_milli: int, seed: int) -> list[Job]:
 
     A job that is drawn again has an id of its own.
     """
-    random = Random(seed)
+    random = Random(seed)  # noqa: S311 - a simulation, not a secret
     drawn = list(jobs)
     random.shuffle(drawn)
     asked = sum(map(asked_milli, drawn))
@@ -52,7 +52,7 @@ def inflate(place: Place, nodes: Sequence[Node], jobs: Sequence[Job], *, seed: i
     The seed decides on the order of the jobs and of the nodes: ties go to the first node.
     """
     fleet = list(nodes)
-    Random(f"nodes {seed}").shuffle(fleet)
+    Random(f"nodes {seed}").shuffle(fleet)  # noqa: S311 - a simulation, not a secret
     capacity = Capacity(fleet)
     fleet_milli = int(capacity.devices.sum()) * MILLI
     sums: dict[int, tuple[float, int]] = {}

@@ -123,7 +123,9 @@ class Report:
 def report(result: SimResult) -> Report:
     """Return the figures of a finished simulation."""
     state = result.state
-    jobs = tuple(_job(record, state.at_s, result.reasons.get(job_id)) for job_id, record in state.jobs.items())
+    jobs = tuple(
+        _job(record, state.at_s, result.reasons.get(job_id)) for job_id, record in state.jobs.items()
+    )
     allocation, allocated_milli_us = _allocation(state)
     start_s = min((job.submitted_s for job in jobs), default=0.0)
     end_s = allocation[-1].at_s if allocation else start_s

@@ -7,7 +7,7 @@ the caller says so; a row that is no job for devices is counted always.
 ``registry``          formats by name, and by what a file begins with
 ``own``, ``own_yaml``  our own formats, for anyone's own trace
 ``sacct``             Slurm's accounting
-``philly``, ``philly_deadlines``, ``gavel``, ``alibaba_spot``, ``azure``  public traces, one file each
+``philly``, ``philly_deadlines``, ``gavel``, ``alibaba_spot``, ``openb``, ``azure``  public traces, one file each
 ``sizing``            a fleet for a load
 ``estimates``         what users might have said of their jobs
 ``synthetic``         seeded traces with the statistics of the public ones

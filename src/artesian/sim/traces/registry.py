@@ -10,6 +10,7 @@ from artesian.sim.traces import (
     alibaba_spot,
     azure,
     gavel,
+    openb,
     own,
     own_yaml,
     philly,
@@ -122,6 +123,18 @@ FORMATS: tuple[Format, ...] = (
         what="the nodes of Alibaba's spot trace",
         columns=alibaba_spot.COLUMNS,
         read=lambda path, options: alibaba_spot.read(path, bad_rows=options.bad_rows),
+    ),
+    Format(
+        name="openb-nodes",
+        what="the nodes of Alibaba's openb trace",
+        columns=openb.NODE_COLUMNS,
+        read=lambda path, options: openb.read_nodes(path, bad_rows=options.bad_rows),
+    ),
+    Format(
+        name="openb-pods",
+        what="the pods of Alibaba's openb trace, with their times",
+        columns=(*openb.POD_COLUMNS, *openb.TIME_COLUMNS),
+        read=lambda path, options: openb.read_pods(path, bad_rows=options.bad_rows, limit=options.limit),
     ),
     Format(
         name="azure",

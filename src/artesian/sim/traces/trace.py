@@ -49,6 +49,10 @@ class Trace:
         """How many rows were left out, for whatever reason."""
         return sum(entry.count for entry in self.skipped)
 
+    def first(self, count: int) -> "Trace":
+        """Return the trace with its first ``count`` jobs only."""
+        return replace(self, jobs=self.jobs[:count], rows=self.rows[:count])
+
     def on(self, fleet: Fleet) -> "Trace":
         """Return the trace on ``fleet``, without the jobs that even the empty fleet could not start.
 
