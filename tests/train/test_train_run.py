@@ -3,9 +3,9 @@
 import itertools
 import math
 import os
-import resource
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from artesian.wire.messages import (
     StepCommitted,
     WorkerStarted,
 )
+from limits import no_file_larger_than
 
 SAMPLES, BATCH, STEPS = 40, 4, 14  # more than one pass
 
@@ -242,13 +243,10 @@ def test_sigterm_ends_the_run_after_the_step_and_saves_it(tmp_path: Path) -> Non
 
 
 class FullDisk:
-    """The kernel refuses every write to a file from ``fill`` to ``free``, or to the end of the ``with`` block.
-
-    Every write: a runner whose output is a file could not print a result before the disk is free again.
-    """
+    """A disk that is full from ``fill`` to ``free``, or to the end of the ``with`` block."""
 
     def __init__(self) -> None:
-        self._limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self._until_free = ExitStack()
 
     def __enter__(self) -> "FullDisk":
         return self
@@ -257,10 +255,10 @@ class FullDisk:
         self.free()
 
     def fill(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, self._limits[1]))
+        self._until_free.enter_context(no_file_larger_than(0))
 
     def free(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, self._limits)
+        self._until_free.close()
 
 
 def test_training_goes_on_when_a_save_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
