@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 
 import artesian
 from artesian.train import Checkpointer, CheckpointError
+from limits import no_file_larger_than
 
 
 def state(value: float) -> dict[str, Any]:
@@ -208,17 +208,6 @@ def test_a_checkpoint_that_would_run_code_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is whole"):
         checkpointer.load_newest()
     assert not (tmp_path / "was here").exists()
-
-
-@contextmanager
-def no_file_larger_than(limit_bytes: int) -> Iterator[None]:
-    """Let the kernel refuse writes beyond the limit, as it does when a disk is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 100, 4096, 17_000])

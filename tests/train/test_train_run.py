@@ -3,9 +3,9 @@
 import itertools
 import math
 import os
-import resource
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from artesian.wire.messages import (
     StepCommitted,
     WorkerStarted,
 )
+from limits import no_file_larger_than
 
 SAMPLES, BATCH, STEPS = 40, 4, 14  # more than one pass
 
@@ -242,28 +243,25 @@ def test_sigterm_ends_the_run_after_the_step_and_saves_it(tmp_path: Path) -> Non
 
 
 class FullDisk:
-    """The kernel refuses every write to a file from ``fill`` to ``free``."""
+    """A disk that is full from ``fill`` to ``free``, or to the end of the ``with`` block."""
 
     def __init__(self) -> None:
-        self._limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self._until_free = ExitStack()
+
+    def __enter__(self) -> "FullDisk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.free()
 
     def fill(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, self._limits[1]))
+        self._until_free.enter_context(no_file_larger_than(0))
 
     def free(self) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, self._limits)
+        self._until_free.close()
 
 
-@pytest.fixture
-def disk() -> Any:
-    disk = FullDisk()
-    yield disk
-    disk.free()
-
-
-def test_training_goes_on_when_a_save_fails(
-    tmp_path: Path, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_goes_on_when_a_save_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("artesian.train.run.say", said.append)
     training = Training(checkpoint_dir=tmp_path, checkpoint_every=2)
@@ -274,7 +272,8 @@ def test_training_goes_on_when_a_save_fails(
         if run.step == 7:
             disk.free()
 
-    training.train(steps=9, at_step=at_step)
+    with FullDisk() as disk:
+        training.train(steps=9, at_step=at_step)
     assert training.run.failed_saves == 2
     assert len(said) == 2
     assert "cannot write the checkpoint of step 4" in said[0]
@@ -282,19 +281,19 @@ def test_training_goes_on_when_a_save_fails(
     assert sorted(os.listdir(tmp_path)) == ["step-00000008", "step-00000009"]
 
 
-def test_the_save_at_the_end_must_not_fail(tmp_path: Path, disk: FullDisk) -> None:
+def test_the_save_at_the_end_must_not_fail(tmp_path: Path) -> None:
     training = Training(checkpoint_dir=tmp_path)
 
     def at_step(run: Run) -> None:
         if run.step == 3:
             disk.fill()
 
-    with pytest.raises(CheckpointError, match="cannot write the checkpoint of step 5"):
+    with FullDisk() as disk, pytest.raises(CheckpointError, match="cannot write the checkpoint of step 5"):
         training.train(steps=5, at_step=at_step)
 
 
 def test_reports_that_cannot_be_written_are_counted_and_do_not_end_the_training(
-    tmp_path: Path, disk: FullDisk
+    tmp_path: Path,
 ) -> None:
     training = Training(progress_dir=tmp_path)
 
@@ -303,7 +302,8 @@ def test_reports_that_cannot_be_written_are_counted_and_do_not_end_the_training(
         if run.step in (2, 3):
             disk.fill()
 
-    training.train(steps=5, at_step=at_step)
+    with FullDisk() as disk:
+        training.train(steps=5, at_step=at_step)
     assert training.run.step == 5
     assert training.run.lost_messages >= 2
     assert [step.step for step in messages(tmp_path, StepCommitted)] == [1, 2, 5]

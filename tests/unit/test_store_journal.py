@@ -1,7 +1,6 @@
 """The journal as its users see it: order, transactions, files, and everything that can stand in the way."""
 
 import os
-import resource
 import sqlite3
 import stat
 import subprocess
@@ -26,6 +25,7 @@ from artesian.store import (
     journal_file,
 )
 from builders import a_node, cancelled, joined, submitted, ticked
+from limits import no_file_larger_than
 
 
 @pytest.fixture
@@ -256,20 +256,10 @@ def test_half_an_append_cannot_be_committed(journal: SqliteJournal) -> None:
     assert journal.last_seq == 0
 
 
-@contextmanager
-def file_size_limit(size_bytes: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_write_that_the_system_cuts_short_leaves_the_journal_as_it_was(path: Path) -> None:
     with SqliteJournal.open(path) as journal:
         journal.append([ticked()])
-        with file_size_limit(64 * 1024):
+        with no_file_larger_than(64 * 1024):
             with pytest.raises(StoreUnavailable) as caught:
                 journal.append([joined(a_node(f"n{number}")) for number in range(2000)])
             assert caught.value.hint

@@ -1,7 +1,5 @@
 """The progress channel: what a worker appended is read once, whole, and nothing is dropped in silence."""
 
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 
 from artesian.wire import Message, ProgressReader, ProgressWriter, Restored, encode
 from artesian.wire.channel import agent_file, worker_file
+from limits import no_file_larger_than
 from strategies import messages
 
 
@@ -106,30 +105,19 @@ def test_a_progress_file_is_for_its_owner_only(tmp_path: Path) -> None:
     assert worker_file(tmp_path, 0).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.fixture
-def largest_file_of_80_bytes() -> Iterator[None]:
-    """No file may grow beyond 80 bytes: a write is cut short there, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (80, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_write_that_was_cut_short_is_an_error_and_costs_only_its_own_message(
-    tmp_path: Path, largest_file_of_80_bytes: None
+    tmp_path: Path,
 ) -> None:
     path, reader = worker_file(tmp_path, 0), ProgressReader(tmp_path)
     writer = ProgressWriter(path)
-    writer.send(restored(1))
-    with pytest.raises(OSError, match="No space left"):
-        writer.send(restored(2))
-    assert path.stat().st_size == 80
-    with pytest.raises(OSError, match="too large"):
-        writer.send(restored(3))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    with no_file_larger_than(80):
+        writer.send(restored(1))
+        with pytest.raises(OSError, match="No space left"):
+            writer.send(restored(2))
+        assert path.stat().st_size == 80
+        with pytest.raises(OSError, match="too large"):
+            writer.send(restored(3))
     writer.send(restored(4))
     writer.close()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert reader.read() == [restored(1), restored(4)]
     assert reader.malformed_lines == 1
