@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 import golden_traces as golden  # noqa: E402 - found on the path above
-from artesian.policy.registry import BUILT_IN  # noqa: E402
 
 
 def compare(path: Path, lines: list[str], *, is_update: bool) -> bool:
@@ -44,7 +43,7 @@ def main() -> int:
         lines = golden.encode_events(golden.synthetic_trace())
         differs |= compare(golden.events_path(), lines, is_update=args.update)
     cycles = golden.decode_events(golden.events_path().read_text(encoding="utf-8").splitlines())
-    for policy in sorted(BUILT_IN):
+    for policy in golden.POLICIES:
         lines = golden.decisions(policy, cycles)
         differs |= compare(golden.plans_path(policy), lines, is_update=args.update)
     if not differs:

@@ -18,7 +18,7 @@ from artesian.kernel.scheduler import Scheduler
 from artesian.model.events import EVENT_TYPES, Event
 from artesian.model.job import Cause, Job
 from artesian.model.plan import Plan, Start
-from artesian.policy.registry import BUILT_IN, DEFAULT
+from artesian.policy.registry import BUILT_IN, DEFAULT, RANKINGS
 from builders import GIB, a_job, a_node, cancelled, ended, joined, lost, retry, started, submitted, ticked
 
 FOLDER = Path(__file__).parent / "golden"
@@ -40,6 +40,11 @@ _DEVICES = (
     "2",
 )
 _ENDS = (*[Cause.COMPLETED] * 6, Cause.SIGNAL, Cause.SIGNAL, Cause.USER_ERROR, Cause.OOM_KILL)
+
+
+POLICIES = tuple(sorted(BUILT_IN.keys() - RANKINGS.keys()))
+"""Whose decisions are kept. Those that solve linear programs are not among them: of several solutions that are
+equally good, another version of the solver may choose another one."""
 
 
 def events_path(name: str = TRACE) -> Path:

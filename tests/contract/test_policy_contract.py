@@ -24,7 +24,9 @@ from builders import a_job, a_node, a_placement, a_snapshot, ended, free_of, joi
 from strategies import snapshots
 
 ANY_POLICY = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=25,  # for each of many policies
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -277,6 +279,7 @@ def again(snapshot: Snapshot, capacity: Capacity) -> Snapshot:
     """The same view on a new ``capacity``, whose arrays become the same, with its mappings the other way round."""
     for entry in snapshot.running.values():
         capacity.take(entry.job, entry.placement)
+        capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
     for node, is_up in zip(capacity.nodes, snapshot.capacity.is_up, strict=True):
         capacity.set_up(node.id, bool(is_up))
     return replace(

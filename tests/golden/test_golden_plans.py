@@ -3,8 +3,15 @@
 import pytest
 
 from artesian.model.plan import HoldCode
-from artesian.policy.registry import BUILT_IN
-from golden_traces import decisions, decode_events, encode_events, events_path, plans_path, synthetic_trace
+from golden_traces import (
+    POLICIES,
+    decisions,
+    decode_events,
+    encode_events,
+    events_path,
+    plans_path,
+    synthetic_trace,
+)
 
 HINT = "if the change is meant: python scripts/golden.py --update"
 
@@ -13,7 +20,7 @@ def lines(path_text: str) -> list[str]:
     return path_text.splitlines()
 
 
-@pytest.mark.parametrize("policy", sorted(BUILT_IN))
+@pytest.mark.parametrize("policy", POLICIES)
 def test_a_policy_decides_about_the_trace_as_it_always_did(policy: str) -> None:
     cycles = decode_events(lines(events_path().read_text(encoding="utf-8")))
     assert decisions(policy, cycles) == lines(plans_path(policy).read_text(encoding="utf-8")), HINT

@@ -1,20 +1,21 @@
 """The documents: what they say of the code is compared with the code, and their links with what is there."""
 
 import importlib.util
+import json
 import re
-import shlex
-from collections.abc import Iterator
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from artesian.census import Census, Figure, Measurement, discover
 from artesian.cli import exits
 from artesian.cli.jobfile import _KEPT, submitters_environment
-from artesian.cli.main import COMMANDS
+from artesian.cli.main import COMMANDS, cli
 from artesian.cli.state import job_json
 from artesian.kernel.lifecycle import ALLOWED, JobState, ended, start, submit
 from artesian.kernel.training import Recovery, TrainingSummary
@@ -23,63 +24,28 @@ from artesian.model.job import Cause, Job, Outcome, RetryPolicy
 from artesian.model.ledger import Loss, Stage
 from artesian.model.plan import HoldCode, Reason
 from artesian.model.units import parse_duration_s
+from artesian.policy.registry import BUILT_IN
 from artesian.server.config import StateDir
+from artesian.sim.fleet import POOL_KEYS
+from artesian.sim.traces import FORMATS, own, own_yaml
 from artesian.wire import Fault, environment
 from builders import a_job, a_placement
-
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-GUIDES = DOCS / "guides"
-
-_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
-
-
-def text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    """The fenced blocks of a language, without the indentation that a list gives them."""
-    found = []
-    for indent, name, body in _FENCE.findall(text(path)):
-        if name == language:
-            found.append("".join(line.removeprefix(indent) for line in body.splitlines(keepends=True)))
-    return found
-
-
-def prose(path: Path) -> str:
-    """The page without its fenced blocks."""
-    return _FENCE.sub("", text(path))
-
-
-def headings(path: Path) -> list[tuple[int, str]]:
-    return [(len(marks), title) for marks, title in re.findall(r"^(#+) (.+)$", prose(path), re.MULTILINE)]
-
-
-def anchor(title: str) -> str:
-    """What GitHub makes of a heading."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-
-
-def rows(path: Path, heading: str) -> list[list[str]]:
-    """The cells of all tables under a heading, up to the next heading; without the head of each."""
-    body = re.split(rf"^#+ {re.escape(heading)}$", prose(path), maxsplit=1, flags=re.MULTILINE)[1]
-    lines = re.split(r"^#+ ", body, maxsplit=1, flags=re.MULTILINE)[0].splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    rules = {index for index, line in enumerate(table) if set(line) <= set("|-: ")}
-    kept = [line for index, line in enumerate(table) if index not in rules and index + 1 not in rules]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in kept]
-
-
-def coded(cell: str) -> list[str]:
-    """What stands in backticks."""
-    return re.findall(r"`([^`]+)`", cell)
-
-
-def first_column(path: Path, heading: str) -> list[str]:
-    return [name for row in rows(path, heading) for name in coded(row[0])]
+from pages import (
+    DOCS,
+    GUIDES,
+    LINK,
+    PAGES,
+    ROOT,
+    anchor,
+    blocks,
+    coded,
+    commands,
+    first_column,
+    headings,
+    prose,
+    rows,
+    text,
+)
 
 
 def name_of(page: Path) -> str:
@@ -91,7 +57,7 @@ def name_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_leads_to_something_that_is_there(page: Path) -> None:
-    for link in _LINK.findall(prose(page)):
+    for link in LINK.findall(prose(page)):
         if link.startswith(("http://", "https://")):
             continue
         target, _, fragment = link.partition("#")
@@ -131,19 +97,12 @@ def test_every_job_in_an_example_is_accepted(page: Path) -> None:
         assert parse(block).command, block
 
 
-def commands(page: Path) -> Iterator[list[str]]:
-    for block in blocks(page, "bash"):
-        for line in block.splitlines():
-            if words := shlex.split(line, comments=True):
-                yield words
-
-
 def parse(block: str) -> Job:
     return jobfile.parse_job(block, source="a page", job_id="j", base_dir="/base")
 
 
 def test_every_page_is_in_the_index() -> None:
-    linked = {(DOCS / link.partition("#")[0]).resolve() for link in _LINK.findall(text(DOCS / "README.md"))}
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in LINK.findall(text(DOCS / "README.md"))}
     assert {page for page in DOCS.rglob("*.md") if page.name != "README.md"} <= linked
 
 
@@ -163,8 +122,8 @@ def test_the_chinese_readme_has_the_same_headings_commands_and_links() -> None:
     assert [level for level, _ in headings(english)] == [level for level, _ in headings(chinese)]
     assert list(commands(english)) == list(commands(chinese))
     other = {"README.md": "README.zh.md", "README.zh.md": "README.md"}
-    links = _LINK.findall(text(english))
-    assert [other.get(link, link) for link in links] == _LINK.findall(text(chinese))
+    links = LINK.findall(text(english))
+    assert [other.get(link, link) for link in links] == LINK.findall(text(chinese))
     tables = [first_column(page, heading) for page in (english, chinese) for _, heading in headings(page)[1:]]
     assert tables[: len(tables) // 2] == tables[len(tables) // 2 :]
     assert code_only(english) == code_only(chinese)
@@ -271,7 +230,78 @@ def test_the_lifecycle_page_has_every_state_change_and_cause() -> None:
     assert without_limit == {c.value for c in RetryPolicy().causes if not RetryPolicy.counts(c)}
 
 
+def test_the_policies_page_has_every_built_in_policy_and_no_other() -> None:
+    page = DOCS / "concepts" / "policies.md"
+    named = [name for _, heading in headings(page) for name in first_column(page, heading)]
+    assert sorted(named) == sorted(BUILT_IN)
+
+
+# -- simulating ---------------------------------------------------------------------------------------
+
+SIMULATE = GUIDES / "simulate.md"
+
+
+def test_the_guide_has_every_column_and_every_key_of_our_own_formats() -> None:
+    named = first_column(SIMULATE, "Jobs")
+    columns = (*own.COLUMNS, *own.MORE_COLUMNS)
+    assert tuple(named[: len(columns)]) == columns
+    assert sorted(named[len(columns) :]) == sorted(own_yaml.KEYS)
+    assert tuple(first_column(SIMULATE, "Fleets")) == POOL_KEYS
+    assert set(POOL_KEYS) == {*own.FLEET_COLUMNS, *own.MORE_FLEET_COLUMNS}
+
+
+def test_the_guide_has_every_format_of_a_trace() -> None:
+    assert sorted(first_column(SIMULATE, "Other traces")) == sorted(known.name for known in FORMATS)
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the two files of the guide's example."""
+    for name, block in zip(("jobs.csv", "fleet.csv"), blocks(SIMULATE, "csv"), strict=True):
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("example")
+def test_the_example_of_the_guide_prints_what_the_guide_says() -> None:
+    command = next(words for words in commands(SIMULATE) if words[0] == "artesian")
+    table = lines(CliRunner().invoke(cli, command[1:], catch_exceptions=False).stdout)
+    assert table == lines(blocks(SIMULATE, "text")[0])
+    assert table[1].split("  ")[0] == "policy"
+    columns = {name for name in re.split(r" {2,}", table[1]) if name != "policy"}
+    assert columns == set(first_column(SIMULATE, "Reading the table"))
+
+
+def lines(printed: str) -> list[str]:
+    return [line.rstrip() for line in printed.splitlines() if line.strip()]
+
+
+def test_every_example_of_our_own_files_in_the_guide_is_read(example: Path) -> None:
+    found = [block for block in blocks(SIMULATE, "text") if block.startswith(("jobs:", "pools:"))]
+    assert len(found) == 2
+    for name, block in zip(("jobs.yaml", "fleet.yaml"), found, strict=True):
+        (example / name).write_text(block, encoding="utf-8")
+    words = ["simulate", "--jobs", "jobs.yaml", "--fleet", "fleet.yaml", "-o", "json"]
+    assert json.loads(CliRunner().invoke(cli, words, catch_exceptions=False).stdout)["jobs"] == 2
+
+
+@pytest.mark.usefixtures("example")
+def test_the_json_page_has_every_key_of_a_simulation() -> None:
+    words = ["simulate", "--jobs", "jobs.csv", "--fleet", "fleet.csv", "-o", "json"]
+    document = json.loads(CliRunner().invoke(cli, words, catch_exceptions=False).stdout)
+    for outcome in document["policies"]:
+        del outcome["waterfall"]  # it has a section of its own
+    page = DOCS / "reference" / "json.md"
+    assert keys_of(document) <= {n for row in rows(page, "Simulation") for n in coded(" ".join(row))}
+
+
 # -- operating ----------------------------------------------------------------------------------------
+
+
+def test_the_guide_has_every_extra() -> None:
+    project = tomllib.loads(text(ROOT / "pyproject.toml"))["project"]
+    assert set(first_column(GUIDES / "operate.md", "Extras")) == set(project["optional-dependencies"])
 
 
 def test_the_guide_has_every_exit_code() -> None:

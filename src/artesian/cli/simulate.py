@@ -10,11 +10,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from artesian.cli.output import output_option, print_json, stderr, stdout
+from artesian.cli.waterfall import Duration
 from artesian.model.fleet import Fleet
 from artesian.model.units import format_duration
 from artesian.policy import registry as policies
+from artesian.policy.base import Policy
 from artesian.sim.report import Report, Summary, report
 from artesian.sim.run import simulate as run_simulation
+from artesian.sim.speeds import throughputs_of
 from artesian.sim.traces import Trace, fleet_for_load, read_trace, with_estimates
 
 _TELL_EVERY = 500
@@ -54,6 +57,11 @@ class _Outcome:
     type=click.FloatRange(min=0),
     help="Give every job an estimated duration, off by a log-normal error of this sigma (0: true).",
 )
+@click.option(
+    "--checkpoint-every",
+    type=Duration(),
+    help="For jobs that do not tell: what a preempted one has to do again at most. 0s: nothing is lost.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the errors of the estimates.")
 @output_option
 def simulate(
@@ -63,6 +71,7 @@ def simulate(
     names: str,
     limit: int | None,
     estimate_error: float | None,
+    checkpoint_every: float | None,
     seed: int,
     output: str,
 ) -> None:
@@ -73,10 +82,13 @@ def simulate(
     if fleet_file is not None and load is not None:
         raise click.UsageError("--fleet and --load are two ways to say what there is: leave one out")
     chosen = [name.strip() for name in names.split(",") if name.strip()]
-    made = [(name, policies.policy(name)) for name in chosen]  # a wrong name is told before the work
+    for name in chosen:
+        policies.policy(name)  # a wrong name is told before the work
     trace = _trace(jobs_file, limit)
     fleet = _fleet(trace, fleet_file, load)
     trace = trace.on(fleet)
+    if checkpoint_every is not None:
+        trace = trace.with_checkpoints(checkpoint_every)
     if estimate_error is not None:
         trace = with_estimates(trace, error=estimate_error, seed=seed)
     for skipped in trace.skipped:
@@ -86,17 +98,21 @@ def simulate(
     for note in trace.notes:
         click.echo(note, err=True)
     outcomes = []
-    for name, policy in made:
+    for name in chosen:
         with _Bar(name, len(trace.jobs)) as tell:
-            outcomes.append(
-                _Outcome(
-                    policy=name, figures=report(run_simulation(fleet, trace.jobs, policy, progress=tell))
-                )
-            )
+            result = run_simulation(fleet, trace.jobs, _policy(name, trace), progress=tell)
+            outcomes.append(_Outcome(policy=name, figures=report(result)))
     if output == "json":
         print_json(_as_json(trace, fleet, outcomes))
     else:
         stdout(is_wide=True).print(_table(trace, fleet, outcomes))
+
+
+def _policy(name: str, trace: Trace) -> Policy:
+    """Return the policy; one for mixed fleets knows the speeds that the trace tells."""
+    if name in policies.RANKINGS:
+        return policies.in_rounds(name, throughputs_of(trace.jobs))
+    return policies.policy(name)
 
 
 def _trace(path: Path, limit: int | None) -> Trace:
@@ -115,7 +131,10 @@ def _fleet(trace: Trace, path: Path | None, load: float | None) -> Fleet:
             raise click.UsageError(f"{path} describes no fleet")
         return found
     if load is not None:
-        return fleet_for_load(trace.jobs, load)
+        try:
+            return fleet_for_load(trace.jobs, load)
+        except ValueError as error:  # jobs that all arrive at once are no load of any size
+            raise click.UsageError(f"--load: {error}") from error
     if trace.fleet is None:
         raise click.UsageError(f"{trace.source} does not tell what the jobs ran on: give --fleet or --load")
     return trace.fleet

@@ -23,7 +23,7 @@ from artesian.policy.scored import FloatArray, Scoring
 _MOST_SIZES = 32
 _SPREAD = 0.5
 """How much the CPU that a node's jobs want varies, relative to jobs drawn at random: a job picks its node
-of many, and so evens out. 0.3 to 0.6 do alike (docs/decisions/0010-fragmentation.md)."""
+of many, and so evens out. 0.3 to 0.6 do alike (docs/decisions/0008-fragmentation.md)."""
 
 _Z = np.linspace(-8.0, 8.0, 1025)
 _LOSS = np.array([exp(-z * z / 2) / sqrt(2 * pi) - z * erfc(z / sqrt(2)) / 2 for z in _Z.tolist()])

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from artesian.model.errors import ArtesianError
 from artesian.model.job import Cause, Job, Outcome
+
+
+class UnknownSpeed(ArtesianError, ValueError):  # noqa: N818 - reads as what it is
+    """A job was placed on a model of device for which its trace has no speed."""
+
 
 _NO_SPEEDS: Mapping[str, float] = {}
 
@@ -77,14 +83,15 @@ class SimJob:
     def speed(self, accelerator: str | None) -> float:
         """Return how much of ``work`` gets done in a second on that model of device.
 
-        Raises ValueError where the job's speeds are told, and none above 0 for this one.
+        Raises UnknownSpeed where the job's speeds are told, and none above 0 for this one.
         """
         if self.job.total_steps is None or not self.steps_per_s:
             return 1.0
         speed = self.steps_per_s.get(accelerator, 0.0) if accelerator is not None else 0.0
         if speed <= 0:
-            raise ValueError(
-                f"job {self.job.name}: expected steps per second on {accelerator}, got them for {', '.join(self.steps_per_s)}"
+            raise UnknownSpeed(
+                f"job {self.job.name}: expected steps per second on {accelerator}, got them for {', '.join(self.steps_per_s)}",
+                hint="tell its speed there (0 does not do), or name in its devices only what it has a speed for",
             )
         return speed
 

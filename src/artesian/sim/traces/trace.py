@@ -53,6 +53,14 @@ class Trace:
         """Return the trace with its first ``count`` jobs only."""
         return replace(self, jobs=self.jobs[:count], rows=self.rows[:count])
 
+    def with_checkpoints(self, every_s: float) -> "Trace":
+        """Return the trace with jobs that save so often, in seconds, where they do not tell (0: always)."""
+        jobs = tuple(
+            entry if entry.checkpoint_every_s is not None else replace(entry, checkpoint_every_s=every_s)
+            for entry in self.jobs
+        )
+        return replace(self, jobs=jobs)
+
     def on(self, fleet: Fleet) -> "Trace":
         """Return the trace on ``fleet``, without the jobs that even the empty fleet could not start.
 
