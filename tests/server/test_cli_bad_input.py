@@ -232,6 +232,13 @@ def damage(journal: Path, sql: str) -> None:
         connection.execute(sql)
 
 
+def content(journal: Path) -> list[str]:
+    """Return all that the journal says. Its bytes may change without that, when SQLite tidies its files up."""
+    with closing(sqlite3.connect(journal)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        return [f"version {version}", *connection.iterdump()]
+
+
 def test_a_torn_last_record_is_set_aside_with_a_warning_and_the_command_goes_on(cli: Cli) -> None:
     journal = with_three_records(cli)
     damage(journal, "UPDATE records SET body = substr(body, 1, 9) WHERE seq = (SELECT max(seq) FROM records)")
@@ -263,12 +270,12 @@ def test_a_file_that_is_no_journal_is_left_as_it_is(cli: Cli) -> None:
 def test_the_state_of_a_newer_artesian_is_refused_and_left_alone(cli: Cli) -> None:
     journal = with_three_records(cli)
     damage(journal, "PRAGMA user_version = 999")
-    before = journal.read_bytes()
+    before = content(journal)
     for words in (["jobs"], ["submit", cli.file()]):
         error, hint = cli(*words, code=1).stderr.splitlines()
         assert "needs another version of artesian: it has schema version 999" in error
         assert hint == "hint: use the version that wrote it, or a later one; this one would misread it"
-    assert journal.read_bytes() == before
+    assert content(journal) == before
 
 
 def test_a_broken_census_is_no_reason_to_fail(cli: Cli) -> None:

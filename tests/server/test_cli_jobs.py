@@ -137,8 +137,7 @@ def test_why_a_job_runs_waits_and_is_cancelled_before_it_started(cli: Cli) -> No
     assert f"hint: artesian why {second}" in logs.stderr
 
     third = cli.submit("third", devices=the_whole_node())
-    until(lambda: cli.journal().jobs[third].hold)
-    assert f"second ({second}) is ahead of it" in cli.json("why", third)["reason"]
+    until(lambda: f"second ({second}) is ahead of it" in cli.json("why", third)["reason"])
 
     assert "will not start" in cli("cancel", second).stderr
     assert cli.json("why", second)["reason"] == "a user cancelled it before it started"
@@ -166,7 +165,7 @@ def test_why_a_job_backs_off(cli: Cli) -> None:
     id_ = cli.submit("tiny", "kill -KILL $$", retry={"limit": 3, "backoff": "1h", "max_backoff": "1h"})
     cli.until_in(id_, "backing_off")
     answer = cli.json("why", id_)
-    assert "attempt 1 ended with signal; the next one waits 3600 s" in answer["reason"]
+    assert "attempt 1 ended with signal; the next one may start in " in answer["reason"]
     assert f"{id_} is backing off: " in cli("why", id_).stdout
     cli("cancel", id_)
     assert cli.is_in(id_) == "cancelled"

@@ -86,6 +86,8 @@ class ControlPlane:
     def why(self, record: JobRecord) -> Reason | None:
         """Return why the job waits, in words; None where it does not, or would start in the next cycle."""
         state = self.state()
+        if not state.nodes:
+            return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
             self._scheduler = Scheduler(policies.policy(policies.DEFAULT), state)
         return self._scheduler.why(record.job.id)
