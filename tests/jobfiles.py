@@ -30,7 +30,7 @@ LEAST = "name: a\ndevices: 2\ncommand: [python, train.py]\n"
 
 
 def parse(text: str, *, env: Mapping[str, str] | None = None, home: str | None = "/home/ada") -> Job:
-    return parse_job(text, source="job.yaml", job_id="j-1", base_dir="/work", env=env or {}, home=home)
+    return parse_job(text, source="job.yaml", job_id="j-1", base_dir="/srv", env=env or {}, home=home)
 
 
 def mistakes(text: str) -> list[tuple[int, str, str]]:

@@ -20,7 +20,7 @@ def test_every_key_reaches_the_job() -> None:
         workers=2,
         command=("python", "pretrain.py", "--steps", "300"),
         env={"KEY": "value", "COUNT": "010", "TIME": "1:30"},
-        workdir="/work/runs",
+        workdir="/srv/runs",
         dataset="/home/ada/text",
         checkpoint_every_steps=40,
         retry=RetryPolicy(
@@ -46,7 +46,7 @@ def test_defaults_are_those_of_a_job() -> None:
         name="a",
         devices=parse_devices(2),
         command=("python", "train.py"),
-        workdir="/work",
+        workdir="/srv",
     )
 
 
@@ -89,7 +89,7 @@ def test_the_files_environment_wins_over_the_submitters() -> None:
 
 @pytest.mark.parametrize(
     ("written", "path"),
-    [("text", "/work/text"), ("../text", "/text"), ("/data/./text", "/data/text"), ("~/x", "/home/ada/x")],
+    [("text", "/srv/text"), ("../text", "/text"), ("/data/./text", "/data/text"), ("~/x", "/home/ada/x")],
 )
 def test_paths_are_relative_to_the_files_folder(written: str, path: str) -> None:
     job = parse(LEAST + f"data: {written}\nworkdir: {written}")
