@@ -16,6 +16,7 @@ from artesian.model.job import Outcome
 from artesian.model.plan import Reason
 from artesian.server.config import StateDir
 from artesian.server.embedded import ControlPlane, UnknownJob
+from artesian.server.settings import Settings
 
 
 def control_plane() -> ControlPlane:
@@ -26,7 +27,7 @@ def control_plane() -> ControlPlane:
     log = logging.getLogger("artesian")
     if not log.handlers:
         log.addHandler(_Warnings(logging.WARNING))
-    return ControlPlane(StateDir.from_env())
+    return ControlPlane(StateDir.from_env(), policy=Settings.from_env().policy)
 
 
 class _Warnings(logging.Handler):

@@ -1,4 +1,4 @@
-"""The process around the driver: ``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S]``.
+"""The process around the driver: ``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S [POLICY]]``.
 
 Commands start it when they need it, and it leaves when there has been nothing to do for a while. It
 may be killed at any instant; the next command starts another one. Only one lives per state folder:
@@ -39,12 +39,12 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, opener=private)
 
 
-async def serve(state: StateDir, idle_exit_s: float) -> None:
+async def serve(state: StateDir, idle_exit_s: float, policy: str) -> None:
     """Drive the scheduler of ``state`` until it is idle, or SIGTERM comes."""
     journal = SqliteJournal.open(state.journal)
     try:
         replayed, seq = journal.load()
-        scheduler = Scheduler(policies.policy(policies.DEFAULT), replayed)
+        scheduler = Scheduler(policies.policy(policy), replayed)
         clock = AnchoredClock().now_s
         local = engine("local")(state.jobs, nodes_of(discover()), clock)
         driver = Driver(journal, scheduler, seq, local, clock)
@@ -87,6 +87,7 @@ def main(argv: list[str]) -> int:
     """Become the daemon of the state folder ``argv[0]``; 0 also where there is one already."""
     state = StateDir(Path(argv[0]))
     idle_exit_s = float(argv[1]) if len(argv) > 1 else IDLE_EXIT_S
+    policy = argv[2] if len(argv) > 2 else policies.DEFAULT
     state.create()
     handler = _PrivateLog(state.daemon_log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
     logging.basicConfig(
@@ -94,9 +95,9 @@ def main(argv: list[str]) -> int:
     )
     if lock(state.lock, _LOCK_WAIT_S) is None:
         return 0
-    _log.info("driving %s, pid %d", state.path, os.getpid())
+    _log.info("driving %s by policy %s, pid %d", state.path, policy, os.getpid())
     try:
-        asyncio.run(serve(state, idle_exit_s))
+        asyncio.run(serve(state, idle_exit_s, policy))
     except ArtesianError as error:
         _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
         return 1

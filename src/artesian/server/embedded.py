@@ -49,11 +49,14 @@ class DaemonFailed(ArtesianError):  # noqa: N818 - reads as what it is
 class ControlPlane:
     """Submits, cancels and reads, on the state folder. Close it, or use it in ``with``."""
 
-    def __init__(self, state_dir: StateDir, *, idle_exit_s: float = IDLE_EXIT_S) -> None:
+    def __init__(
+        self, state_dir: StateDir, *, idle_exit_s: float = IDLE_EXIT_S, policy: str = policies.DEFAULT
+    ) -> None:
         state_dir.create()
         self.dir = state_dir
         self._journal = SqliteJournal.open(state_dir.journal)
         self._idle_exit_s = idle_exit_s
+        self._policy = policy
         self._state, self._seq = State(), 0
         self._is_loaded = False
         self._scheduler: Scheduler | None = None
@@ -89,7 +92,7 @@ class ControlPlane:
         if not state.nodes:
             return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
-            self._scheduler = Scheduler(policies.policy(policies.DEFAULT), state)
+            self._scheduler = Scheduler(policies.policy(self._policy), state)
         return self._scheduler.why(record.job.id)
 
     def job(self, job_id: str) -> JobRecord:
@@ -180,6 +183,7 @@ class ControlPlane:
                         "artesian.server.daemon",
                         str(self.dir.path),
                         str(self._idle_exit_s),
+                        self._policy,
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -28,3 +28,5 @@ Where it is not set, all workers of a node write to the agent's own stdout and s
 """
 STATE_DIR = "ARTESIAN_STATE"
 """Folder of the embedded control plane's state."""
+CONFIG = "ARTESIAN_CONFIG"
+"""File with the settings of the control plane."""

@@ -1,0 +1,48 @@
+"""What a user sets in artesian.toml, and what is said of what cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from artesian.policy.registry import DEFAULT
+from artesian.server.settings import Settings, SettingsError
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "artesian.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_without_a_file_everything_is_as_it_comes(tmp_path: Path) -> None:
+    assert Settings.from_env({"XDG_CONFIG_HOME": str(tmp_path)}) == Settings(policy=DEFAULT)
+
+
+def test_the_file_in_the_xdg_folder_is_found_and_one_that_is_named_goes_before_it(tmp_path: Path) -> None:
+    written(tmp_path / "artesian", 'policy = "easy"\n')
+    other = written(tmp_path / "other", 'policy = "least-waste"\n')
+    env = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert Settings.from_env(env).policy == "easy"
+    assert Settings.from_env({**env, "ARTESIAN_CONFIG": str(other)}).policy == "least-waste"
+
+
+def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file"):
+        Settings.from_env({"ARTESIAN_CONFIG": str(tmp_path / "missing.toml")})
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ('polcy = "easy"', "polcy is no key of theirs", "did you mean policy?"),
+        ("policy = 3", "policy: expected a name in quotes, got 3", 'policy = "fifo"'),
+        ('policy = "magic"', "policy 'magic' is not known", "known policies: "),
+        ("policy = ", "line 1", "a settings file has lines like"),
+    ],
+)
+def test_what_is_wrong_is_named_with_a_hint(tmp_path: Path, text: str, said: str, hint: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(written(tmp_path, text))
+    assert said in str(caught.value)
+    assert hint in (caught.value.hint or "")
