@@ -38,7 +38,7 @@ def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         ('polcy = "easy"', "polcy is no key of theirs", "did you mean policy?"),
         ("policy = 3", "policy: expected a name in quotes, got 3", 'policy = "fifo"'),
         ('policy = "magic"', "policy 'magic' is not known", "known policies: "),
-        ("policy = ", "line 1", "a settings file has lines like"),
+        ("policy = ", "Invalid value", "a settings file has lines like"),
     ],
 )
 def test_what_is_wrong_is_named_with_a_hint(tmp_path: Path, text: str, said: str, hint: str) -> None:
