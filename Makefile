@@ -16,7 +16,7 @@ help:
 	@echo "make test    install what the tests need, and run them"
 	@echo "make check   lint, types, floors: what CI and pre-commit run"
 	@echo "make format  format the code"
-	@echo "make bench   run every benchmark in its quick form"
+	@echo "make bench   run the benchmarks that need no trace, in their quick form"
 	@echo "make clean   remove $(VENV)"
 
 run: $(VENV)/.for-run
