@@ -32,14 +32,6 @@ T = TypeVar("T")
 Done = subprocess.CompletedProcess[str]
 
 
-def needs(holds: bool, what: str) -> None:
-    """Skip where the machine lacks something; in CI that is a failure."""
-    if not holds:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must have {what}")
-        pytest.skip(f"needs {what}")
-
-
 def until(ask: Callable[[], T]) -> T:
     """Ask again and again until the answer is true, and return it."""
     deadline_s = time.monotonic() + TIMEOUT_S

@@ -1,8 +1,19 @@
-"""Limits of the system that a test puts on its own process."""
+"""What a test needs of the machine, and what limits it puts on its own process."""
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import pytest
+
+
+def needs(holds: bool, what: str) -> None:
+    """Skip where the machine lacks something; in CI that is a failure."""
+    if not holds:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must have {what}")
+        pytest.skip(f"needs {what}")
 
 
 @contextmanager

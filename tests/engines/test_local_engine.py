@@ -20,6 +20,7 @@ from artesian.model.placement import NodeShare
 from artesian.model.plan import Start
 from builders import a_job, a_node, a_placement
 from engines_harness import Harness, shell
+from limits import needs
 
 
 def supervise(folder: AttemptFolder, *command: str) -> subprocess.Popen[bytes]:
@@ -194,14 +195,6 @@ def test_a_job_sees_its_own_accelerators_only(folder: AttemptFolder, vendor: str
 
 
 # -- where it takes root: real memory limits, a real full disk --------------------------------------
-
-
-def needs(holds: bool, what: str) -> None:
-    """Skip where the machine lacks something; in CI that is a failure."""
-    if not holds:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must have {what}")
-        pytest.skip(f"needs {what}")
 
 
 @pytest.fixture

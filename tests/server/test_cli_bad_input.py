@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cli_harness import Cli, needs, until
+from cli_harness import Cli, until
+from limits import needs
 
 FIVE_MISTAKES = """\
 nam: five

@@ -18,7 +18,7 @@ from artesian.model.capacity import BoolArray, Capacity, FloatArray, Trial
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start
-from artesian.model.queue import WaitingJob, shape_of
+from artesian.model.queue import WaitingJob
 from artesian.model.resources import DeviceRequest
 from artesian.model.snapshot import Snapshot
 from artesian.model.units import format_duration
@@ -182,7 +182,7 @@ def _shape(cycle: _Cycle, number: int, job: Job, free: Capacity) -> _Shape:
     if shape is None:
         shape = cycle.shapes[number] = _Shape(
             is_possible=explain.is_possible(job, free),
-            nodes=free.remember(("wanted", shape_of(job)), lambda: wanted_nodes(job, free)),
+            nodes=wanted_nodes(job, free),
             least=min(request.min_devices for request in job.devices),
         )
     for promise in cycle.promises[shape.promises :]:

@@ -128,6 +128,10 @@ def _blocker(cycle: _Cycle, wanted: BoolArray) -> Job | None:
 
 
 def wanted_nodes(job: Job, capacity: Capacity) -> BoolArray:
-    """Return the nodes [N] that one of the job's alternatives could use."""
-    wanted: BoolArray = np.logical_or.reduce([capacity.eligible(request) for request in job.devices])
-    return wanted
+    """Return the nodes [N] that one of the job's alternatives could use; not to be changed: it is remembered."""
+
+    def found() -> BoolArray:
+        wanted: BoolArray = np.logical_or.reduce([capacity.eligible(request) for request in job.devices])
+        return wanted
+
+    return capacity.remember(("wanted", job.devices), found)

@@ -40,7 +40,6 @@ class LinearProgram:
         value: FloatArray,
     ) -> None:
         self._highs, highspy = _silent_highs()
-        self._columns = np.arange(len(gain), dtype=np.int32)
         order = np.lexsort((row, column))
         program = highspy.HighsLp()
         program.num_col_, program.num_row_ = len(gain), len(row_lower)
@@ -68,10 +67,6 @@ class LinearProgram:
     def prices(self) -> FloatArray:
         """Return how much each row [R] holds the optimum back: what a unit more room in it would gain."""
         return np.abs(np.array(self._highs.getSolution().row_dual, dtype=np.float64))
-
-    def set_gain(self, gain: FloatArray) -> None:
-        """Maximise something else."""
-        self._highs.changeColsCost(len(gain), self._columns, gain)
 
     def set_row(self, row: int, *, lower: float, upper: float = np.inf) -> None:
         """Give a row other bounds."""

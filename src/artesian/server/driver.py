@@ -64,7 +64,7 @@ class Driver:
         """Go on until there has been nothing to do for ``idle_exit_s`` seconds; None: until cancelled."""
         while True:
             self._step()
-            is_idle = not (self._scheduler.state.waiting or self._scheduler.state.holding)
+            is_idle = not (self._scheduler.state.waiting or self._scheduler.state.running)
             is_idle = is_idle and self._scheduler.next_due_s is None
             if not await self._next_occasion(idle_exit_s if is_idle else None):
                 return

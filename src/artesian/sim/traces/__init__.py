@@ -11,6 +11,7 @@ the caller says so; a row that is no job for devices is counted always.
 ``sizing``            a fleet for a load
 ``estimates``         what users might have said of their jobs
 ``synthetic``         seeded traces with the statistics of the public ones
+``nodes``             files of nodes as a fleet
 ``table``             CSV with typed cells, read as a stream
 """
 

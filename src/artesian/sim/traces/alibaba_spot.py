@@ -3,14 +3,12 @@
 Columns ``gpu_model``, ``gpu_capacity_num``, ``cpu_num``, ``node_name``. Nodes of one model are a pool.
 """
 
-import re
 from pathlib import Path
 
-from artesian.model.fleet import Fleet, Node
-from artesian.sim.fleet import MAX_NODES, common_figure
-from artesian.sim.traces.errors import TooLarge
+from artesian.model.fleet import Node
+from artesian.sim.traces.nodes import collect_nodes, node_of
 from artesian.sim.traces.table import BadRows, Row, Table
-from artesian.sim.traces.trace import Trace, pools_of
+from artesian.sim.traces.trace import Trace
 
 COLUMNS = ("gpu_model", "gpu_capacity_num", "cpu_num", "node_name")
 
@@ -26,28 +24,13 @@ def read(path: Path, *, bad_rows: BadRows = BadRows.REFUSE, memory_bytes: int | 
 
     def node(row: Row) -> Node:
         accelerator = row.text("gpu_model")
-        return Node(
-            id=f"node-{row.new('node_name', row.text('node_name'), seen)}",
-            pool=re.sub(r"[^a-z0-9]+", "-", accelerator.lower()).strip("-") or "pool",
+        return node_of(
+            f"node-{row.new('node_name', row.text('node_name'), seen)}",
             accelerator=accelerator,
             devices=row.count("gpu_capacity_num", least=1, most=1024),
             cpus=row.count("cpu_num", least=1),
             memory_bytes=host_bytes,
-            vendor=common_figure(accelerator, lambda known: known.vendor),
-            device_memory_bytes=common_figure(accelerator, lambda known: known.memory_bytes),
-            peak_flops=common_figure(accelerator, lambda known: known.trusted_peak_flops),
         )
 
-    nodes: list[Node] = []
-    for number, found in table.rows(node):
-        if len(nodes) == MAX_NODES:
-            raise TooLarge(path, f"expected at most {MAX_NODES} nodes, got more", row=number)
-        nodes.append(found)
-    pools, centers = pools_of(entry.pool for entry in nodes)
     note = "the trace does not tell the nodes' memory; each is taken to have 1 TiB"
-    return Trace(
-        source=str(path),
-        fleet=Fleet(nodes=tuple(nodes), pools=pools, centers=centers),
-        skipped=table.tally.skipped,
-        notes=() if memory_bytes is not None else (note,),
-    )
+    return collect_nodes(path, table, node, notes=() if memory_bytes is not None else (note,))

@@ -9,14 +9,13 @@ that will do, parted by ``|``) and times in seconds: ``creation_time``, ``deleti
 import re
 from pathlib import Path
 
-from artesian.model.fleet import Fleet, Node
+from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.resources import MILLI, DeviceRequest
-from artesian.sim.fleet import MAX_NODES, common_figure
 from artesian.sim.jobs import SimJob
-from artesian.sim.traces.errors import TooLarge
+from artesian.sim.traces.nodes import collect_nodes, node_of
 from artesian.sim.traces.table import BadRows, Row, Table
-from artesian.sim.traces.trace import COMMAND, MAX_JOBS, NO_ENV, Trace, collect, pools_of, too_many
+from artesian.sim.traces.trace import COMMAND, MAX_JOBS, NO_ENV, Trace, collect, too_many
 
 NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")
@@ -41,29 +40,15 @@ def read_nodes(path: Path, *, bad_rows: BadRows = BadRows.REFUSE) -> Trace:
         cpu_milli = row.count("cpu_milli", least=MILLI)
         if cpu_milli % MILLI:
             row.refuse("cpu_milli", f"whole CPUs of {MILLI} each")
-        return Node(
-            id=row.new("sn", row.text("sn"), seen),
-            pool=re.sub(r"[^a-z0-9]+", "-", accelerator.lower()).strip("-") or "pool",
+        return node_of(
+            row.new("sn", row.text("sn"), seen),
             accelerator=accelerator,
             devices=devices,
             cpus=cpu_milli // MILLI,
             memory_bytes=row.count("memory_mib", most=_MOST_MIB) * _MIB,
-            vendor=common_figure(accelerator, lambda known: known.vendor),
-            device_memory_bytes=common_figure(accelerator, lambda known: known.memory_bytes),
-            peak_flops=common_figure(accelerator, lambda known: known.trusted_peak_flops),
         )
 
-    nodes: list[Node] = []
-    for number, found in table.rows(node):
-        if len(nodes) == MAX_NODES:
-            raise TooLarge(path, f"expected at most {MAX_NODES} nodes, got more", row=number)
-        nodes.append(found)
-    pools, centers = pools_of(entry.pool for entry in nodes)
-    return Trace(
-        source=str(path),
-        fleet=Fleet(nodes=tuple(nodes), pools=pools, centers=centers),
-        skipped=table.tally.skipped,
-    )
+    return collect_nodes(path, table, node)
 
 
 def read_demand(path: Path, *, limit: int | None = None) -> tuple[Job, ...]:
