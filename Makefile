@@ -23,6 +23,7 @@ run: $(VENV)/.for-run
 	$(ACTIVE) artesian run examples/first-run.yaml
 
 test: $(VENV)/.for-test
+	@scripts/services.sh
 	$(ACTIVE) pytest $(ARGS)
 
 check: $(VENV)/.for-test
@@ -55,7 +56,7 @@ $(VENV)/.for-run: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.for-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing artesian, torch and what the tests need ..."
-	$(INSTALL) -e '.[train,plot,solver,dev]'
+	$(INSTALL) -e '.[train,plot,solver,server,postgres,ray,storage,dev]'
 	@touch $@ $(VENV)/.for-run
 
 clean:
