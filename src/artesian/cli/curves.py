@@ -1,6 +1,6 @@
 """Curves side by side as an SVG or PNG file, through matplotlib (the extra ``plot``)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,18 @@ from typing import Any
 from artesian.cli.plot import FAINT, INK, LEFT, save
 
 _PANEL_IN, _HEIGHT_IN = 5.2, 3.9
+_MOST_TICKS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A curve of shares (0 to 1) against ``x_label``, on a logarithmic axis; ``marked`` is one of its points."""
+    """A curve of shares (0 to 1) against ``x_label``, on a logarithmic axis; ``marked`` is one of its points.
+
+    ``x_text`` writes a number of that axis.
+    """
 
     x_label: str
+    x_text: Callable[[float], str]
     points: Sequence[tuple[float, float]]
     marked: tuple[float, float]
 
@@ -37,13 +42,16 @@ def _figure(title: str, panels: Sequence[Panel]) -> Any:
         axes.set_xscale("log")
         xs, ys = zip(*panel.points, strict=True)
         axes.plot(xs, [100 * y for y in ys], color=LEFT, marker="o", markersize=3.5)
+        ticks = xs[:: 2 if len(xs) > _MOST_TICKS else 1]
+        axes.set_xticks(ticks, [panel.x_text(tick) for tick in ticks])
+        axes.minorticks_off()
         x, y = panel.marked
         axes.plot([x], [100 * y], color=LEFT, marker="o", markersize=8)
         axes.annotate(f"{y:.2%}", (x, 100 * y), xytext=(4, -14), textcoords="offset points", color=INK)
         axes.set_xlabel(panel.x_label, color=INK)
         axes.set_ylabel("goodput in %", color=INK)
         axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
-        axes.tick_params(axis="both", which="both", color=FAINT, labelcolor=INK)
+        axes.tick_params(axis="both", color=FAINT, labelcolor=INK, labelsize=8.5)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     return figure

@@ -225,12 +225,14 @@ def goodput_command(
             title=f"simulated: goodput of {devices:,} devices",
             panels=[
                 curves.Panel(
-                    x_label="checkpoint interval in s",
+                    x_label="checkpoint interval",
+                    x_text=format_duration,
                     points=[(point.interval_s, point.goodput) for point in answer.by_interval],
                     marked=(answer.interval_s, answer.closed),
                 ),
                 curves.Panel(
                     x_label="devices",
+                    x_text=lambda count: f"{count:,.0f}",
                     points=[(point.devices, point.goodput) for point in answer.by_devices],
                     marked=(devices, answer.closed),
                 ),
