@@ -1,4 +1,4 @@
-"""``artesian simulate``: what would this policy have made of these jobs?"""
+"""``artesian simulate``: what would this policy have made of these jobs? And, in a command of its own, goodput."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from artesian.cli.goodput import goodput_command
 from artesian.cli.output import output_option, print_json, stderr, stdout
 from artesian.cli.waterfall import Duration
 from artesian.model.fleet import Fleet
@@ -29,11 +31,10 @@ class _Outcome:
     figures: Report
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--jobs",
     "jobs_file",
-    required=True,
     type=click.Path(path_type=Path),
     help="File with the jobs: a trace, sacct's output, or our own CSV or YAML.",
 )
@@ -64,8 +65,10 @@ class _Outcome:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the errors of the estimates.")
 @output_option
+@click.pass_context
 def simulate(
-    jobs_file: Path,
+    ctx: click.Context,
+    jobs_file: Path | None,
     fleet_file: Path | None,
     load: float | None,
     names: str,
@@ -79,6 +82,11 @@ def simulate(
 
     The same input and seed give the same figures. All of them are simulated, and say so.
     """
+    if ctx.invoked_subcommand is not None:
+        _refuse_options_before(ctx)
+        return
+    if jobs_file is None:
+        raise click.UsageError("missing option --jobs: the file with the jobs to run")
     if fleet_file is not None and load is not None:
         raise click.UsageError("--fleet and --load are two ways to say what there is: leave one out")
     chosen = [name.strip() for name in names.split(",") if name.strip()]
@@ -106,6 +114,18 @@ def simulate(
         print_json(_as_json(trace, fleet, outcomes))
     else:
         stdout(is_wide=True).print(_table(trace, fleet, outcomes))
+
+
+simulate.add_command(goodput_command, "goodput")
+
+
+def _refuse_options_before(ctx: click.Context) -> None:
+    """Options of this command say nothing to the one that follows: a user who gives any has meant another."""
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise click.UsageError(
+            f"options before {ctx.invoked_subcommand} are those of simulate itself: give its own after it"
+        )
 
 
 def _policy(name: str, trace: Trace) -> Policy:
