@@ -84,7 +84,22 @@ def save(path: Path, draw: Callable[[], Any]) -> None:
 
     Raises PlotError as ``check_path`` does, and where the file cannot be written.
     """
-    form = check_path(path)
+    image = _drawn(draw, check_path(path))
+    try:
+        path.write_bytes(image)
+    except OSError as error:
+        raise PlotError(
+            f"plot: cannot write {path}: {error.strerror}", hint="choose a folder that you can write to"
+        ) from error
+
+
+def svg(draw: Callable[[], Any]) -> str:
+    """Return the figure that ``draw`` returns as an SVG element, to be put into a page."""
+    text = _drawn(draw, "svg").decode()
+    return text[text.index("<svg") :]
+
+
+def _drawn(draw: Callable[[], Any], form: str) -> bytes:
     import matplotlib
 
     settings: Any = {"svg.hashsalt": "artesian", "svg.fonttype": "none", "text.parse_math": False}
@@ -92,12 +107,7 @@ def save(path: Path, draw: Callable[[], Any]) -> None:
     with matplotlib.rc_context(settings):
         metadata = {"Date": None, "Creator": "artesian"} if form == "svg" else {"Software": "artesian"}
         draw().savefig(image, format=form, dpi=_DPI, metadata=metadata)
-    try:
-        path.write_bytes(image.getvalue())
-    except OSError as error:
-        raise PlotError(
-            f"plot: cannot write {path}: {error.strerror}", hint="choose a folder that you can write to"
-        ) from error
+    return image.getvalue()
 
 
 def _figure(waterfall: Waterfall) -> Any:
