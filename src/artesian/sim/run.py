@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from artesian.kernel.collector import collector_paused
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
@@ -68,10 +69,22 @@ def simulate(
     Raises ValueError when two jobs have one id or an event cannot be taken, NoProgress when the end would
     never come.
     """
+    with collector_paused():
+        return _simulate(fleet, jobs, policy, tuple(events), faults, until, progress)
+
+
+def _simulate(
+    fleet: Fleet,
+    jobs: Sequence[SimJob],
+    policy: Policy,
+    others: tuple[Event, ...],
+    faults: Iterator[Event] | None,
+    until: Collection[str] | None,
+    progress: Callable[[int], None] | None,
+) -> SimResult:
     known = {entry.job.id: entry for entry in jobs}
     if len(known) < len(jobs):
         raise ValueError(f"jobs: expected distinct ids, got {len(jobs)} jobs with {len(known)} ids")
-    others = tuple(events)
     untimed = [event.at_s for event in others if not 0 <= event.at_s < math.inf]
     unknown = [event.job.id for event in others if isinstance(event, JobSubmitted)]
     if untimed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,8 @@ from artesian.store.errors import JournalCorrupt, JournalTooNew, StoreError
 from artesian.store.sqlite_file import SqliteFile, open_file
 
 if TYPE_CHECKING:  # numpy comes with them; only who loads a state pays for it
-    from artesian.kernel.state import Record, State
+    from artesian.kernel.collector import collector_paused
+from artesian.kernel.state import Record, State
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,21 +25,6 @@ _PAGE = 100
 """Rows read at once: few enough that plans of a megabyte each still fit in memory."""
 
 _COLUMNS = "seq, at_s, type, body, crc"
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector still while a state is built.
-
-    All that is made lives on, in no cycles; walking through it again and again takes most of the time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class SqliteJournal:
@@ -120,7 +105,7 @@ class SqliteJournal:
         from artesian.kernel.state import State
 
         end, _ = self._end()
-        with _collector_paused():
+        with collector_paused():
             state, link = self._newest_snapshot(end) or (State(), START)
             for _, record in self._read(link, end):
                 state.apply(record)
