@@ -5,7 +5,7 @@ cursors, a rollback is an assignment, and a prefetcher may run ahead with a thir
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from artesian.train.errors import DataError
@@ -56,11 +56,11 @@ class Cursor:
                 merged[-1] = merged[-1][0], max(stop, merged[-1][1])
             else:
                 merged.append((start, stop))
-        return type(self)(
-            position=self.position,
-            excluded=tuple(range(start, stop) for start, stop in merged),
-            excluded_samples=self.excluded_samples,
-        )
+        return replace(self, excluded=tuple(range(start, stop) for start, stop in merged))
+
+    def having_excluded(self, samples: int) -> Self:
+        """Return a cursor here that counts so many of the samples before it as passed over."""
+        return replace(self, excluded_samples=self.excluded_samples + samples)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the cursor as plain data, for a checkpoint."""
