@@ -17,7 +17,7 @@ TIMEOUT_S = 120.0
 
 
 def in_gang(world_size: int, work: Callable[[int], Any]) -> list[Any]:
-    """Return what ``work`` returned, by rank; fails with the traceback of the first rank that raised."""
+    """Return what ``work`` returned, by rank; fails with the tracebacks of those that raised."""
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         ends, processes = [], []
@@ -40,8 +40,8 @@ def in_gang(world_size: int, work: Callable[[int], Any]) -> list[Any]:
                 process.join(5)
                 process.kill()
                 process.join()
-    for said, value in answers:
-        assert said == "returned", value
+    errors = [value for said, value in answers if said == "raised"]
+    assert not errors, "\n".join(errors)
     return [value for _, value in answers]
 
 
