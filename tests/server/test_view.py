@@ -110,6 +110,19 @@ def test_what_a_driver_decided_and_did_not_commit_is_forgotten(journal: SqliteJo
     journal.append(jobs(1))
     view = StateView.open(journal)
     view.lend().apply(cancelled("j1"))  # and the append failed
-    view.take_back()
+    view.take_back(is_whole=False)
     view.refresh()
     assert view.state().jobs["j1"].state is JobState.QUEUED
+
+
+def test_a_state_that_its_driver_left_in_order_is_gone_on_with(journal: SqliteJournal) -> None:
+    view = StateView.open(journal)
+    state = view.lend()
+    journal.append(jobs(1))
+    state.apply(submitted(a_job("j1")))
+    view.advanced(1)
+    view.take_back(is_whole=True)
+    journal.append(jobs(2))
+    view.refresh()
+    assert view.state() is state
+    assert (sorted(state.jobs), view.seq) == (["j1", "j2"], 2)

@@ -101,9 +101,12 @@ class StateView:
         self._seq = seq
         self._wake()
 
-    def take_back(self) -> None:
-        """The driver is gone. What it decided last may not be committed: the next ``refresh`` loads anew."""
-        self._is_lent = self._is_whole = False
+    def take_back(self, *, is_whole: bool) -> None:
+        """The driver is gone. Unless it ended in order, what it decided last may not be committed.
+
+        Then the next ``refresh`` loads the state anew.
+        """
+        self._is_lent, self._is_whole = False, is_whole
 
     # -- inside -------------------------------------------------------------------------------------
 
