@@ -10,7 +10,7 @@ from artesian.policy.base import Place, Policy
 from artesian.policy.fragmentation import Gradient
 from artesian.policy.learning import Learning
 from artesian.policy.matching import AlloX, ShortestRemaining
-from artesian.policy.order import PriorityFifo, ShortestFirst
+from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained, PriorityFifo, ShortestFirst
 from artesian.policy.pipeline import InOrder
 from artesian.policy.place import Pack
 from artesian.policy.ranking import Ranking, Turns
@@ -63,6 +63,9 @@ BUILT_IN: dict[str, Callable[[], Policy]] = {
     "fifo": lambda: InOrder(order=PriorityFifo(), place=Pack()),
     "easy": lambda: EasyBackfill(order=PriorityFifo(), place=Pack()),
     "srtf": lambda: EasyBackfill(order=ShortestFirst(), place=Pack()),
+    "priority": lambda: EasyBackfill(order=AgedPriority(), place=Pack()),
+    "deadline": lambda: EasyBackfill(order=EarliestDeadline(), place=Pack()),
+    "least-attained": lambda: EasyBackfill(order=LeastAttained(), place=Pack()),
     **{
         name: partial(_first_come, name)
         for name in PLACES
