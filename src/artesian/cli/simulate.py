@@ -12,9 +12,11 @@ from rich.table import Table
 from artesian.cli.output import output_option, print_json, stderr, stdout
 from artesian.cli.waterfall import Duration
 from artesian.model.fleet import Fleet
+from artesian.model.quota import Teams
 from artesian.model.units import format_duration
 from artesian.policy import registry as policies
 from artesian.policy.base import Policy
+from artesian.server.settings import load_teams
 from artesian.sim.report import Report, Summary, report
 from artesian.sim.run import simulate as run_simulation
 from artesian.sim.speeds import throughputs_of
@@ -62,6 +64,12 @@ class _Outcome:
     type=Duration(),
     help="For jobs that do not tell: what a preempted one has to do again at most. 0s: nothing is lost.",
 )
+@click.option(
+    "--teams",
+    "teams_file",
+    type=click.Path(path_type=Path),
+    help="File with [teams.NAME] tables, as in artesian.toml: weights, guarantees, limits.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the errors of the estimates.")
 @output_option
 def simulate(
@@ -72,6 +80,7 @@ def simulate(
     limit: int | None,
     estimate_error: float | None,
     checkpoint_every: float | None,
+    teams_file: Path | None,
     seed: int,
     output: str,
 ) -> None:
@@ -84,6 +93,7 @@ def simulate(
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     for name in chosen:
         policies.policy(name)  # a wrong name is told before the work
+    teams = None if teams_file is None else load_teams(teams_file)
     trace = _trace(jobs_file, limit)
     fleet = _fleet(trace, fleet_file, load)
     trace = trace.on(fleet)
@@ -100,7 +110,7 @@ def simulate(
     outcomes = []
     for name in chosen:
         with _Bar(name, len(trace.jobs)) as tell:
-            result = run_simulation(fleet, trace.jobs, _policy(name, trace), progress=tell)
+            result = run_simulation(fleet, trace.jobs, _policy(name, trace, teams), progress=tell)
             outcomes.append(_Outcome(policy=name, figures=report(result)))
     if output == "json":
         print_json(_as_json(trace, fleet, outcomes))
@@ -108,11 +118,11 @@ def simulate(
         stdout(is_wide=True).print(_table(trace, fleet, outcomes))
 
 
-def _policy(name: str, trace: Trace) -> Policy:
+def _policy(name: str, trace: Trace, teams: Teams | None) -> Policy:
     """Return the policy; one for mixed fleets knows the speeds that the trace tells."""
     if name in policies.RANKINGS:
         return policies.in_rounds(name, throughputs_of(trace.jobs))
-    return policies.policy(name)
+    return policies.policy(name, teams)
 
 
 def _trace(path: Path, limit: int | None) -> Trace:
