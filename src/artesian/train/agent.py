@@ -288,19 +288,20 @@ class Agent:
             self._selector.unregister(control)
             return
         message: dict[str, Any] = json.loads(data)
+        assert self._formation is not None
         if "offers" in message:
             worker.can_rejoin = True
-        elif "rejoined" in message:
+        elif message.get("rejoined") == self._formation.number:
             self._rejoining.discard(worker.rank)
             if not self._rejoining:
                 self._rejoin_by_s = None
-        elif "failed" in message and worker.pid not in self._dying:
+        elif "failed" in message and message["round"] == self._formation.number and worker.pid not in self._dying:
             self._hear_error(worker, message["failed"], message.get("trace"))
 
     def _hear_error(self, worker: WorkerProcess, text: str, trace: str | None) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
         if self._can_restart():
-            text = f"{worker} failed: {text}"
+            text = f"{worker} failed: {text[:300]}"
             self._note(Failure(rank=worker.rank, text=text, is_suspect=True, exit_code=1, trace=trace))
         elif trace is not None:
             with contextlib.suppress(OSError):

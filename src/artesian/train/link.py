@@ -3,6 +3,8 @@
 The agent hands every worker two file descriptors: the page of its heartbeat, and one end of a socket for
 JSON messages, one a packet.
 
+The worker's messages carry the ``round`` that they speak of: an error of a round that is over is no failure.
+
 worker → agent  ``{"offers": "rejoin"}``                 it can form the gang anew within its process
                 ``{"failed": TEXT}``                     an error ended its work, and it leaves
                 ``{"failed": TEXT, "trace": TRACEBACK}`` the same, and it asks whether the error is its own
@@ -47,10 +49,11 @@ class Round:
 class Link:
     """The worker's end. One thread of it says that the interpreter runs, and listens."""
 
-    def __init__(self, page: int, control: int) -> None:
+    def __init__(self, page: int, control: int, number: int) -> None:
         self.heart = Heart(page)
         os.close(page)
         self._control = socket.socket(fileno=control)
+        self._number = number
         self._told = threading.Condition()
         self._next: Round | None = None
         self._is_own_fault = False
@@ -89,11 +92,12 @@ class Link:
 
     def rejoined(self, number: int) -> None:
         """Tell the agent that the old gang is left behind."""
+        self._number = number
         self._send({"rejoined": number})
 
     def _send(self, message: dict[str, object]) -> None:
         with contextlib.suppress(OSError):  # the agent is gone, and the kernel ends us
-            self._control.send(json.dumps(message).encode())
+            self._control.send(json.dumps({**message, "round": self._number}).encode())
 
     def _serve(self) -> None:
         unblock_in: int | None = None
@@ -129,5 +133,5 @@ def link() -> Link | None:
     if _link is None and (text := os.environ.pop(environment.AGENT_FDS, None)):
         page, control = (int(number) for number in text.split(","))
         os.set_inheritable(control, False)
-        _link = Link(page, control)
+        _link = Link(page, control, int(os.environ.get(environment.RESTART, "0")))
     return _link
