@@ -28,7 +28,7 @@ from artesian.train.image import Layout, decode, encode_tree
 from artesian.train.memory import Memory, load
 from artesian.train.plain import to_plain
 from artesian.train.segment import JobFolder, reading, sweep
-from limits import needs
+from limits import small_file_system
 
 LARGE = 100_000
 """Elements of a tensor that is copied in the background."""
@@ -434,11 +434,7 @@ def test_a_job_whose_name_is_no_name_of_a_file_is_refused(tmp_path: Path, job: s
 
 
 def test_a_full_shared_memory_is_told_and_leaves_the_snapshot_before(tmp_path: Path) -> None:
-    needs(os.getuid() == 0, "root, to mount a small tmpfs")
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=True)
-    try:
+    with small_file_system(tmp_path / "small", size="2m") as small:
         folder = JobFolder("job", base=small)
         memory = Memory(folder, 0)
         memory.begin(1, state(1))
@@ -454,5 +450,3 @@ def test_a_full_shared_memory_is_told_and_leaves_the_snapshot_before(tmp_path: P
         assert loaded_value(folder) == 3
         memory.close()
         folder.leave(keep=False)
-    finally:
-        subprocess.run(["umount", str(small)], check=True)

@@ -11,7 +11,8 @@
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import mmap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from artesian.train.plain import dtype_named, from_plain
+from artesian.train.storage import PIECE_BYTES
 
 PAGE_BYTES = 4096
 _ALIGNMENT_BYTES = 64
@@ -118,3 +120,32 @@ def _named(dtype: torch.dtype) -> str:
 
 def _padded(size: int, to: int) -> int:
     return -(-size // to) * to
+
+
+def pieces_of(layout: Layout, document: bytes, tensors: Sequence[Tensor]) -> Iterator[memoryview]:
+    """Yield an image in pieces of 16 MiB, aligned to pages; each is valid until the next is asked for."""
+    piece = memoryview(mmap.mmap(-1, PIECE_BYTES))
+    start = 0
+    for offset, data in _parts(layout, document, tensors):
+        done = 0
+        while done < len(data):
+            if offset + done >= start + PIECE_BYTES:
+                yield piece
+                start += PIECE_BYTES
+                continue
+            at = offset + done - start
+            count = min(len(data) - done, PIECE_BYTES - at)
+            piece[at : at + count] = data[done : done + count]
+            done += count
+    while start + PIECE_BYTES < layout.size_bytes:
+        yield piece
+        start += PIECE_BYTES
+    yield piece[: layout.size_bytes - start]
+
+
+def _parts(layout: Layout, document: bytes, tensors: Sequence[Tensor]) -> Iterator[tuple[int, memoryview]]:
+    yield 0, memoryview(document)
+    for slot, tensor in zip(layout.slots, tensors, strict=True):
+        if slot.size_bytes:
+            data = tensor.to("cpu").contiguous().reshape(-1).view(torch.uint8)
+            yield slot.offset, data.numpy().data
