@@ -84,6 +84,11 @@ class Memory:
         self._thread = threading.Thread(target=self._work, name="artesian-memory", daemon=True)
         self._thread.start()
 
+    @property
+    def newest(self) -> Snapshot | None:
+        """The newest snapshot that is committed; None where there is none yet."""
+        return self._newest
+
     def prepare(self, state: Mapping[str, Any]) -> None:
         """Make and map all buffers for states like ``state``, so that the first snapshots are quick too.
 
