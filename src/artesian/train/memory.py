@@ -14,6 +14,7 @@ the tensors, and it is checked that nothing did (by torch's version counters). A
 changed under it is not committed, it is told, and what changed is copied inside of ``begin`` from then on.
 """
 
+import contextlib
 import ctypes
 import itertools
 import threading
@@ -74,6 +75,7 @@ class Memory:
         self._on_commit = on_commit
         self._wanted_buffers = buffers
         self._buffers: dict[int, Buffer] = {}
+        self._mapping = threading.Lock()
         self._layout: Layout | None = None
         self._pins = Pins()
         self._newest: Snapshot | None = next(iter(folder.snapshots(rank)), None)
@@ -95,11 +97,9 @@ class Memory:
         It takes as long as the kernel needs to find the memory. Raises CheckpointError when /dev/shm is
         full, or when ``state`` holds what a checkpoint cannot.
         """
+        self.finish()
         layout = self._lay_out(*to_plain(state), {})[0]
-        newest = self._newest
-        for number in range(self._wanted_buffers):
-            if newest is None or newest.path != self._folder.buffer(self._rank, number):
-                self._map(number, layout)
+        self._fill_up(layout)
 
     def begin(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
         """Start to copy ``state``, as the snapshot of ``step``; ``wait`` before anything changes it.
@@ -179,18 +179,27 @@ class Memory:
                 return buffer
         raise AssertionError("a count does not end")
 
+    def _fill_up(self, layout: Layout) -> None:
+        """Make all the buffers that are wanted, but leave the newest snapshot where it is."""
+        for number in range(self._wanted_buffers):
+            newest = self._newest
+            is_newest = newest is not None and newest.path == self._folder.buffer(self._rank, number)
+            if number not in self._buffers and not is_newest:
+                self._map(number, layout)
+
     def _map(self, number: int, layout: Layout) -> Buffer:
         """Return buffer ``number`` with room for ``layout``, and remember it."""
-        old = self._buffers.get(number)
-        if old is not None:
-            if old.image_bytes == layout.size_bytes:
-                return old
-            del self._buffers[number]
-            self._pins.remove(old)
-            old.close()
-        buffer = Buffer(self._folder.buffer(self._rank, number), layout.size_bytes)
-        self._buffers[number] = buffer
-        return buffer
+        with self._mapping:  # the thread makes buffers that are not there yet, while `begin` may take one
+            old = self._buffers.get(number)
+            if old is not None:
+                if old.image_bytes == layout.size_bytes:
+                    return old
+                del self._buffers[number]
+                self._pins.remove(old)
+                old.close()
+            buffer = Buffer(self._folder.buffer(self._rank, number), layout.size_bytes)
+            self._buffers[number] = buffer
+            return buffer
 
     def _work(self) -> None:
         while (copy := self._queue.get()) is not None:
@@ -202,6 +211,10 @@ class Memory:
             copy.is_finished.set()
             if snapshot is not None and self._on_commit is not None:
                 self._on_commit(snapshot)
+            # The other buffers are made beside the steps that follow. Where there is no room for them,
+            # that is told by the `begin` that needs one.
+            with contextlib.suppress(CheckpointError):
+                self._fill_up(copy.layout)
 
 
 def load(folder: JobFolder, rank: int, step: int | None = None) -> Recalled | None:
@@ -242,6 +255,7 @@ class _Copy:
         self.is_told = False
         self.error: CheckpointError | None = None
         self.changed: set[str] = set()
+        self.layout = layout
         self._buffer = buffer
         self._document = document
         self._step = step
