@@ -380,7 +380,9 @@ class _AsyncSave(_Case):
         if self._bench.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
             writer = FileSystemWriter(folder)
-            self._future = async_save(  # type: ignore[assignment]self._bench.state(), storage_writer=writer, process_group=self._alone)
+            future = async_save(self._bench.state(), storage_writer=writer, process_group=self._alone)
+            assert isinstance(future, Future)
+            self._future = future
 
     def is_durable(self) -> bool:
         if self._future is None or not self._future.done():
