@@ -22,6 +22,7 @@ from artesian.train import persist as persist_module
 from artesian.train.interval import BestInterval, EverySteps
 from artesian.train.memory import Memory
 from artesian.train.persist import Persister, Report
+from artesian.train.persist_process import to_storage
 from artesian.train.saver import Saver
 from artesian.train.segment import JobFolder, reading
 from limits import small_file_system
@@ -143,13 +144,13 @@ def test_a_full_disk_is_reported_and_older_checkpoints_stay(tmp_path: Path) -> N
 def slow_storage(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Writes in this process, the first of which waits for the event."""
     go = threading.Event()
-    written = persist_process.persist
+    written = persist_process.deliver
 
     def slowly(*arguments: Any, **options: Any) -> dict[str, Any]:
         go.wait()
         return written(*arguments, **options)
 
-    monkeypatch.setattr(persist_module, "persist", slowly)
+    monkeypatch.setattr(persist_module, "deliver", slowly)
     return go
 
 
@@ -201,7 +202,9 @@ def test_a_helper_that_was_killed_is_reported_and_started_anew(tmp_path: Path) -
     memory.begin(1, state(1))
     snapshot = memory.finish()
     assert snapshot is not None
-    persister = Persister(tmp_path / "run", newest=lambda: memory.newest, on_report=reports.append)
+    persister = Persister(
+        to_storage(tmp_path / "run"), newest=lambda: memory.newest, on_report=reports.append
+    )
     assert persister._helper is not None
     os.kill(persister._helper._process.pid, signal.SIGSTOP)
     persister.persist(snapshot)

@@ -1,6 +1,6 @@
-"""``Persister``: brings snapshots from shared memory to storage in the background.
+"""``Persister``: brings snapshots from shared memory to storage, or to a peer, in the background.
 
-When storage is slower than the snapshots that are to be kept, the newest is written next; those that it
+When that is slower than the snapshots that are to be kept, the newest is written next; those that it
 replaces are reported, each, as not saved.
 """
 
@@ -11,12 +11,10 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from artesian.train.persist_process import encode_snapshot, persist
+from artesian.train.persist_process import deliver, encode_snapshot
 from artesian.train.segment import Snapshot
-from artesian.train.storage import open_storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,32 +34,26 @@ class Report:
 
 
 class Persister:
-    """Writes one snapshot at a time to storage; the newest that it was given is next."""
+    """Brings one snapshot at a time to where it is told; the newest that it was given is next."""
 
     def __init__(
         self,
-        where: Path | str,
+        settings: Mapping[str, Any],
         *,
         newest: Callable[[], Snapshot | None],
         on_report: Callable[[Report], object],
-        keep_last: int = 2,
-        keep_every: int | None = None,
-        options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start the helper. ``newest`` tells the newest snapshot, for when the one to write is overwritten.
+        """Start the helper with ``settings`` that ``to_storage`` or ``to_peer`` gave.
 
-        ``on_report`` is called from another thread, once for every snapshot given to ``persist``.
+        ``newest`` tells the newest snapshot, for when the one to write is overwritten. ``on_report`` is called
+        from another thread, once for every snapshot given to ``persist``.
         """
+        self._settings = settings
         self._newest = newest
         self._on_report = on_report
-        self._settings: dict[str, Any] = {
-            "where": str(where),
-            "options": dict(options or {}),
-            "keep_last": keep_last,
-            "keep_every": keep_every,
-        }
         # fsspec's memory:// is a dictionary of this process.
-        self._helper = None if str(where).startswith("memory://") else _Helper(self._settings)
+        is_here = str(settings.get("where", "")).startswith("memory://")
+        self._helper = None if is_here else _Helper(settings)
         self._changed = threading.Condition()
         self._next: Snapshot | None = None
         self._is_busy = False
@@ -120,13 +112,7 @@ class Persister:
     def _ask(self, snapshot: Snapshot) -> dict[str, Any]:
         if self._helper is not None:
             return self._helper.ask(snapshot)
-        storage = open_storage(self._settings["where"], self._settings["options"])
-        return persist(
-            storage,
-            snapshot,
-            keep_last=self._settings["keep_last"],
-            keep_every=self._settings["keep_every"],
-        )
+        return deliver(self._settings, snapshot)
 
 
 class _Helper:

@@ -1,4 +1,4 @@
-"""The helper that writes snapshots to storage, beside the worker and with less priority.
+"""The helper that brings snapshots to storage or to a peer, beside the worker and with less priority.
 
 Reads its settings from the first line of stdin, then one snapshot a line; answers each with a line on stdout. It is a process of
 its own, so that it needs no part of the worker's GIL, can be made to yield to every worker, and finishes
@@ -19,46 +19,74 @@ from typing import Any
 
 from artesian.train.errors import CheckpointError
 from artesian.train.manifest import Facts
+from artesian.train.peer import Peer, send
 from artesian.train.segment import Snapshot, reading
-from artesian.train.storage import PIECE_BYTES, Storage, open_storage, write_checkpoint
+from artesian.train.storage import PIECE_BYTES, open_storage, write_checkpoint
 
 NICE = 10
 """A ninth of a normal process's share where both want the core: it gets on, and costs the steps little."""
 
 
-def persist(
-    storage: Storage, snapshot: Snapshot, *, keep_last: int, keep_every: int | None
+def to_storage(
+    where: Path | str,
+    *,
+    keep_last: int = 2,
+    keep_every: int | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write a snapshot to storage, and return what became of it.
+    """Return the settings of a helper that writes to storage."""
+    return {
+        "where": str(where),
+        "options": dict(options or {}),
+        "keep_last": keep_last,
+        "keep_every": keep_every,
+    }
+
+
+def to_peer(peer: Peer, rank: int) -> dict[str, Any]:
+    """Return the settings of a helper that sends a rank's snapshots to a peer."""
+    return {"host": peer.host, "port": peer.port, "token": peer.token, "rank": rank}
+
+
+def deliver(settings: Mapping[str, Any], snapshot: Snapshot) -> dict[str, Any]:
+    """Write a snapshot to storage or send it to a peer, and return what became of it.
 
     ``{"gone": true}`` if it was overwritten before it could be held; else ``step``, and either
     ``size_bytes`` and ``duration_s``, or ``failure`` and ``hint``.
     """
     start_s = time.monotonic()
-    with reading(snapshot) as image:
-        if image is None:
-            return {"gone": True}
-        try:
-            meta = json.loads(bytes(image[: snapshot.document_bytes]))[1][0]
-            manifest = write_checkpoint(
-                storage,
-                Facts(
-                    step=snapshot.step,
-                    position=meta.get("position", 0),
-                    world_size=meta.get("world_size", 1),
-                ),
-                (image[at : at + PIECE_BYTES] for at in range(0, len(image), PIECE_BYTES)),
-                snapshot.document_bytes,
-                keep_last=keep_last,
-                keep_every=keep_every,
-            )
-        except CheckpointError as error:
-            return {"step": snapshot.step, "failure": str(error), "hint": error.hint}
+    try:
+        if "host" in settings:
+            peer = Peer(host=settings["host"], port=settings["port"], token=settings["token"])
+            is_there = send(peer, settings["rank"], snapshot)
+        else:
+            is_there = _persist(settings, snapshot)
+    except CheckpointError as error:
+        return {"step": snapshot.step, "failure": str(error), "hint": error.hint}
+    if not is_there:
+        return {"gone": True}
     return {
         "step": snapshot.step,
-        "size_bytes": manifest.size_bytes,
+        "size_bytes": snapshot.image_bytes,
         "duration_s": time.monotonic() - start_s,
     }
+
+
+def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
+    storage = open_storage(settings["where"], settings["options"])
+    with reading(snapshot) as image:
+        if image is None:
+            return False
+        meta = json.loads(bytes(image[: snapshot.document_bytes]))[1][0]
+        write_checkpoint(
+            storage,
+            Facts(step=snapshot.step, position=meta.get("position", 0), world_size=meta.get("world_size", 1)),
+            (image[at : at + PIECE_BYTES] for at in range(0, len(image), PIECE_BYTES)),
+            snapshot.document_bytes,
+            keep_last=settings["keep_last"],
+            keep_every=settings["keep_every"],
+        )
+    return True
 
 
 def encode_snapshot(snapshot: Snapshot) -> str:
@@ -78,18 +106,8 @@ def main() -> None:
         signal.signal(stop, signal.SIG_IGN)
     os.nice(NICE)
     settings = json.loads(sys.stdin.readline())
-    storage: Storage | None = None
     for line in sys.stdin:
-        try:
-            storage = storage or open_storage(settings["where"], settings["options"])
-            answer = persist(
-                storage,
-                decode_snapshot(json.loads(line)),
-                keep_last=settings["keep_last"],
-                keep_every=settings["keep_every"],
-            )
-        except CheckpointError as error:
-            answer = {"step": json.loads(line)["step"], "failure": str(error), "hint": error.hint}
+        answer = deliver(settings, decode_snapshot(json.loads(line)))
         try:
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()

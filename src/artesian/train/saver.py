@@ -23,7 +23,9 @@ from artesian.train.checkpoint import Checkpointer, Rejected
 from artesian.train.errors import CheckpointError
 from artesian.train.interval import Interval
 from artesian.train.memory import Memory
+from artesian.train.peer import Peer, fetch
 from artesian.train.persist import Persister, Report
+from artesian.train.persist_process import to_peer, to_storage
 from artesian.train.segment import SHARED_MEMORY, JobFolder, Snapshot, sweep
 
 MakeState = Callable[[], Mapping[str, Any]]
@@ -54,19 +56,27 @@ class Saver:
         keep_last: int = 2,
         keep_every: int | None = None,
         options: Mapping[str, Any] | None = None,
+        peer: Peer | None = None,
         shared_memory: Path = SHARED_MEMORY,
         on_report: Callable[[Report], object] | None = None,
     ) -> None:
         """Save to ``where``, a folder or URL, and to the shared memory of ``job`` on this node; either may be None.
 
         To memory every ``memory_every`` steps, to storage when ``interval`` says so (None: never but by
-        ``save_now``). ``on_report`` is called, from any thread, for every save to storage and every failure;
+        ``save_now``). Every snapshot goes to ``peer`` too, the newest next; where this node has none of the
+        rank, the peer's is fetched. ``saved_step`` and ``peer_step`` are the newest that arrived. ``on_report`` is called, from any thread, for every save to storage and every failure;
         ``failures`` counts them too. What killed jobs of this user left in shared memory is swept.
 
         Raises CheckpointError when the rank's memory belongs to another process.
         """
         if memory_every < 1:
             raise ValueError(f"memory_every must be at least 1, got {memory_every}")
+        self.failures = 0
+        self.saved_step: int | None = None
+        self.peer_step: int | None = None
+        self._due_steps: set[int] = set()
+        self._last = (0, time.monotonic())
+        self._stall_s = 0.0
         self._interval = interval
         self._memory_every = memory_every
         self._on_report = on_report
@@ -78,25 +88,21 @@ class Saver:
         self._folder: JobFolder | None = None
         self._memory: Memory | None = None
         self._persister: Persister | None = None
+        self._sender: Persister | None = None
         if job is not None:
             self._folder = JobFolder(job, base=shared_memory)
             sweep(shared_memory)
-            buffers = 2 if where is None else 3
+            if peer is not None and not self._folder.snapshots(rank):
+                self._fetch(peer, rank, self._folder)
+            buffers = 2 + (where is not None) + (peer is not None)
             self._memory = Memory(self._folder, rank, buffers=buffers, on_commit=self._committed)
             if where is not None:
-                self._persister = Persister(
-                    where,
-                    newest=lambda: self._memory.newest if self._memory else None,
-                    on_report=self._report,
-                    keep_last=keep_last,
-                    keep_every=keep_every,
-                    options=options,
+                storage = to_storage(where, keep_last=keep_last, keep_every=keep_every, options=options)
+                self._persister = Persister(storage, newest=self._newest, on_report=self._report)
+            if peer is not None:
+                self._sender = Persister(
+                    to_peer(peer, rank), newest=self._newest, on_report=self._report_of_peer
                 )
-        self.failures = 0
-        self.saved_step: int | None = None
-        self._due_steps: set[int] = set()
-        self._last = (0, time.monotonic())
-        self._stall_s = 0.0
 
     @property
     def memory(self) -> Memory | None:
@@ -190,9 +196,7 @@ class Saver:
         """Finish what was begun, and leave nothing in shared memory; ``keep`` it for a successor."""
         if self._memory is not None:
             self._memory.finish()
-        if self._persister is not None:
-            self._persister.close()
-            self._persister = None
+        self._end_helpers()
         if self._memory is not None:
             self._memory.close(keep=keep)
             self._memory = None
@@ -221,6 +225,8 @@ class Saver:
         if snapshot.step in self._due_steps and self._persister is not None:
             self._due_steps.discard(snapshot.step)
             self._persister.persist(snapshot)
+        if self._sender is not None:
+            self._sender.persist(snapshot)
 
     def _save_in_step(self, step: int, make_state: MakeState, position: int, world_size: int) -> None:
         assert self._checkpointer is not None
@@ -235,11 +241,30 @@ class Saver:
         """Go on with storage alone: there is no room, or the state is nothing that memory can hold."""
         self._report(Report(step=step, failure=f"{error}; saving to storage only", hint=error.hint))
         memory, self._memory = self._memory, None
-        if self._persister is not None:
-            self._persister.close()
-            self._persister = None
+        self._end_helpers()
         if memory is not None:
             memory.close()
+
+    def _end_helpers(self) -> None:
+        for helper in (self._persister, self._sender):
+            if helper is not None:
+                helper.close()
+        self._persister = self._sender = None
+
+    def _newest(self) -> Snapshot | None:
+        return None if self._memory is None else self._memory.newest
+
+    def _fetch(self, peer: Peer, rank: int, folder: JobFolder) -> None:
+        try:
+            fetch(peer, rank, folder)
+        except CheckpointError as error:  # storage is the next layer
+            self._report(Report(step=0, failure=str(error), hint=error.hint))
+
+    def _report_of_peer(self, report: Report) -> None:
+        if report.size_bytes is not None:
+            self.peer_step = report.step
+        elif report.failure is not None:
+            self._report(report)
 
     def _report(self, report: Report) -> None:
         if report.failure is not None:
