@@ -248,6 +248,10 @@ class State:
         else:
             if not known.is_up:
                 known.outages[-1].end_s = self.at_s
+                if known.node == event.node and known.next_node is None:  # as it was: the usual way back
+                    if self._capacity is not None:
+                        self._capacity.set_up(event.node.id, True)
+                    return
             known.next_node = event.node
             for job in self._holders_beyond(event.node):
                 self._must_stop(job, Cause.NODE_LOST, f"node {event.node.id} came back with fewer devices")

@@ -5,11 +5,10 @@ A journal on some database has only to say how rows are fetched and stored.
 
 from __future__ import annotations
 
-import gc
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -102,10 +101,11 @@ class ChainedJournal(ABC):
 
     def load(self) -> tuple[State, int]:
         """Return the state after the last record, and that record's sequence number."""
+        from artesian.kernel.collector import collector_paused
         from artesian.kernel.state import State
 
         end = self._end_link()
-        with _collector_paused():
+        with collector_paused():
             state, link = self._newest_snapshot(end) or (State(), START)
             for _, record in self._read(link, end):
                 state.apply(record)
@@ -210,18 +210,3 @@ class ChainedTransaction:
                 raise
             self.end = rows[-1].link
         return self.end.seq
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep the garbage collector still while a state is built.
-
-    All that is made lives on, in no cycles; walking through it again and again takes most of the time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
