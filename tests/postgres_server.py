@@ -22,13 +22,8 @@ from psycopg.sql import SQL, Identifier
 from artesian.store.postgres_journal import PostgresJournal
 from limits import needs
 
-_SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "fsync": "off",
-    "full_page_writes": "off",
-    "max_connections": "60",
-    "shared_buffers": "16MB",
-}
+_SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "60", "shared_buffers": "16MB"}
+_FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 _numbers = itertools.count(1)
 
 
@@ -42,10 +37,11 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A running server. ``url`` is of its first database."""
+    """A running server. ``is_durable``: it waits for the disk, as one that is for more than tests would."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self._folder = folder
+        self._settings = _SETTINGS if is_durable else {**_SETTINGS, **_FORGETFUL}
         found = programs()
         assert found is not None
         self._programs = found
@@ -78,7 +74,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+        options = " ".join(f"-c {name}={value}" for name, value in self._settings.items())
         options += f" -c port={self.port} -c unix_socket_directories={self._folder}"
         log = str(self._folder / "log")
         self._run("pg_ctl", "-D", self._data, "-w", "-t", "30", "-l", log, "-o", options, "start")

@@ -65,7 +65,12 @@ class Replicas:
 
     def submit(self, *jobs: Job) -> int:
         """Submit jobs, as an API would."""
-        return self.journal.append([JobSubmitted(at_s=time.time(), job=job) for job in jobs])
+        return self.journal.append(self.submission(job) for job in jobs)
+
+    @staticmethod
+    def submission(job: Job) -> JobSubmitted:
+        """The record of a submit, now."""
+        return JobSubmitted(at_s=time.time(), job=job)
 
     def noting_job(self, id: str, *, sleeps_s: float = 0.0) -> Job:
         """A job that notes each start of its processes in the file ``starts``."""

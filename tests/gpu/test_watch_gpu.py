@@ -17,9 +17,7 @@ def test_the_driver_tells_of_faults_and_a_good_device_has_none() -> None:
 
 
 def test_the_check_before_a_job_finds_the_device_fast_and_right() -> None:
-    found = check(
-        rank=0, world_size=1, device=GPU, control=None, size=4096, faults=FaultWatch.of(GPU).read()
-    )
+    found = check(rank=0, world_size=1, device=GPU, control=None, size=4096, faults=FaultWatch.of(GPU).read())
     (rank,) = found.ranks
     assert rank.is_right
     assert rank.flops_per_s > 1e12
