@@ -170,6 +170,8 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
         if stop.cause is not Cause.PREEMPTED:
             raise PlanRejected(f"{stop.id}: a policy can only preempt, not stop as {stop.cause}")
         stopped.add(stop.job_id)
+        if not all(job_id in snapshot.waiting or job_id == stop.job_id for job_id in stop.keeps_for):
+            raise PlanRejected(f"{stop.id}: it keeps devices for a job that does not wait")
     told = set()
     with snapshot.capacity.trial() as trial:
         for start in plan.starts:

@@ -93,7 +93,7 @@ def _simulate(
         raise ValueError(f"events: expected jobs to come as SimJobs, with a duration, got {unknown[0]}")
     engine = VirtualEngine(known)
     engine.push(NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
-    engine.push(JobSubmitted(at_s=entry.submit_s, job=entry.job) for entry in jobs)
+    engine.push(JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
     engine.push(others)
     if faults is not None:
         engine.follow(faults)
