@@ -22,13 +22,11 @@ from psycopg.sql import SQL, Identifier
 from artesian.store.postgres_journal import PostgresJournal
 from limits import needs
 
-_SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "fsync": "off",
-    "full_page_writes": "off",
-    "max_connections": "60",
-    "shared_buffers": "16MB",
-}
+_SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "60", "shared_buffers": "16MB"}
+_FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
+LOCKED_USER = "locked"
+"""The one user whom the server asks for a password. Who wants it makes it."""
+
 _numbers = itertools.count(1)
 
 
@@ -42,10 +40,11 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A running server. ``url`` is of its first database."""
+    """A running server. ``is_durable``: it waits for the disk, as one that is for more than tests would."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool = False) -> None:
         self._folder = folder
+        self._settings = _SETTINGS if is_durable else {**_SETTINGS, **_FORGETFUL}
         found = programs()
         assert found is not None
         self._programs = found
@@ -57,15 +56,17 @@ class PostgresServer:
         self._run(
             "initdb", "-D", self._data, "-U", "artesian", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"
         )
+        rules = folder / "data" / "pg_hba.conf"
+        rules.write_text(f"host all {LOCKED_USER} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
         self.start()
 
     @property
     def _data(self) -> str:
         return str(self._folder / "data")
 
-    def url(self, database: str = "postgres") -> str:
+    def url(self, database: str = "postgres", user: str = "artesian") -> str:
         """Return the URL of a database."""
-        return f"postgresql://artesian@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self, template: str = "template0") -> str:
         """Make a database, empty or a copy, and return its name."""
@@ -78,7 +79,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
+        options = " ".join(f"-c {name}={value}" for name, value in self._settings.items())
         options += f" -c port={self.port} -c unix_socket_directories={self._folder}"
         log = str(self._folder / "log")
         self._run("pg_ctl", "-D", self._data, "-w", "-t", "30", "-l", log, "-o", options, "start")

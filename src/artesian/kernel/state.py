@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from artesian.kernel import lifecycle
 from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
+from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
     AttemptEnded,
@@ -96,6 +97,7 @@ class State:
         self._due: list[tuple[float, str]] = []
         self._to_stop: dict[str, JobRecord] = {}
         self._capacity: Capacity | None = None
+        self._sharing = Sharing()
 
     # -- what it is made of -------------------------------------------------------------------------
 
@@ -104,21 +106,30 @@ class State:
         """Return the state that ``image`` was taken of. It takes the image's records over."""
         state = cls()
         state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
-        state.nodes = {record.node.id: record for record in image.nodes}
-        for record in image.jobs:
-            if not record.state.is_final and (served := _served(record)):
-                state._served[record.job.id] = served
-            state._file(record)
+        for node in image.nodes:
+            state._sharing.node(node.node)
+            state.nodes[node.node.id] = node
+        state.restore(image.jobs)
         return state
 
-    def image(self) -> StateImage:
-        """Return everything as plain data. It shares the records: encode it before the next ``apply``."""
+    def restore(self, jobs: Iterable[JobRecord]) -> None:
+        """Take over jobs of an image, of which the state was made without them."""
+        for record in jobs:
+            if not record.state.is_final and (served := _served(record)):
+                self._served[record.job.id] = served
+            self._file(record)
+
+    def image(self, *, has_jobs: bool = True) -> StateImage:
+        """Return everything as plain data. It shares the records: encode it before the next ``apply``.
+
+        Without its jobs it is small; they are ``jobs`` then, for ``restore``.
+        """
         return StateImage(
             at_s=self.at_s,
             first_s=self.first_s,
             stale_events=self.stale_events,
             nodes=list(self.nodes.values()),
-            jobs=list(self.jobs.values()),
+            jobs=list(self.jobs.values()) if has_jobs else [],
         )
 
     @property
@@ -233,6 +244,7 @@ class State:
         self._index(job)
 
     def _apply_joined(self, event: NodeJoined) -> None:
+        self._sharing.node(event.node)
         known = self.nodes.get(event.node.id)
         if known is None:
             self.nodes[event.node.id] = NodeRecord(node=event.node, joined_s=self.at_s)
@@ -306,6 +318,7 @@ class State:
         return self.jobs[job_id]
 
     def _file(self, job: JobRecord) -> None:
+        self._sharing.job(job.job)
         self.jobs[job.job.id] = job
         self._index(job)
 

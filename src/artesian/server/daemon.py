@@ -26,6 +26,7 @@ from artesian.server.bell import Bell, lock
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.driver import Driver
 from artesian.server.fleet import nodes_of
+from artesian.server.snapshotting import SnapshotProcess
 from artesian.store import SqliteJournal
 from artesian.wire import AnchoredClock
 
@@ -50,7 +51,8 @@ async def serve(state: StateDir, idle_exit_s: float, policy: str, teams: Teams) 
         scheduler = Scheduler(policies.policy(policy, teams), replayed)
         clock = AnchoredClock().now_s
         local = engine("local")(state.jobs, nodes_of(discover()), clock)
-        driver = Driver(journal, scheduler, seq, local, clock)
+        snapshots = SnapshotProcess(str(state.journal))
+        driver = Driver(journal, scheduler, seq, local, clock, save_snapshot=snapshots.save)
         await driver.open()
         await _run_with_bell(state, driver, journal, idle_exit_s)
         await driver.close()

@@ -50,7 +50,6 @@ class SnapshotProcess:
 
 def main(argv: list[str]) -> int:
     """Save a snapshot of the journal at ``argv[0]``."""
-    os.nice(10)
     try:
         journal = open_journal(argv[0])
         try:
@@ -65,4 +64,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.nice(10)  # whoever answers or schedules goes first
     sys.exit(main(sys.argv[1:]))
