@@ -11,10 +11,10 @@ from artesian.wire.channel import agent_file
 _SHELL_SIGNAL_BASE = 128
 
 
-def first_failure(progress: Path) -> WorkerFailed | None:
-    """Return which worker failed first, where the launch agent said it."""
+def first_failure(progress: Path, node_rank: int = 0) -> WorkerFailed | None:
+    """Return which worker failed first, where the launch agent of the node said it."""
     try:
-        lines = agent_file(progress).read_bytes().splitlines()
+        lines = agent_file(progress, node_rank).read_bytes().splitlines()
     except OSError:
         return None
     for line in lines:
