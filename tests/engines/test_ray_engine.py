@@ -352,6 +352,7 @@ def test_training_goes_on_from_its_checkpoint_on_another_node(
             await until(lambda: has(1, CheckpointCommitted))
             first = journal.load()[0].jobs[job.id].attempt.placement.shares[0].node_id
             cluster.kill_node(first)
+            # The loss of the node is told before that of the attempt: the next one is not placed there.
             await until(lambda: has(2, StepCommitted))
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

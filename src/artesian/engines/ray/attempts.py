@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from artesian.engines.local.records import AttemptFolder, Ended
-from artesian.engines.ray.client import RayJob
 from artesian.engines.ray.request import REQUEST, VERDICT, node_folder
-from artesian.model.job import Job
+from artesian.model.job import Cause, Job
 from artesian.model.plan import Start, Stop
 
 Key = tuple[str, int]
@@ -32,7 +31,6 @@ class Attempt:
     known_s: float = 0.0
     over_since_s: float | None = None
     stop: Stop | None = None
-    last: RayJob | None = None
 
     @property
     def key(self) -> Key:
@@ -72,6 +70,11 @@ def read_verdict(folder: AttemptFolder) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return verdict
+
+
+def blames_node(verdict: dict[str, Any] | None) -> bool:
+    """Whether the verdict is that a node was lost."""
+    return verdict is not None and verdict["cause"] == Cause.NODE_LOST
 
 
 def was_begun(folder: AttemptFolder) -> bool:

@@ -237,7 +237,12 @@ class RayEngine:
                 found.append((attempt, seen, started_s))
             return found
 
-        for attempt, seen, started_s in await asyncio.to_thread(read):
+        found = await asyncio.to_thread(read)
+        if any(seen is not None and attempts.blames_node(seen.verdict) for _, seen, _ in found):
+            # First the node: or the next attempt would be placed on it.
+            with suppress(Unreachable, Refused):
+                await self._take_stock()
+        for attempt, seen, started_s in found:
             if attempt.key not in self._attempts:
                 continue
             self._note_start(attempt, started_s if seen is None else seen.started_s)
@@ -248,17 +253,20 @@ class RayEngine:
         """Ask Ray about all jobs, and about the nodes."""
         began_s = time.monotonic()
         jobs = await asyncio.to_thread(self._client.jobs)
+        await self._take_stock()
         for attempt in list(self._attempts.values()):
             if attempt.is_known and attempt.known_s < began_s:
                 job = jobs.get(attempt.submission_id)
                 if job is None or job.is_over:
                     await self._conclude(attempt, job)
-        for event in self._stock.take_in(await asyncio.to_thread(self._client.nodes), self._now_s):
-            self._say(event)
         if began_s - self._opened_s > _ORPHANS_AFTER_S:
             await self._end_orphans(jobs)
         now_s = time.monotonic()
         self._ask_at_s = now_s + max(self._settings.poll_interval_s, (now_s - began_s) / _MOST_LOAD)
+
+    async def _take_stock(self) -> None:
+        for event in self._stock.take_in(await asyncio.to_thread(self._client.nodes), self._now_s):
+            self._say(event)
 
     async def _conclude(self, attempt: Attempt, job: RayJob | None) -> None:
         """Report the end of an attempt whose driver is gone, once its verdict is there or nothing runs any more."""
