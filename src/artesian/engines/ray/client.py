@@ -13,6 +13,13 @@ _TIMEOUT_S = 20.0
 _MOST_NODES = 10_000
 """Ray lists no more than that in one answer."""
 _TEXT_BYTES = 2000
+_MAY_PASS = (
+    http.client.UNAUTHORIZED,
+    http.client.FORBIDDEN,
+    http.client.REQUEST_TIMEOUT,
+    http.client.TOO_MANY_REQUESTS,
+)
+"""Refusals that a new token, or time, may mend: no job must fail for them."""
 _OVER = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
@@ -136,7 +143,8 @@ class RayClient:
             return None
         if answer.status >= http.client.BAD_REQUEST:
             said = f"Ray at {self._url.netloc}: {answer.status} {_last_line(text)}"
-            raise (Unreachable if answer.status >= http.client.INTERNAL_SERVER_ERROR else Refused)(said)
+            may_pass = answer.status in _MAY_PASS or answer.status >= http.client.INTERNAL_SERVER_ERROR
+            raise (Unreachable if may_pass else Refused)(said)
         try:
             return json.loads(text)
         except ValueError as error:
