@@ -224,6 +224,11 @@ class SlurmCluster:
         lines = self("sinfo", "--noheader", "--Node", "--partition=all", "--format=%N %T").splitlines()
         return dict(line.split(" ", 1) for line in lines)
 
+    def until_running(self, *ids: str) -> None:
+        """Wait until all of the jobs run."""
+        words = ("squeue", "--noheader", "--states=RUNNING", "--format=%i")
+        _until(lambda: set(ids) <= set(self(*words).split()), f"jobs {ids} to run")
+
     def until_states(self, state: str, names: Sequence[str]) -> None:
         """Wait until all of the nodes are in a state."""
         _until(lambda: all(self._state_of(name) == state for name in names), f"{names} {state}")

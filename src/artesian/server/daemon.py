@@ -1,12 +1,13 @@
-"""The process around the driver: ``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S [POLICY]]``.
+"""The process around the driver: ``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S [POLICY [ENGINES]]]``.
 
 Commands start it when they need it, and it leaves when there has been nothing to do for a while. It
 may be killed at any instant; the next command starts another one. Only one lives per state folder:
-it holds a lock for as long as it does.
+it holds a lock for as long as it does. ENGINES are the tables of the settings, in JSON.
 """
 
 import asyncio
 import io
+import json
 import logging
 import logging.handlers
 import os
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 
 from artesian.census import discover
-from artesian.engines.registry import engine
+from artesian.engines.registry import Tables, engine_of
 from artesian.kernel.scheduler import Scheduler
 from artesian.model.errors import ArtesianError
 from artesian.policy import registry as policies
@@ -39,15 +40,15 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, opener=private)
 
 
-async def serve(state: StateDir, idle_exit_s: float, policy: str) -> None:
+async def serve(state: StateDir, idle_exit_s: float, policy: str, engines: Tables) -> None:
     """Drive the scheduler of ``state`` until it is idle, or SIGTERM comes."""
     journal = SqliteJournal.open(state.journal)
     try:
         replayed, seq = journal.load()
         scheduler = Scheduler(policies.policy(policy), replayed)
         clock = AnchoredClock().now_s
-        local = engine("local")(state.jobs, nodes_of(discover()), clock)
-        driver = Driver(journal, scheduler, seq, local, clock)
+        engine = engine_of(engines, state.jobs, nodes_of(discover()), clock)
+        driver = Driver(journal, scheduler, seq, engine, clock)
         await driver.open()
         await _run_with_bell(state, driver, journal, idle_exit_s)
         await driver.close()
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> int:
     state = StateDir(Path(argv[0]))
     idle_exit_s = float(argv[1]) if len(argv) > 1 else IDLE_EXIT_S
     policy = argv[2] if len(argv) > 2 else policies.DEFAULT
+    engines: Tables = json.loads(argv[3]) if len(argv) > 3 else {}
     state.create()
     handler = _PrivateLog(state.daemon_log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
     logging.basicConfig(
@@ -97,7 +99,7 @@ def main(argv: list[str]) -> int:
         return 0
     _log.info("driving %s by policy %s, pid %d", state.path, policy, os.getpid())
     try:
-        asyncio.run(serve(state, idle_exit_s, policy))
+        asyncio.run(serve(state, idle_exit_s, policy, engines))
     except ArtesianError as error:
         _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
         return 1

@@ -13,6 +13,7 @@
 ``gang``       on the first of several nodes: a launch agent on each
 ``outcome``    Slurm's states as causes
 ``engine``     commands in, events out
+``site``       all of it put together, from a table of ``artesian.toml``
 
 The files of an attempt are the local engine's, on a folder that control plane and nodes share, and the
 same supervisor looks after it. So the end of an attempt is known exactly also when Slurm has forgotten

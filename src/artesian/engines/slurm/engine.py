@@ -51,14 +51,15 @@ _log = logging.getLogger(__name__)
 class SlurmEngine:
     """Runs attempts as batch jobs; their files are below ``root``, or below the folder of the settings."""
 
-    name = "slurm"
-
-    def __init__(self, root: Path, settings: SlurmSettings, client: SlurmClient, clock: Clock) -> None:
+    def __init__(
+        self, root: Path, settings: SlurmSettings, client: SlurmClient, clock: Clock, name: str = "slurm"
+    ) -> None:
+        self.name = name
         self._root = root
         self._settings = settings
         self._client = client
         self._now_s = clock
-        self._stock = Stock(root, settings, client)
+        self._stock = Stock(root / f"{name}-nodes.json", settings, client)
         self._submitter: Submitter
         self._attempts: dict[Key, Attempt] = {}
         self._ended: set[Key] = set()
@@ -76,7 +77,7 @@ class SlurmEngine:
         """
         self._report = report
         instance = await asyncio.to_thread(instance_of, self._root)
-        self._submitter = Submitter(self._root, self._settings, self._client, instance)
+        self._submitter = Submitter(self._root, self._settings, self._client, f"{instance}.{self.name}")
         try:
             nodes = await self._stock.open(await self._remembered())
         except (Unreachable, Refused, parse.ParseError) as error:

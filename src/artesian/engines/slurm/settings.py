@@ -54,7 +54,7 @@ class SlurmSettings:
     pool: str = "default"
 
     @classmethod
-    def of(cls, table: Mapping[str, Any]) -> "SlurmSettings":
+    def of(cls, table: Mapping[str, Any], *, default_pool: str = "default") -> "SlurmSettings":
         """Return the settings of a table. Raises OptionsError, which names the key."""
         options = Options(table, "an engine of kind slurm")
         folder = options.text("folder")
@@ -83,7 +83,7 @@ class SlurmSettings:
             poll_interval_s=options.seconds("poll_interval_s", 2.0, at_least=0.1),
             pending_limit_s=options.seconds("pending_limit_s", 120.0, at_least=1.0),
             submit_as_user=options.flag("submit_as_user"),
-            pool=options.text("pool") or "default",
+            pool=options.text("pool") or default_pool,
         )
         if settings.ssh is not None and settings.ssh.startswith("-"):
             options.refuse("ssh", "a host", 'ssh = "login.example.org"')

@@ -23,8 +23,7 @@ from artesian.model.errors import ArtesianError
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.fleet import Node
 
-_NODES_FILE = "slurm-nodes.json"
-_INSTANCE_FILE = "slurm-instance"
+_INSTANCE_FILE = "instance"
 
 
 class SlurmUnreachable(ArtesianError):  # noqa: N818 - reads as what it is
@@ -40,10 +39,10 @@ class Taken:
 
 
 class Stock:
-    """The nodes on offer. ``offers`` is what Slurm last said; None while it has said nothing yet."""
+    """The nodes on offer, kept in ``file``. ``offers`` is what Slurm last said; None while it has said nothing."""
 
-    def __init__(self, root: Path, settings: SlurmSettings, client: SlurmClient) -> None:
-        self._file = root / _NODES_FILE
+    def __init__(self, file: Path, settings: SlurmSettings, client: SlurmClient) -> None:
+        self._file = file
         self._settings = settings
         self._client = client
         self._partition: str | None = None
