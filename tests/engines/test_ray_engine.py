@@ -300,7 +300,7 @@ def test_a_job_that_no_command_speaks_of_is_stopped(
     job = shell("exec sleep 600")
 
     def own() -> list[RayJob]:
-        instance = (harness.root / "ray-instance").read_text()
+        instance = (harness.root / "instance").read_text()
         return [entry for id_, entry in client.jobs().items() if instance in id_]
 
     async def test() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,14 @@ STOP = Stop(job_id="j1", epoch=1, grace_s=1.0, cause=Cause.PREEMPTED, reason="a 
 
 
 def a_ray_node(
-    name: str = "n1", *, ray_id: str = "", labels: dict[str, str] | None = None, **more: float
+    name: str = "n1",
+    *,
+    ray_id: str = "",
+    labels: Mapping[str, str] | None = None,
+    others: Mapping[str, float] | None = None,
+    **more: float,
 ) -> RayNode:
-    given = {"memory": 8.0 * GIB, "node:10.0.0.1": 1.0, **resources}
+    given = {"memory": 8.0 * GIB, "node:10.0.0.1": 1.0, **more, **(others or {})}
     return RayNode(
         ray_id=ray_id or f"{name}-id", name=name, address="10.0.0.1", resources=given, labels=labels or {}
     )
@@ -58,15 +63,15 @@ def a_ray_node(
     ("node", "kind"),
     [
         (a_ray_node(CPU=16), ("cpu", None, 16, "CPU")),
-        (a_ray_node(CPU=16, **{"910B3": 8}), ("910B3", "ascend", 8, "910B3")),
-        (a_ray_node(CPU=16, **{"910B": 8}), ("910B", "ascend", 8, "910B")),
+        (a_ray_node(CPU=16, others={"910B3": 8}), ("910B3", "ascend", 8, "910B3")),
+        (a_ray_node(CPU=16, others={"910B": 8}), ("910B", "ascend", 8, "910B")),
         (
             a_ray_node(CPU=16, GPU=4, labels={"ray.io/accelerator-type": "L4"}),
             ("L4", "nvidia", 4, "GPU"),
         ),
-        (a_ray_node(CPU=16, GPU=4, **{"accelerator_type:H100": 1}), ("H100", "nvidia", 4, "GPU")),
+        (a_ray_node(CPU=16, GPU=4, others={"accelerator_type:H100": 1}), ("H100", "nvidia", 4, "GPU")),
         (a_ray_node(CPU=16, GPU=4), ("gpu", None, 4, "GPU")),
-        (a_ray_node(CPU=16, GPU=4, **{"accelerator_type:A": 1}), ("H100-SXM5-80GB", "nvidia", 4, "GPU")),
+        (a_ray_node(CPU=16, GPU=4, others={"accelerator_type:A": 1}), ("H100-SXM5-80GB", "nvidia", 4, "GPU")),
         (a_ray_node(CPU=16, special_license=3), ("cpu", None, 16, "CPU")),
     ],
 )
@@ -86,7 +91,7 @@ def test_nodes_of_one_name_are_told_apart_by_their_ray_ids() -> None:
 
 
 def test_a_raylet_that_was_started_anew_is_a_node_lost_and_joined(tmp_path: Path) -> None:
-    stock = Stock(tmp_path, "default", {})
+    stock = Stock(tmp_path / "ray-nodes.json", "default", {})
     stock.take_in([a_ray_node(CPU=2), a_ray_node("n2", CPU=2)], lambda: 1.0)
     assert stock.take_in([a_ray_node(CPU=2), a_ray_node("n2", CPU=2)], lambda: 2.0) == []
     events = stock.take_in([a_ray_node(CPU=2, ray_id="another")], lambda: 3.0)
@@ -95,12 +100,15 @@ def test_a_raylet_that_was_started_anew_is_a_node_lost_and_joined(tmp_path: Path
 
 
 def test_the_last_word_on_the_nodes_is_remembered(tmp_path: Path) -> None:
-    first, second = Stock(tmp_path, "default", {}), Stock(tmp_path, "default", {})
-    first.take_in([a_ray_node(CPU=2), a_ray_node("n2", CPU=2, **{"910B": 8})], lambda: 1.0)
+    first, second = (
+        Stock(tmp_path / "ray-nodes.json", "default", {}),
+        Stock(tmp_path / "ray-nodes.json", "default", {}),
+    )
+    first.take_in([a_ray_node(CPU=2), a_ray_node("n2", CPU=2, others={"910B": 8})], lambda: 1.0)
     second.remember()
     assert second.offers == first.offers
     (tmp_path / "ray-nodes.json").write_text("{torn")
-    third = Stock(tmp_path, "default", {})
+    third = Stock(tmp_path / "ray-nodes.json", "default", {})
     third.remember()
     assert third.nodes == []
 

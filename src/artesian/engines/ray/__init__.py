@@ -10,6 +10,7 @@
 ``outcome``    verdicts and records as causes
 ``attempts``   what the engine knows of an attempt, and what its files say
 ``engine``     commands in, events out
+``site``       an engine from a table of ``artesian.toml``
 
 The control plane never imports Ray; ``gang`` and ``agent`` do, on the cluster. What keeps an attempt
 single is Ray's refusal of a second job with the same id, and the claim of the supervisor on its first

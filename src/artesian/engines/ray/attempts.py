@@ -1,11 +1,8 @@
 """What the engine knows of an attempt, and what its files say. The functions read the shared folder: call them in a thread."""
 
 import json
-import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from artesian.engines.local.records import AttemptFolder, Ended
@@ -14,8 +11,6 @@ from artesian.model.job import Cause, Job
 from artesian.model.plan import Start, Stop
 
 Key = tuple[str, int]
-
-_INSTANCE_FILE = "ray-instance"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,18 +87,3 @@ def fence(folder: AttemptFolder) -> None:
 def is_requested(folder: AttemptFolder) -> bool:
     """Whether the attempt was ready to be submitted before."""
     return (folder.path / REQUEST).exists()
-
-
-def instance_of(root: Path) -> str:
-    """Return the name of the control plane that keeps its files in ``root``; it is made up once.
-
-    Jobs in Ray bear it, so that of several control planes none touches another's.
-    """
-    path, private = root / _INSTANCE_FILE, root / f"{_INSTANCE_FILE}.{os.getpid()}"
-    if not path.exists():
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private.write_text(secrets.token_hex(4))
-        with suppress(FileExistsError):
-            os.link(private, path)
-        private.unlink()
-    return path.read_text()

@@ -15,7 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from artesian.engines.base import Clock, Report
+from artesian.engines.instance import instance_of
 from artesian.engines.local.engine import attempt_folder
+from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray import attempts
 from artesian.engines.ray.attempts import Attempt, Key, Seen
 from artesian.engines.ray.client import RayClient, RayJob, Refused, Unreachable
@@ -46,16 +48,17 @@ _log = logging.getLogger(__name__)
 
 
 class RayEngine:
-    """Runs attempts as Ray jobs; their files are below ``root``, which control plane and nodes share."""
+    """Runs attempts as Ray jobs; their files are below ``root``, or below the folder of the settings."""
 
-    name = "ray"
-
-    def __init__(self, root: Path, settings: RaySettings, client: RayClient, clock: Clock) -> None:
+    def __init__(
+        self, root: Path, settings: RaySettings, client: RayClient, clock: Clock, name: str = "ray"
+    ) -> None:
+        self.name = name
         self._root = root.absolute()
         self._settings = settings
         self._client = client
         self._now_s = clock
-        self._stock = Stock(self._root, settings.pool, settings.accelerators)
+        self._stock = Stock(self._root / f"{name}-nodes.json", settings.pool, settings.accelerators)
         self._instance = ""
         self._attempts: dict[Key, Attempt] = {}
         self._ended: set[Key] = set()
@@ -68,7 +71,7 @@ class RayEngine:
     async def open(self, report: Report) -> Sequence[Node]:
         """Begin: return Ray's nodes, or those of the last time where nobody answers."""
         self._report = report
-        self._instance = await asyncio.to_thread(attempts.instance_of, self._root)
+        self._instance = await asyncio.to_thread(instance_of, self._root)
         try:
             nodes = await asyncio.to_thread(self._client.nodes)
             self._stock.take_in(nodes, self._now_s)
@@ -149,25 +152,35 @@ class RayEngine:
 
     def _submit(self, attempt: Attempt) -> None:
         job_id, epoch = attempt.key
-        checkpoints = self._root / job_id / "checkpoints"
-        attempt.folder.create()
+        folder = self._on_the_nodes(attempt)
+        checkpoints = folder.path.parent / "checkpoints"
+        folder.create()
         checkpoints.mkdir(exist_ok=True, mode=0o700)
         write_request(
             attempt.job,
             epoch,
             attempt.start.placement,
             self._stock.offers,
-            attempt.folder,
+            folder,
             checkpoints,
             self._settings.python,
             self._settings.group_timeout_s,
         )
         self._client.submit(
             attempt.submission_id,
-            entrypoint(self._settings.python, attempt.folder.path),
+            entrypoint(self._settings.python, folder.path),
             {"RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(attempt.job.grace_s + _STOP_MARGIN_S))},
             {"artesian_job": job_id, "artesian_epoch": str(epoch), "artesian_name": attempt.job.name},
         )
+
+    def _on_the_nodes(self, attempt: Attempt) -> AttemptFolder:
+        """Return the attempt's folder as the nodes see it; where that is elsewhere, the state has a link to it."""
+        job_folder = attempt.folder.path.parent
+        if self._settings.folder is not None and not job_folder.exists():
+            shared = self._settings.folder / job_folder.name
+            shared.mkdir(parents=True, exist_ok=True, mode=0o700)
+            job_folder.symlink_to(shared)
+        return AttemptFolder(job_folder.resolve() / attempt.folder.path.name)
 
     # -- from the command to the end ----------------------------------------------------------------
 
@@ -317,7 +330,7 @@ class RayEngine:
 
     @property
     def _prefix(self) -> str:
-        return f"artesian-{self._instance}-"
+        return f"artesian-{self._instance}.{self.name}-"
 
     def _say(self, event: Event) -> None:
         assert self._report is not None

@@ -25,7 +25,6 @@ _KINDS = ("GPU", "NPU", "HPU", "TPU", "MLU", "neuron_cores")
 """Resources by which Ray counts accelerators that it knows itself."""
 _TYPE_LABEL = "ray.io/accelerator-type"
 _TYPE_PREFIX = "accelerator_type:"
-_NODES_FILE = "ray-nodes.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +101,12 @@ def _detected_type(entry: RayNode) -> str | None:
 class Stock:
     """The nodes on offer, as the control plane was last told; ``offers`` is what Ray last said.
 
-    The last word is kept in a file: where Ray does not answer as the control plane starts, its nodes are
+    The last word is kept in ``file``: where Ray does not answer as the control plane starts, its nodes are
     still known, and what runs on them is not taken for lost.
     """
 
-    def __init__(self, root: Path, pool: str, accelerators: Mapping[str, str]) -> None:
-        self._file = root / _NODES_FILE
+    def __init__(self, file: Path, pool: str, accelerators: Mapping[str, str]) -> None:
+        self._file = file
         self._pool = pool
         self._accelerators = accelerators
         self.offers: dict[str, Offer] = {}

@@ -36,7 +36,7 @@ class RaySettings:
     pool: str = "default"
 
     @classmethod
-    def of(cls, table: Mapping[str, Any]) -> "RaySettings":
+    def of(cls, table: Mapping[str, Any], *, default_pool: str = "default") -> "RaySettings":
         """Return the settings of a table. Raises OptionsError, which names the key."""
         options = Options(table, "an engine of kind ray")
         address = options.text("address") or cls().address
@@ -55,7 +55,7 @@ class RaySettings:
             accelerators=options.mapping("accelerators"),
             poll_interval_s=options.seconds("poll_interval_s", 1.0, at_least=0.1),
             group_timeout_s=options.seconds("group_timeout_s", 60.0, at_least=1.0),
-            pool=options.text("pool") or "default",
+            pool=options.text("pool") or default_pool,
         )
         options.end()
         return settings
