@@ -16,7 +16,7 @@ from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray import engine as ray_engine_module
 from artesian.engines.ray.client import RayClient, RayJob, Unreachable
 from artesian.engines.ray.engine import RayEngine
-from artesian.engines.ray.request import REQUEST, node_folder
+from artesian.engines.ray.files import REQUEST, node_folder
 from artesian.engines.ray.settings import RaySettings
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.scheduler import Scheduler

@@ -22,6 +22,7 @@ from artesian.engines.local.records import AttemptFolder
 from artesian.engines.options import OptionsError
 from artesian.engines.ray import keeper
 from artesian.engines.ray.client import RayClient, RayJob, RayNode, Refused, Unreachable
+from artesian.engines.ray.files import read_request
 from artesian.engines.ray.inventory import Offer, Stock, offers_of
 from artesian.engines.ray.outcome import outcome_of_verdict, outcome_without_verdict
 from artesian.engines.ray.request import (
@@ -29,7 +30,6 @@ from artesian.engines.ray.request import (
     Unsuitable,
     bundle_of,
     entrypoint,
-    read_request,
     write_request,
 )
 from artesian.engines.ray.settings import RaySettings

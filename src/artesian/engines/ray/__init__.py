@@ -3,6 +3,7 @@
 ``settings``   what a site says about its Ray
 ``client``     the dashboard's REST interface: jobs and nodes, over HTTP and nothing else
 ``inventory``  Ray's nodes as nodes that jobs can be placed on; the last word on them
+``files``      names of the files that engine, driver and agents share
 ``request``    an attempt as a file for the driver and the agents
 ``gang``       the driver of a Ray job: placement group, agents, the verdict
 ``agent``      the actor on a node

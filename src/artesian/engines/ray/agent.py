@@ -16,7 +16,7 @@ import ray
 
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray import keeper
-from artesian.engines.ray.request import node_folder, read_request
+from artesian.engines.ray.files import node_folder, read_request
 from artesian.wire import environment as names
 
 Master = tuple[str, int]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from artesian.engines.local.records import AttemptFolder, Ended
-from artesian.engines.ray.request import REQUEST, VERDICT, node_folder
+from artesian.engines.ray.files import REQUEST, VERDICT, node_folder
 from artesian.model.job import Cause, Job
 from artesian.model.plan import Start, Stop
 

@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray.agent import NodeAgent
-from artesian.engines.ray.request import VERDICT, read_request
+from artesian.engines.ray.files import VERDICT, read_request
 
 _LOOK_S = 0.1
 _OTHERS_GRACE_S = 2.0

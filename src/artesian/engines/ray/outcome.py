@@ -5,7 +5,7 @@ from typing import Any
 from artesian.engines.local.outcome import first_failure, outcome_of
 from artesian.engines.local.records import AttemptFolder, Ended
 from artesian.engines.ray.client import RayJob
-from artesian.engines.ray.request import node_folder
+from artesian.engines.ray.files import node_folder
 from artesian.model.job import Cause, Outcome
 from artesian.model.plan import Stop
 

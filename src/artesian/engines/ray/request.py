@@ -15,15 +15,12 @@ from typing import Any
 from artesian.engines.base import HostNode
 from artesian.engines.local.environment import command_line, environment_of, visible_devices
 from artesian.engines.local.records import AttemptFolder
+from artesian.engines.ray.files import REQUEST
 from artesian.engines.ray.inventory import CPU_RESOURCE, Offer
 from artesian.model.job import Job
 from artesian.model.placement import NodeShare, Placement
 from artesian.model.resources import MILLI
 from artesian.wire import environment as names
-
-REQUEST = "attempt.json"
-VERDICT = "gang.json"
-"""How the gang as a whole ended, as its driver saw it."""
 
 _LEAST_CPU = 0.001
 """What a bundle takes that asks for nothing else: Ray has none that is empty."""
@@ -40,11 +37,6 @@ class NodesGone(Exception):  # noqa: N818 - reads as what it is
 def entrypoint(python: str, folder: Path) -> str:
     """Return the line that Ray gives to a shell; it becomes the driver, so that Ray's signals are for that."""
     return f"exec {shlex.join((python, '-m', 'artesian.engines.ray.gang', str(folder)))}"
-
-
-def node_folder(folder: Path, index: int) -> Path:
-    """Return where the supervisor of a node keeps its records: the first one's are those of the attempt."""
-    return folder if index == 0 else folder / f"node-{index}"
 
 
 def write_request(
@@ -86,12 +78,6 @@ def write_request(
         file.flush()
         os.fsync(file.fileno())
     private.rename(path)
-
-
-def read_request(folder: Path) -> dict[str, Any]:
-    """Return what the control plane wrote down for the driver and the agents."""
-    request: dict[str, Any] = json.loads((folder / REQUEST).read_bytes())
-    return request
 
 
 def bundle_of(job: Job, share: NodeShare, resource: str) -> dict[str, float]:
