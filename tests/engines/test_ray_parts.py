@@ -184,6 +184,12 @@ def test_a_verdict_of_the_driver_is_the_cause(
     assert (outcome.cause, outcome.message) == (expected, "so it was")
 
 
+def test_a_stop_that_nobody_asked_artesian_for_is_a_signal(tmp_path: Path) -> None:
+    verdict = {"at_s": 1.0, "cause": "cancelled", "message": "", "first": 0}
+    outcome = outcome_of_verdict(verdict, AttemptFolder(tmp_path), None)
+    assert (outcome.cause, outcome.signal) == (Cause.SIGNAL, signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     ("job", "stop", "is_claimed", "expected"),
     [

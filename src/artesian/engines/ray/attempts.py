@@ -1,7 +1,6 @@
 """What the engine knows of an attempt, and what its files say. The functions read the shared folder: call them in a thread."""
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,11 +76,13 @@ def was_begun(folder: AttemptFolder) -> bool:
     return folder.claim() is not None
 
 
-def fence(folder: AttemptFolder) -> None:
-    """See to it that the attempt never starts; where it has, nothing changes."""
-    with suppress(OSError):
+def fence(folder: AttemptFolder) -> bool:
+    """See to it that the attempt never starts. False where it may have, or where that cannot be done now."""
+    try:
         folder.create()
-        folder.fence()
+        return folder.fence()
+    except OSError:
+        return False
 
 
 def is_requested(folder: AttemptFolder) -> bool:

@@ -126,8 +126,9 @@ class RayEngine:
             try:
                 if await self._is_in_ray(attempt):
                     break
-                if attempt.stop is not None:
-                    await asyncio.to_thread(attempts.fence, attempt.folder)
+                if attempt.stop is not None and await asyncio.to_thread(attempts.fence, attempt.folder):
+                    self._end(attempt, Outcome(cause=attempt.stop.cause, message="stopped before it started"))
+                    return
                 if await asyncio.to_thread(attempts.was_begun, attempt.folder):
                     break  # under a Ray that has forgotten it, or fenced off: its files say what became of it
                 await asyncio.to_thread(self._submit, attempt)

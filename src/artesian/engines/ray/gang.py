@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,10 +23,12 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from artesian.engines.local.records import AttemptFolder
-from artesian.engines.ray.agent import NodeAgent
+from artesian.engines.ray.agent import Master, NodeAgent
 from artesian.engines.ray.files import VERDICT, read_request
 
 _LOOK_S = 0.1
+_CHECK_S = 1.0
+"""How often to see whether the nodes are still there while something is waited for on them."""
 _OTHERS_GRACE_S = 2.0
 """What the rest of a gang gets to save its state when a part of it has failed, as under ``artesian launch``."""
 _CALLS = 4
@@ -84,8 +86,8 @@ class Gang:
         checked_s = time.monotonic()
         while not self._group.wait(_LOOK_S):
             if self._is_stopping:
-                return Verdict(at_s=time.time(), cause="cancelled", message="stopped before it started")
-            if time.monotonic() >= checked_s + 1.0:
+                return _early()
+            if time.monotonic() >= checked_s + _CHECK_S:
                 checked_s = time.monotonic()
                 if (missing := self._missing()) is not None:
                     return missing
@@ -114,10 +116,10 @@ class Gang:
     def _run_agents(self) -> Verdict:
         is_gang = self._request["workers_per_node"] > 0
         agents = [self._agent(index) for index in range(len(self._nodes) if is_gang else 1)]
-        try:
-            master = ray.get(agents[0].address.remote()) if is_gang else None
-        except RayActorError as error:
-            return self._lost(0, error)
+        first = self._meet(agents)
+        if isinstance(first, Verdict):
+            return first
+        master = first if is_gang else None
         runs = {agent.run.remote(master): index for index, agent in enumerate(agents)}
         verdict: Verdict | None = None
         is_told = False
@@ -143,6 +145,32 @@ class Gang:
                 for index in runs.values():
                     agents[index].stop.remote(grace_s)
         return verdict or Verdict(at_s=time.time())
+
+    def _meet(self, agents: Sequence[Any]) -> Master | Verdict:
+        """Wait until all agents are up, and return where the first one is; or why they will not be.
+
+        From then on Ray tells of their end. Before, it would wait for a node that has died to come back.
+        """
+        calls = {agent.address.remote(): index for index, agent in enumerate(agents)}
+        master: Master | None = None
+        checked_s = time.monotonic()
+        while calls:
+            done, _ = ray.wait(list(calls), num_returns=1, timeout=_LOOK_S)
+            for call in done:
+                index = calls.pop(call)
+                try:
+                    address = ray.get(call)
+                except RayActorError as error:
+                    return self._lost(index, error)
+                master = address if index == 0 else master
+            if self._is_stopping:
+                return _early()
+            if time.monotonic() >= checked_s + _CHECK_S:
+                checked_s = time.monotonic()
+                if (missing := self._missing()) is not None:
+                    return missing
+        assert master is not None
+        return master
 
     def _agent(self, index: int) -> Any:
         assert self._group is not None
@@ -174,6 +202,10 @@ class Gang:
     def _stop_grace_s(self) -> float:
         grace_s = self._folder.stop_grace_s()
         return float(self._request["grace_s"]) if grace_s is None else grace_s
+
+
+def _early() -> Verdict:
+    return Verdict(at_s=time.time(), cause="cancelled", message="stopped before it started")
 
 
 def _is_well(ended: Mapping[str, Any] | None) -> bool:

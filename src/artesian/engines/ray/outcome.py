@@ -1,5 +1,6 @@
 """Verdicts, records and Ray's own words as causes."""
 
+import signal
 from typing import Any
 
 from artesian.engines.local.outcome import first_failure, outcome_of
@@ -15,8 +16,14 @@ _TAIL_CHARS = 600
 def outcome_of_verdict(verdict: dict[str, Any], folder: AttemptFolder, stop: Stop | None) -> Outcome:
     """Return why the attempt ended, as its driver saw it; where the commands decide, as they ended."""
     if verdict["cause"] is not None:
-        is_stop = verdict["cause"] == Cause.CANCELLED and stop is not None
-        cause = stop.cause if is_stop and stop is not None else Cause(verdict["cause"])
+        cause = Cause(verdict["cause"])
+        if cause is Cause.CANCELLED and stop is None:
+            # Nobody asked artesian: Ray's own user stopped it.
+            return Outcome(
+                cause=Cause.SIGNAL, signal=signal.SIGTERM, message="stopped in Ray before it started"
+            )
+        if cause is Cause.CANCELLED and stop is not None:
+            cause = stop.cause
         return Outcome(cause=cause, message=verdict["message"])
     first = int(verdict["first"])
     ended = AttemptFolder(node_folder(folder.path, first)).ended()
