@@ -80,7 +80,7 @@ class SlurmEngine:
         self._submitter = Submitter(self._root, self._settings, self._client, f"{instance}.{self.name}")
         try:
             nodes = await self._stock.open(await self._remembered())
-        except (Unreachable, Refused, parse.ParseError) as error:
+        except (Unreachable, Refused) as error:
             nodes = await self._stock.open_blind(error)
             _log.warning("%s; going on with the nodes of the last time, closed for new attempts", error)
         self._opened_s = self._stocked_s = time.monotonic()
@@ -180,7 +180,7 @@ class SlurmEngine:
                 if self._is_due():
                     await self._ask()
                     self._backoff_s = 0.0
-            except (Unreachable, Refused, parse.ParseError) as error:
+            except (Unreachable, Refused) as error:
                 self._backoff_s = min(max(2 * self._backoff_s, _BACKOFF_S), _MOST_BACKOFF_S)
                 _log.warning("%s; attempts are held as they were, next try in %g s", error, self._backoff_s)
             except Exception:
