@@ -29,7 +29,7 @@ def outcome_of_verdict(verdict: dict[str, Any], folder: AttemptFolder, stop: Sto
     ended = AttemptFolder(node_folder(folder.path, first)).ended()
     if ended is None:
         return Outcome(cause=Cause.NODE_LOST, message="no record of how it ended can be read")
-    return outcome_of(ended, first_failure(folder.progress, first))
+    return outcome_of(ended, first_failure(folder.progress))
 
 
 def outcome_without_verdict(
