@@ -316,6 +316,11 @@ def test_settings_are_what_the_table_says() -> None:
     assert (settings.address, settings.pool) == ("https://head/ray", "big")
 
 
+def test_the_control_plane_does_without_rays_library() -> None:
+    script = "import sys, artesian.engines.ray.site; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
 # -- the keeper -------------------------------------------------------------------------------------
 
 

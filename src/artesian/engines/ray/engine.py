@@ -312,7 +312,8 @@ class RayEngine:
     def _end_by_verdict(self, attempt: Attempt, seen: Seen) -> None:
         assert seen.verdict is not None
         outcome = outcome_of_verdict(seen.verdict, attempt.folder, attempt.stop)
-        self._end(attempt, outcome, float(seen.verdict["at_s"]))
+        # The clocks of two nodes need not agree: an end is never before its start.
+        self._end(attempt, outcome, max(float(seen.verdict["at_s"]), seen.started_s or 0.0))
 
     def _note_start(self, attempt: Attempt, started_s: float | None) -> None:
         if started_s is not None and not attempt.is_started:
