@@ -20,6 +20,7 @@ from pathlib import Path
 from limits import needs
 
 _TIMEOUT_S = 30.0
+_STARTS = 2
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 _CONF = """
@@ -153,7 +154,11 @@ class SlurmCluster:
         self.start_controller()
         for name in self.node_names:
             self.start_node(name)
-        self.until_states("idle", self.node_names)
+        try:
+            self.until_states("idle", self.node_names)
+        except AssertionError as error:
+            log = (self.folder / "log" / "slurmctld.log").read_text()[-2000:]
+            raise AssertionError(f"{error}\n{log}") from error
 
     def _start_munge(self) -> None:
         run = self.folder / "run"
@@ -195,6 +200,9 @@ class SlurmCluster:
 
     def revive(self) -> None:
         """Bring back every node that a test has killed or drained, and end all jobs."""
+        if "slurmctld" not in self._processes:
+            self.start_controller()
+            self.until_states("idle", ())
         self("scancel", "--quiet", "--signal=KILL", "--full", *self.job_ids(), check=False)
         self("scancel", "--quiet", *self.job_ids(), check=False)
         for name in self.node_names:
@@ -231,13 +239,14 @@ class SlurmCluster:
 
     def until_states(self, state: str, names: Sequence[str]) -> None:
         """Wait until all of the nodes are in a state."""
-        _until(lambda: all(self._state_of(name) == state for name in names), f"{names} {state}")
+        _until(lambda: self._are(state, names), f"{names} {state}")
 
-    def _state_of(self, name: str) -> str | None:
+    def _are(self, state: str, names: Sequence[str]) -> bool:
         try:
-            return self.states().get(name)
+            states = self.states()
         except AssertionError:
-            return None  # slurmctld does not listen yet
+            return False  # slurmctld does not listen yet
+        return all(states.get(name) == state for name in names)
 
     def _spawn(self, key: str, *words: str) -> None:
         self._processes[key] = subprocess.Popen(
@@ -266,16 +275,25 @@ def slurm_cluster(kinds: Sequence[Kind] = TWO_KINDS, *, is_authentic: bool = Tru
     wanted = ["slurmctld", "slurmd", "sbatch", "srun", *(["munged"] if is_authentic else [])]
     missing = [name for name in wanted if shutil.which(name, path=_PATH) is None]
     needs(not missing, f"Slurm's {', '.join(missing)}: see scripts/services.sh")
-    folder = Path(tempfile.mkdtemp(prefix="artesian-slurm-", dir="/tmp"))  # short: sockets' paths end at 108
-    folder.chmod(0o755)
-    cluster = SlurmCluster(folder, kinds)
-    try:
-        cluster.write(is_authentic=is_authentic)
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    for attempt in range(_STARTS):
+        folder = Path(
+            tempfile.mkdtemp(prefix="artesian-slurm-", dir="/tmp")
+        )  # short: sockets' paths end at 108
+        folder.chmod(0o755)
+        cluster = SlurmCluster(folder, kinds)
+        try:
+            try:
+                cluster.write(is_authentic=is_authentic)
+                cluster.start()
+            except AssertionError:
+                if attempt == _STARTS - 1:
+                    raise
+                continue  # somebody was quicker to listen on a port that was free
+            yield cluster
+            return
+        finally:
+            cluster.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free_ports(count: int) -> list[int]:

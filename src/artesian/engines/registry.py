@@ -33,7 +33,13 @@ def _slurm(site: Site) -> Engine:
     return make(site)
 
 
-BUILT_IN: dict[str, Factory] = {"local": _local, "slurm": _slurm}
+def _ray(site: Site) -> Engine:
+    from artesian.engines.ray.site import make
+
+    return make(site)
+
+
+BUILT_IN: dict[str, Factory] = {"local": _local, "ray": _ray, "slurm": _slurm}
 
 
 class UnknownEngine(ArtesianError, LookupError):  # noqa: N818 - reads as what it is

@@ -41,12 +41,17 @@ def command_line(job: Job, devices: int, python: str = sys.executable) -> list[s
     return [*launch, *job.command]
 
 
+def visible_devices(vendor: str | None) -> str | None:
+    """Return the variable by which the vendor's runtime is told its devices; None where it is not known."""
+    return _VISIBLE_DEVICES.get(vendor or "")
+
+
 def environment_of(
     job: Job, epoch: int, share: NodeShare, host: HostNode, folder: AttemptFolder, checkpoints: Path
 ) -> dict[str, str]:
     """Return the whole environment: the job's own variables, the devices it may use, artesian's names."""
     env = attempt_environment(job, epoch, share.devices, folder, checkpoints)
-    if (variable := _VISIBLE_DEVICES.get(host.node.vendor or "")) is not None:
+    if (variable := visible_devices(host.node.vendor)) is not None:
         env[variable] = ",".join(host.device_ids[index] for index in share.devices)
     if host.node.accelerator == CPU:
         # The job's own cores and no more: numerical libraries would start a thread on each of the machine's.

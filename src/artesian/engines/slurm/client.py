@@ -1,11 +1,14 @@
 """Slurm's commands as functions. A refusal is told from a Slurm that cannot be reached."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from artesian.engines.slurm import parse
-from artesian.engines.slurm.parse import SlurmJob, SlurmNode
+from artesian.engines.slurm.parse import ParseError, SlurmJob, SlurmNode
 from artesian.engines.slurm.runner import Done, Runner, Unreachable
+
+T = TypeVar("T")
 
 _TRANSIENT = (
     "unable to contact slurm controller",
@@ -40,24 +43,25 @@ class SlurmClient:
     async def version(self) -> tuple[int, int]:
         """Return Slurm's version, such as (22, 5)."""
         if self._version is None:
-            self._version = parse.version_of(await self._ask("sinfo", "--version"))
+            self._version = _understood(parse.version_of, await self._ask("sinfo", "--version"))
         return self._version
 
     async def jobs(self) -> list[SlurmJob]:
         """Return all jobs that the controller remembers, ended ones included."""
         if await self.version() >= parse.JSON_SINCE:
-            return parse.jobs_of_json(await self._ask("squeue", "--json", "--states=all"))
+            return _understood(parse.jobs_of_json, await self._ask("squeue", "--json", "--states=all"))
         words = ("squeue", "--noheader", "--states=all", "--all", f"--Format={parse.TEXT_FORMAT}")
-        return parse.jobs_of_text(await self._ask(*words))
+        return _understood(parse.jobs_of_text, await self._ask(*words))
 
     async def nodes(self) -> list[SlurmNode]:
         """Return all nodes."""
         version = await self.version()
         if version >= parse.SCONTROL_JSON_SINCE:
-            return parse.nodes_of_json(await self._ask("scontrol", "show", "nodes", "--json"))
+            return _understood(parse.nodes_of_json, await self._ask("scontrol", "show", "nodes", "--json"))
         if version >= parse.JSON_SINCE:
-            return parse.nodes_of_json(await self._ask("sinfo", "--json"))
-        return parse.nodes_of_text(await self._ask("scontrol", "show", "nodes", "--details", "--oneliner"))
+            return _understood(parse.nodes_of_json, await self._ask("sinfo", "--json"))
+        words = ("scontrol", "show", "nodes", "--details", "--oneliner")
+        return _understood(parse.nodes_of_text, await self._ask(*words))
 
     async def default_partition(self) -> str | None:
         """Return the partition of jobs that name none; None where every job must name one."""
@@ -90,6 +94,14 @@ class SlurmClient:
         if done.code:
             raise _failure(words[0], done)
         return done.stdout
+
+
+def _understood(read: Callable[[str], T], text: str) -> T:
+    """Return what was read; what cannot be read tells nothing. Raises Unreachable."""
+    try:
+        return read(text)
+    except (ParseError, KeyError, ValueError) as error:
+        raise Unreachable(f"Slurm's answer: {error}") from error
 
 
 def _failure(command: str, done: Done) -> Exception:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from artesian.engines.base import Clock, Report
+from artesian.engines.instance import instance_of
 from artesian.engines.local.engine import attempt_folder
 from artesian.engines.local.outcome import first_failure
 from artesian.engines.slurm import attempts, parse, script
@@ -22,7 +23,7 @@ from artesian.engines.slurm.outcome import BY_SLURM, outcome_of_job
 from artesian.engines.slurm.parse import SlurmJob
 from artesian.engines.slurm.runner import Unreachable
 from artesian.engines.slurm.settings import SlurmSettings
-from artesian.engines.slurm.stock import Stock, Taken, instance_of
+from artesian.engines.slurm.stock import Stock, Taken
 from artesian.engines.slurm.submit import Submitter
 from artesian.model.events import AttemptEnded, AttemptStarted, Event
 from artesian.model.fleet import Node
@@ -80,7 +81,7 @@ class SlurmEngine:
         self._submitter = Submitter(self._root, self._settings, self._client, f"{instance}.{self.name}")
         try:
             nodes = await self._stock.open(await self._remembered())
-        except (Unreachable, Refused, parse.ParseError) as error:
+        except (Unreachable, Refused) as error:
             nodes = await self._stock.open_blind(error)
             _log.warning("%s; going on with the nodes of the last time, closed for new attempts", error)
         self._opened_s = self._stocked_s = time.monotonic()
@@ -180,7 +181,7 @@ class SlurmEngine:
                 if self._is_due():
                     await self._ask()
                     self._backoff_s = 0.0
-            except (Unreachable, Refused, parse.ParseError) as error:
+            except (Unreachable, Refused) as error:
                 self._backoff_s = min(max(2 * self._backoff_s, _BACKOFF_S), _MOST_BACKOFF_S)
                 _log.warning("%s; attempts are held as they were, next try in %g s", error, self._backoff_s)
             except Exception:

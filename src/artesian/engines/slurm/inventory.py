@@ -8,7 +8,7 @@ from artesian.engines.slurm.parse import SlurmNode
 from artesian.model.fleet import Node
 from artesian.model.resources import CPU
 
-_GONE = frozenset({"DOWN", "FAIL", "ERROR", "FUTURE", "UNKNOWN", "POWERING_DOWN"})
+_GONE = frozenset({"DOWN", "FAIL", "ERROR", "FUTURE", "POWERING_DOWN"})
 """States in which nothing runs on a node, or will soon."""
 _CLOSED = frozenset(
     {
@@ -21,14 +21,15 @@ _CLOSED = frozenset(
         "INVALID_REG",
         "MAINT",
         "MAINTENANCE",
-        "NOT_RESPONDING",
         "REBOOT",
         "REBOOT_ISSUED",
         "REBOOT_REQUESTED",
         "RESERVED",
     }
 )
-"""States in which what runs goes on, and nothing starts."""
+"""States in which what runs goes on, and nothing starts: somebody wants the node for something else."""
+_SILENT = frozenset({"UNKNOWN", "NOT_RESPONDING"})
+"""States of nodes that Slurm has not heard of for a moment, as all are when its controller has just started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,7 @@ def _occupied(offer: Offer, ours: Held) -> tuple[int, ...]:
     """
     entry, node = offer.slurm, offer.node
     free = [index for index in range(node.devices) if index not in ours.devices]
-    if entry.states & _CLOSED:
+    if entry.states & (_CLOSED | _SILENT):
         return tuple(free)
     used = entry.cpus_used if offer.gres_type is None else entry.gres_used.get(offer.gres_type, 0)
     granted, planned = ours.granted, ours.planned

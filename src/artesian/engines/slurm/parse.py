@@ -261,10 +261,17 @@ def gpus_of(gres: str) -> dict[str, int]:
 
 
 def _entries(text: str, key: str) -> list[Mapping[str, Any]]:
+    """Return a list of the document. Raises ParseError, also where Slurm reports an error inside of it.
+
+    While the controller is down, 22.05 prints an empty list and ends with code 0: the error is the only sign.
+    """
     try:
-        found = json.loads(text)[key]
-    except (ValueError, KeyError, TypeError) as error:
+        document = json.loads(text)
+        found, errors = document[key], document.get("errors")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ParseError(f"expected JSON with {key}, got {text[:80]!r}") from error
+    if errors:
+        raise ParseError(f"expected {key}, got an error: {json.dumps(errors)[:200]}")
     if not isinstance(found, list):
         raise ParseError(f"expected a list of {key}, got {text[:80]!r}")
     return found

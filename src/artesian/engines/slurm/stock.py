@@ -7,7 +7,6 @@ still known, and what runs on them is not taken for lost.
 import asyncio
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +21,6 @@ from artesian.engines.slurm.settings import SlurmSettings
 from artesian.model.errors import ArtesianError
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.fleet import Node
-
-_INSTANCE_FILE = "instance"
 
 
 class SlurmUnreachable(ArtesianError):  # noqa: N818 - reads as what it is
@@ -133,18 +130,3 @@ def held_by_node(taken: Sequence[Taken]) -> dict[str, Held]:
                 granted=known.granted + (amount if entry.is_granted else Amount()),
             )
     return held
-
-
-def instance_of(root: Path) -> str:
-    """Return the name of the control plane that keeps its files in ``root``; it is made up once.
-
-    Jobs in Slurm bear it, so that of several control planes none touches another's.
-    """
-    path, private = root / _INSTANCE_FILE, root / f"{_INSTANCE_FILE}.{os.getpid()}"
-    if not path.exists():
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private.write_text(secrets.token_hex(4))
-        with suppress(FileExistsError):
-            os.link(private, path)
-        private.unlink()
-    return path.read_text()
