@@ -26,6 +26,7 @@ from artesian.model.job import Cause
 from artesian.model.plan import Plan
 from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
+from artesian.model.sharing import Sharing
 from artesian.model.snapshot import RunningJob
 
 Record = Event | Plan
@@ -96,16 +97,20 @@ class State:
         self._due: list[tuple[float, str]] = []
         self._to_stop: dict[str, JobRecord] = {}
         self._capacity: Capacity | None = None
+        self._sharing = Sharing()
 
     # -- what it is made of -------------------------------------------------------------------------
 
     @classmethod
-    def from_image(cls, image: StateImage) -> "State":
-        """Return the state that ``image`` was taken of. It takes the image's records over."""
+    def from_image(cls, image: StateImage, jobs: Iterable[JobRecord] | None = None) -> "State":
+        """Return the state that ``image`` was taken of. It takes the image's records over.
+
+        ``jobs`` are taken instead of the image's: one by one, so that they need not all be there at once.
+        """
         state = cls()
         state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
         state.nodes = {record.node.id: record for record in image.nodes}
-        for record in image.jobs:
+        for record in image.jobs if jobs is None else jobs:
             if not record.state.is_final and (served := _served(record)):
                 state._served[record.job.id] = served
             state._file(record)
@@ -293,6 +298,7 @@ class State:
         return self.jobs[job_id]
 
     def _file(self, job: JobRecord) -> None:
+        job.job = self._sharing.job(job.job)
         self.jobs[job.job.id] = job
         self._index(job)
 

@@ -73,6 +73,11 @@ class StateDir:
         return self.path / "census.json"
 
     @property
+    def tokens(self) -> Path:
+        """The tokens by which the server knows who calls."""
+        return self.path / "tokens.sqlite3"
+
+    @property
     def lock(self) -> Path:
         """Held by the daemon for as long as it lives; holds its pid."""
         return self.path / "daemon.lock"

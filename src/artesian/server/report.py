@@ -67,7 +67,12 @@ def read_progress(jobs: Path, records: Iterable[JobRecord]) -> Progress:
 
 def known_ceilings(plane: ControlPlane) -> Ceilings:
     """Return the ceilings of this machine's devices: measured, or the nameplate where it is trusted."""
+    return ceilings_in(plane.dir.census)
+
+
+def ceilings_in(path: Path) -> Ceilings:
+    """Return the ceilings that the census in this file tells of; none where there is none."""
     try:
-        return ceilings_of(Census.load(plane.dir.census))
+        return ceilings_of(Census.load(path))
     except (FileNotFoundError, CensusError):
         return {}

@@ -5,17 +5,38 @@ that reads it (another version's ``apply`` may come to another state from the sa
 the record at its place still has the checksum it had. In every other case replay is the truth.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
 
 from artesian import __version__
-from artesian.kernel.state import State, StateImage
+from artesian.kernel.lifecycle import JobRecord
+from artesian.kernel.state import NodeRecord, State, StateImage
 from artesian.store.chain import Link
 
+
+@dataclass(slots=True, kw_only=True)
+class _StoredImage:
+    """A ``StateImage`` whose jobs are not decoded yet: all at once they would take three times the memory."""
+
+    at_s: float
+    first_s: float | None
+    stale_events: int
+    nodes: list[NodeRecord]
+    jobs: list[msgspec.Raw]
+
+    def state(self) -> State:
+        image = StateImage(
+            at_s=self.at_s, first_s=self.first_s, stale_events=self.stale_events, nodes=self.nodes
+        )
+        return State.from_image(image, map(_JOB.decode, self.jobs))
+
+
 _ENCODER = msgspec.json.Encoder(order="deterministic")
-_DECODER = msgspec.json.Decoder(StateImage)
+_IMAGE = msgspec.json.Decoder(_StoredImage)
+_JOB = msgspec.json.Decoder(JobRecord)
 
 
 class SnapshotRow(NamedTuple):
@@ -51,7 +72,7 @@ def decode(row: SnapshotRow, at: Link) -> State | None:
     try:
         expected = _checksum(Link(row.seq, row.record_crc), row.version, row.body)
         if expected == row.crc and row.record_crc == at.crc:
-            return State.from_image(_DECODER.decode(row.body)) if row.version == __version__ else None
+            return _IMAGE.decode(row.body).state() if row.version == __version__ else None
     except (TypeError, ValueError) as error:
         raise UnusableSnapshot(f"it is no state: {error}") from error
     if expected != row.crc:

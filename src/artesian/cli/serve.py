@@ -1,0 +1,58 @@
+"""``artesian serve``."""
+
+from pathlib import Path
+
+import click
+
+from artesian.cli.state import user_name
+from artesian.server.config import StateDir
+from artesian.server.settings import Settings
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8230,
+    show_default=True,
+    help="Port; 0: any that is free.",
+)
+@click.option(
+    "--allow-host", multiple=True, help="Another name by which the server is called. May be repeated."
+)
+@click.option("--certificate", type=click.Path(path_type=Path), help="TLS certificate (PEM), with --key.")
+@click.option("--key", type=click.Path(path_type=Path), help="Its private key.")
+@click.option("--log-json", is_flag=True, help="Log one JSON object a line.")
+def serve(
+    host: str,
+    port: int,
+    allow_host: tuple[str, ...],
+    certificate: Path | None,
+    key: Path | None,
+    log_json: bool,
+) -> None:
+    """Serve the HTTP API, and drive the scheduler, until told to stop. Attempts run on.
+
+    On loopback everybody is you until the first token is made. Elsewhere the server asks for tokens, and does
+    not start without one: artesian token create.
+    """
+    from artesian.server.serve import Listener, Serving, run
+
+    if (certificate is None) is not (key is None):
+        raise click.UsageError("--certificate and --key belong together")
+    listener = Listener(
+        host=host,
+        port=port,
+        allowed_hosts=allow_host,
+        certificate=None if certificate is None else str(certificate),
+        key=None if key is None else str(key),
+    )
+    serving = Serving(
+        state=StateDir.from_env(),
+        user=user_name(),
+        listener=listener,
+        policy=Settings.from_env().policy,
+        is_log_json=log_json,
+    )
+    run(serving, click.echo)
