@@ -21,7 +21,9 @@ def token() -> None:
 
 @token.command()
 @click.option("--user", required=True, help="Whose token it is: jobs are submitted in this name.")
-@click.option("--role", type=click.Choice(_ROLES), default="member", show_default=True, help="What it may do.")
+@click.option(
+    "--role", type=click.Choice(_ROLES), default="member", show_default=True, help="What it may do."
+)
 @click.option("--team", help="The only team whose jobs it sees and submits; every team's unless given.")
 @click.option("--lasts", type=Duration(), help="How long it is good: 30d. Until it is revoked unless given.")
 @click.option("--note", default="", help="What it is for.")
@@ -72,7 +74,7 @@ def _state(one: TokenView) -> str:
 
 @token.command()
 @click.argument("id", metavar="TOKEN")
-def revoke(id: str) -> None:  # noqa: A002 - the name of the argument
+def revoke(id: str) -> None:
     """Make TOKEN, named by its id, worthless from now on."""
     with token_office() as office:
         revoked = office.revoke_token(id)

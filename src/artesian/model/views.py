@@ -283,3 +283,14 @@ class JobIds:
     """The jobs that were submitted, in the order in which they were given."""
 
     jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """The text of a job file, and what its submitter adds: see ``jobfile.parse_job``."""
+
+    text: str
+    source: str
+    base_dir: str
+    env: Mapping[str, str]
+    home: str | None

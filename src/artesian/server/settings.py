@@ -20,10 +20,12 @@ class SettingsError(ArtesianError):
 class Settings:
     """What the control plane goes by; each is a key of ``artesian.toml``.
 
-    ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``.
+    ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``server``: the address of
+    the server that commands ask; empty: they do it themselves.
     """
 
     policy: str = policies.DEFAULT
+    server: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -59,7 +61,7 @@ class Settings:
             if not isinstance(value, str):
                 raise SettingsError(
                     f"settings {path}: {key}: expected a name in quotes, got {value!r}",
-                    hint=f'{key} = "{getattr(cls(), key)}"',
+                    hint=f'{key} = "{getattr(cls(), key) or "…"}"',
                 )
         settings = cls(**found)
         try:
