@@ -38,7 +38,7 @@ Rules that hold everywhere:
 - Whether there is a next attempt is for the job's RetryPolicy to say, by cause.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from artesian.model.job import Cause, Job, Outcome
@@ -128,13 +128,17 @@ class Change:
 
 @dataclass(slots=True, kw_only=True)
 class JobRecord:
-    """All that the kernel knows of a job. Only the functions of this module change its state."""
+    """All that the kernel knows of a job. Only the functions of this module change its state.
+
+    ``attempts`` and ``history`` are tuples, and not lists, for what most of 100,000 waiting jobs have in
+    them: nothing, and one change.
+    """
 
     job: Job
     submitted_s: float
     state: JobState = JobState.QUEUED
-    attempts: list[Attempt] = field(default_factory=list)
-    history: list[Change] = field(default_factory=list)
+    attempts: tuple[Attempt, ...] = ()
+    history: tuple[Change, ...] = ()
     counted_retries: int = 0
     due_s: float | None = None
     hold: Hold | None = None
@@ -166,13 +170,14 @@ class JobRecord:
 
 def submit(job: Job, at_s: float) -> JobRecord:
     """Return the record of a job that was just submitted."""
-    return JobRecord(job=job, submitted_s=at_s, history=[Change(state=JobState.QUEUED, at_s=at_s)])
+    return JobRecord(job=job, submitted_s=at_s, history=(Change(state=JobState.QUEUED, at_s=at_s),))
 
 
 def start(record: JobRecord, epoch: int, placement: Placement, at_s: float, reason: str) -> None:
     """The policy starts the next attempt."""
     assert epoch == record.epoch + 1, f"{record.job.id}: attempt {epoch} after {record.epoch}"
-    record.attempts.append(Attempt(epoch=epoch, placement=placement, decided_s=at_s, reason=reason))
+    attempt = Attempt(epoch=epoch, placement=placement, decided_s=at_s, reason=reason)
+    record.attempts = (*record.attempts, attempt)
     record.hold = None
     _enter(record, JobState.STARTING, at_s)
 
@@ -244,4 +249,4 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
 def _enter(record: JobRecord, state: JobState, at_s: float) -> None:
     assert state in ALLOWED[record.state], f"{record.job.id}: {record.state} -> {state} cannot happen"
     record.state = state
-    record.history.append(Change(state=state, at_s=at_s))
+    record.history = (*record.history, Change(state=state, at_s=at_s))

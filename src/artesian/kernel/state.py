@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from artesian.kernel import lifecycle
 from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
+from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
     AttemptEnded,
@@ -26,7 +27,6 @@ from artesian.model.job import Cause
 from artesian.model.plan import Plan
 from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
-from artesian.model.sharing import Sharing
 from artesian.model.snapshot import RunningJob
 
 Record = Event | Plan
@@ -102,28 +102,34 @@ class State:
     # -- what it is made of -------------------------------------------------------------------------
 
     @classmethod
-    def from_image(cls, image: StateImage, jobs: Iterable[JobRecord] | None = None) -> "State":
-        """Return the state that ``image`` was taken of. It takes the image's records over.
-
-        ``jobs`` are taken instead of the image's: one by one, so that they need not all be there at once.
-        """
+    def from_image(cls, image: StateImage) -> "State":
+        """Return the state that ``image`` was taken of. It takes the image's records over."""
         state = cls()
         state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
-        state.nodes = {record.node.id: record for record in image.nodes}
-        for record in image.jobs if jobs is None else jobs:
-            if not record.state.is_final and (served := _served(record)):
-                state._served[record.job.id] = served
-            state._file(record)
+        for node in image.nodes:
+            state._sharing.node(node.node)
+            state.nodes[node.node.id] = node
+        state.restore(image.jobs)
         return state
 
-    def image(self) -> StateImage:
-        """Return everything as plain data. It shares the records: encode it before the next ``apply``."""
+    def restore(self, jobs: Iterable[JobRecord]) -> None:
+        """Take over jobs of an image, of which the state was made without them."""
+        for record in jobs:
+            if not record.state.is_final and (served := _served(record)):
+                self._served[record.job.id] = served
+            self._file(record)
+
+    def image(self, *, has_jobs: bool = True) -> StateImage:
+        """Return everything as plain data. It shares the records: encode it before the next ``apply``.
+
+        Without its jobs it is small; they are ``jobs`` then, for ``restore``.
+        """
         return StateImage(
             at_s=self.at_s,
             first_s=self.first_s,
             stale_events=self.stale_events,
             nodes=list(self.nodes.values()),
-            jobs=list(self.jobs.values()),
+            jobs=list(self.jobs.values()) if has_jobs else [],
         )
 
     @property
@@ -235,12 +241,17 @@ class State:
         self._index(job)
 
     def _apply_joined(self, event: NodeJoined) -> None:
+        self._sharing.node(event.node)
         known = self.nodes.get(event.node.id)
         if known is None:
             self.nodes[event.node.id] = NodeRecord(node=event.node, joined_s=self.at_s)
         else:
             if not known.is_up:
                 known.outages[-1].end_s = self.at_s
+                if known.node == event.node and known.next_node is None:  # as it was: the usual way back
+                    if self._capacity is not None:
+                        self._capacity.set_up(event.node.id, True)
+                    return
             known.next_node = event.node
             for job in self._holders_beyond(event.node):
                 self._must_stop(job, Cause.NODE_LOST, f"node {event.node.id} came back with fewer devices")
@@ -298,7 +309,7 @@ class State:
         return self.jobs[job_id]
 
     def _file(self, job: JobRecord) -> None:
-        job.job = self._sharing.job(job.job)
+        self._sharing.job(job.job)
         self.jobs[job.job.id] = job
         self._index(job)
 

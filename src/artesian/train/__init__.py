@@ -4,6 +4,7 @@
 ``membership``      who takes part: ``join`` meets the other workers
 ``run``             ``Run`` makes a loop restartable and measurable
 ``signals``         SIGTERM as a stop that all ranks agree on
+``vote``            a few numbers that all ranks combine
 ``reporter``        what a worker says on the wire
 ``checkpoint``      atomic, verified checkpoints in a folder
 ``data``            text as bytes, in an order that the job owns

@@ -31,6 +31,7 @@ from artesian.train.errors import CheckpointError
 from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter, say
 from artesian.train.signals import StopRequest
+from artesian.train.vote import Vote
 from artesian.wire import environment
 from artesian.wire.faults import Fault, FaultKind, decode_faults
 from artesian.wire.messages import Phase
@@ -94,6 +95,7 @@ class Run:
         self._checkpoint_every = checkpoint_every
         self._faults = {fault.step: fault.kind for fault in faults}
         self._stop = StopRequest(member.control)
+        self._all_saved = None if member.control is None else Vote(member.control, dist.ReduceOp.MIN)
         self.step = 0
         self.position = 0
         self.failed_saves = 0
@@ -291,13 +293,12 @@ class Run:
         if self.member.control is None:
             return
         step = -1 if checkpoint is None else checkpoint.manifest.step
-        span = torch.tensor([step, -step])
-        dist.all_reduce(span, op=dist.ReduceOp.MAX, group=self.member.control)
-        if span[0] != -span[1]:
+        newest, oldest = Vote(self.member.control, dist.ReduceOp.MAX, 2).hold(step, -step)
+        if newest != -oldest:
             assert self._checkpointer is not None
             raise CheckpointError(
                 f"the ranks find different checkpoints in {self._checkpointer.folder}: "
-                f"steps {-span[1].item()} to {span[0].item()} (-1: none)",
+                f"steps {-oldest} to {newest} (-1: none)",
                 hint="the folder must be one that all nodes share",
             )
 
@@ -334,11 +335,9 @@ class Run:
 
     def _tell_all(self, is_saved: bool) -> bool:
         """Wait until rank 0 has saved, and return on every rank whether it has."""
-        if self.member.control is None:
+        if self._all_saved is None:
             return is_saved
-        flag = torch.tensor([int(is_saved)])
-        dist.all_reduce(flag, op=dist.ReduceOp.MIN, group=self.member.control)
-        return bool(flag.item())
+        return self._all_saved.hold(int(is_saved)) == (1,)
 
     def _state(self) -> dict[str, Any]:
         return {

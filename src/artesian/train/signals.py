@@ -4,8 +4,9 @@ import signal
 import threading
 from types import FrameType
 
-import torch
 import torch.distributed as dist
+
+from artesian.train.vote import Vote
 
 
 class StopRequest:
@@ -18,9 +19,8 @@ class StopRequest:
 
     def __init__(self, control: dist.ProcessGroup | None) -> None:
         """``control`` is the group of CPUs that agrees; None for a worker that is alone."""
-        self._control = control
+        self._vote = None if control is None else Vote(control, dist.ReduceOp.SUM)
         self._is_requested = False
-        self._pending: tuple[torch.Tensor, dist.Work] | None = None
         self._old_handler: signal._HANDLER = None
         self._is_installed = False
 
@@ -39,23 +39,16 @@ class StopRequest:
 
     def is_granted(self) -> bool:
         """Return whether to stop after this step, the same on all ranks. Each calls it once a step."""
-        if self._control is None:
+        if self._vote is None:
             return self._is_requested
         is_granted = self.settle()
-        requests = torch.tensor([int(self._is_requested)])
-        work = dist.all_reduce(requests, group=self._control, async_op=True)
-        assert work is not None
-        self._pending = requests, work
+        self._vote.start(int(self._is_requested))
         return is_granted
 
     def settle(self) -> bool:
         """Wait for the last step's sum, if it is still under way, and return whether any rank asked."""
-        if self._pending is None:
-            return False
-        requests, work = self._pending
-        self._pending = None
-        work.wait()
-        return bool(requests.item())
+        requests = None if self._vote is None else self._vote.settle()
+        return requests is not None and requests[0] > 0
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._is_requested = True
