@@ -23,6 +23,7 @@ from artesian.server.settings import Settings
 )
 @click.option("--certificate", type=click.Path(path_type=Path), help="TLS certificate (PEM), with --key.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key.")
+@click.option("--no-driver", is_flag=True, help="Only serve: another process drives the scheduler.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object a line.")
 def serve(
     host: str,
@@ -30,6 +31,7 @@ def serve(
     allow_host: tuple[str, ...],
     certificate: Path | None,
     key: Path | None,
+    no_driver: bool,
     log_json: bool,
 ) -> None:
     """Serve the HTTP API, and drive the scheduler, until told to stop. Attempts run on.
@@ -54,5 +56,6 @@ def serve(
         listener=listener,
         policy=Settings.from_env().policy,
         is_log_json=log_json,
+        has_driver=not no_driver,
     )
     run(serving, click.echo)

@@ -15,7 +15,6 @@ from artesian.cli.output import Failure, plain
 from artesian.cli.plane import Plane, TokenOffice
 from artesian.model.errors import ArtesianError, UnknownJob
 from artesian.model.views import JobView
-from artesian.server.config import StateDir
 from artesian.server.settings import Settings
 from artesian.wire import environment as names
 
@@ -43,6 +42,7 @@ def embedded() -> "ControlPlane":
 
 
 def _embedded(settings: Settings) -> "ControlPlane":
+    from artesian.server.config import StateDir
     from artesian.server.embedded import ControlPlane
 
     return ControlPlane(StateDir.from_env(), user=user_name(), policy=settings.policy)
@@ -54,6 +54,7 @@ def token_office() -> TokenOffice:
         from artesian.cli.remote import client
 
         return client(server)
+    from artesian.server.config import StateDir
     from artesian.server.token_office import LocalOffice
 
     return LocalOffice(StateDir.from_env())

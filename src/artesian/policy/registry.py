@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from artesian.model.errors import ArtesianError
 from artesian.policy.backfill import EasyBackfill
 from artesian.policy.base import Place, Policy
+from artesian.policy.default import DEFAULT as DEFAULT
 from artesian.policy.fragmentation import Gradient
 from artesian.policy.learning import Learning
 from artesian.policy.matching import AlloX, ShortestRemaining
@@ -19,8 +20,6 @@ from artesian.policy.scored import Anywhere, Fit, Scored, best_fit, clustering, 
 from artesian.policy.shares import FinishTimeFairness, Makespan, MaxMin
 from artesian.policy.throughput import Throughputs
 from artesian.policy.worth import LeastWaste
-
-DEFAULT = "fifo"
 
 PLACES: dict[str, Callable[[], Place]] = {
     "pack": Pack,

@@ -10,7 +10,7 @@ import numpy as np
 
 from artesian.kernel.state import NodeRecord, State
 from artesian.kernel.told import node_view
-from artesian.model.capacity import IntArray
+from artesian.model.capacity import Capacity, IntArray
 from artesian.model.resources import MILLI
 from artesian.model.views import FleetView, KindView, NodePage, NodeView, TeamView
 from artesian.server.board import BadCursor
@@ -19,25 +19,25 @@ from artesian.server.mirror import Mirror
 
 @dataclass(slots=True)
 class FleetBoard:
-    """Answers about the mirror's nodes. What is added up is kept until something changes."""
+    """Answers about the mirror's nodes."""
 
     mirror: Mirror
-    _kinds: tuple[int, tuple[KindView, ...]] = (-1, ())
+    _kinds: "_Kinds | None" = None
     _ids: list[str] = field(default_factory=list)
 
     def view(self) -> FleetView:
         """Return the fleet by model of device and pool."""
         state = self.mirror.state
-        if self._kinds[0] != state.changes:
-            self._kinds = (state.changes, _kinds_of(state))
-        return FleetView(at_s=state.at_s, kinds=self._kinds[1])
+        if self._kinds is None or self._kinds.capacity is not state.capacity:
+            self._kinds = _Kinds(state.capacity)
+        return FleetView(at_s=state.at_s, kinds=self._kinds.views())
 
     def page(self, *, pool: str | None, is_up: bool | None, limit: int, cursor: str | None) -> NodePage:
         """Return nodes in the order of their ids. Raises BadCursor."""
         state = self.mirror.state
         if len(self._ids) != len(state.nodes):
             self._ids = sorted(state.nodes)
-        held = held_milli(state)
+        held = held_milli(state.capacity)
         found: list[NodeView] = []
         last = ""
         start = 0 if cursor is None else bisect_right(self._ids, _decoded(cursor))
@@ -61,7 +61,7 @@ class FleetBoard:
             if team in (None, entry.job.team)
             and any(share.node_id == id_ for share in entry.placement.shares)
         )
-        return _told(state, record, held_milli(state), jobs)
+        return _told(state, record, held_milli(state.capacity), jobs)
 
     def teams(self, *, only: str | None) -> Sequence[TeamView]:
         """Return what each team has, or only one of them."""
@@ -75,9 +75,8 @@ class FleetBoard:
         ]
 
 
-def held_milli(state: State) -> IntArray:
-    """Return the thousandths of devices that are held of each node, by its row in the state's capacity."""
-    capacity = state.capacity
+def held_milli(capacity: Capacity) -> IntArray:
+    """Return the thousandths of devices that are held of each node, by its row."""
     free = np.where(capacity.free_milli > 0, capacity.free_milli, 0).sum(axis=1, dtype=np.int64)
     held: IntArray = capacity.devices * MILLI - free
     return held
@@ -87,28 +86,38 @@ def _told(state: State, record: NodeRecord, held: IntArray, jobs: tuple[str, ...
     return node_view(record, held_milli=int(held[state.capacity.row[record.node.id]]), jobs=jobs)
 
 
-def _kinds_of(state: State) -> tuple[KindView, ...]:
-    held = held_milli(state)
-    sums: dict[tuple[str, str], list[int]] = {}
-    for row, node in enumerate(state.capacity.nodes):
-        one = sums.setdefault((node.accelerator, node.pool), [0, 0, 0, 0])
-        is_up = state.nodes[node.id].is_up
-        one[0] += 1
-        one[1] += node.devices
-        one[2] += int(held[row])
-        one[3] += 0 if is_up else node.devices * MILLI - int(held[row])
-    return tuple(
-        KindView(
-            accelerator=accelerator,
-            pool=pool,
-            nodes=nodes,
-            devices=devices,
-            held=taken / MILLI,
-            free=(devices * MILLI - taken - lost) / MILLI,
-            lost=lost / MILLI,
+class _Kinds:
+    """The models and pools of one fleet, and which of them each row of its capacity is of."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        numbers: dict[tuple[str, str], int] = {}
+        self._of_row = np.array(
+            [numbers.setdefault((node.accelerator, node.pool), len(numbers)) for node in capacity.nodes],
+            dtype=np.int64,
         )
-        for (accelerator, pool), (nodes, devices, taken, lost) in sorted(sums.items())
-    )
+        self._names = sorted((name, number) for name, number in numbers.items())
+
+    def views(self) -> tuple[KindView, ...]:
+        capacity = self.capacity
+        held = held_milli(capacity)
+        lost = np.where(capacity.is_up, 0, capacity.devices * MILLI - held)
+        nodes, devices, held_sums, lost_sums = (
+            np.bincount(self._of_row, weights=weights, minlength=len(self._names))
+            for weights in (None, capacity.devices, held, lost)
+        )
+        return tuple(
+            KindView(
+                accelerator=accelerator,
+                pool=pool,
+                nodes=int(nodes[number]),
+                devices=int(devices[number]),
+                held=float(held_sums[number]) / MILLI,
+                free=float(devices[number] * MILLI - held_sums[number] - lost_sums[number]) / MILLI,
+                lost=float(lost_sums[number]) / MILLI,
+            )
+            for (accelerator, pool), number in self._names
+        )
 
 
 def _decoded(cursor: str) -> str:

@@ -116,5 +116,4 @@ def _part(state: State, records: list[JobRecord]) -> State:
 
 
 def _copy(record: JobRecord) -> JobRecord:
-    attempts = [replace(attempt) for attempt in record.attempts]
-    return replace(record, attempts=attempts, history=list(record.history))
+    return replace(record, attempts=tuple(replace(attempt) for attempt in record.attempts))

@@ -56,7 +56,8 @@ class Listener:
     def open(self) -> socket.socket:
         """Return the socket, bound. Raises CannotListen."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        # Named TCP, so that asyncio turns Nagle's algorithm off: it would hold every answer back for 40 ms.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((self.host, self.port))

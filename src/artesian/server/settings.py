@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from artesian.model.errors import ArtesianError
-from artesian.policy import registry as policies
+from artesian.policy.default import DEFAULT
 from artesian.wire import environment as names
 
 
@@ -24,7 +24,7 @@ class Settings:
     the server that commands ask; empty: they do it themselves.
     """
 
-    policy: str = policies.DEFAULT
+    policy: str = DEFAULT
     server: str = ""
 
     @classmethod
@@ -64,6 +64,10 @@ class Settings:
                     hint=f'{key} = "{getattr(cls(), key) or "…"}"',
                 )
         settings = cls(**found)
+        if "policy" not in found:
+            return settings
+        from artesian.policy import registry as policies
+
         try:
             policies.policy(settings.policy)
         except ArtesianError as error:

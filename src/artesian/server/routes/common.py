@@ -35,17 +35,18 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
     return Response(_encode(value), status, headers=headers, media_type="application/json")
 
 
-def _service(request: Request) -> Service:
+# Coroutines, though they wait for nothing: FastAPI would run plain functions on a thread.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _ledger(request: Request) -> Ledger:
+async def _ledger(request: Request) -> Ledger:
     ledger: Ledger = request.app.state.ledger
     return ledger
 
 
-def _streams(request: Request) -> Streams:
+async def _streams(request: Request) -> Streams:
     streams: Streams = request.app.state.streams
     return streams
 
