@@ -82,6 +82,7 @@ def create_app(parts: Parts) -> FastAPI:
         summary="Find, schedule and keep productive the AI compute you already own.",
         lifespan=lifespan,
         openapi_url="/api/v1/openapi.json",
+        redirect_slashes=False,
         docs_url=None,  # its pages load their scripts from elsewhere
         redoc_url=None,
     )
