@@ -7,6 +7,7 @@ import click
 from artesian.cli.state import user_name
 from artesian.server.config import StateDir
 from artesian.server.settings import Settings
+from artesian.wire import environment as names
 
 
 @click.command()
@@ -21,6 +22,11 @@ from artesian.server.settings import Settings
 @click.option(
     "--allow-host", multiple=True, help="Another name by which the server is called. May be repeated."
 )
+@click.option(
+    "--database",
+    envvar=names.DATABASE,
+    help="URL of a PostgreSQL database that several servers share; better in ARTESIAN_DATABASE, where it has a password.",
+)
 @click.option("--certificate", type=click.Path(path_type=Path), help="TLS certificate (PEM), with --key.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key.")
 @click.option("--no-driver", is_flag=True, help="Only serve: another process drives the scheduler.")
@@ -29,6 +35,7 @@ def serve(
     host: str,
     port: int,
     allow_host: tuple[str, ...],
+    database: str | None,
     certificate: Path | None,
     key: Path | None,
     no_driver: bool,
@@ -56,6 +63,7 @@ def serve(
         listener=listener,
         policy=Settings.from_env().policy,
         is_log_json=log_json,
+        database=database,
         has_driver=not no_driver,
     )
     run(serving, click.echo)

@@ -93,6 +93,14 @@ class StateDir:
         return self.path / "daemon.log"
 
 
+def database_of(argument: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the place of a journal that a process is told to use: ``-`` stands for ``ARTESIAN_DATABASE``.
+
+    A URL may have a password in it, and every user of the machine can read the arguments of a process.
+    """
+    return environ[names.DATABASE] if argument == "-" else argument
+
+
 def private(path: str, flags: int) -> int:
     """Open a file that is made for its user only: an ``opener`` for ``open``."""
     return os.open(path, flags, 0o600)

@@ -15,6 +15,8 @@ from artesian.server.problems import Problem
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_METHODS = _READING | {"POST", "PUT", "PATCH", "DELETE"}
+API = "/api/v1"
 BULK_PATH = "/api/v1/jobs/bulk"
 Observe = Callable[[str, str, int, float], None]
 """Gets method, route, status and seconds of every answer."""
@@ -58,8 +60,7 @@ class Gate:
             else:
                 await self._app(scope, _Limited(receive, self._most(scope)), watched)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self._observe(scope["method"], route, status, time.perf_counter() - begun_s)
+            self._observe(_method(scope), _route(scope), status, time.perf_counter() - begun_s)
 
     def _most(self, scope: Scope) -> int:
         return self._limits.bulk_bytes if scope["path"] == BULK_PATH else self._limits.body_bytes
@@ -113,6 +114,18 @@ def too_large(most: int) -> Problem:
         f"body: expected at most {most} bytes, got more",
         hint="put data into files, and name them",
     )
+
+
+def _route(scope: Scope) -> str:
+    """Return the route's own path, with the names of its parameters: what is asked for has no end of forms."""
+    path: str = getattr(scope.get("route"), "path", "other")
+    is_below = scope["path"].startswith(API) and path.startswith("/") and not path.startswith(API)
+    return f"{API}{path}" if is_below else path
+
+
+def _method(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in _METHODS else "other"
 
 
 def _hostname(host: str) -> str:

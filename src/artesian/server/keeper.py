@@ -13,6 +13,7 @@ import sys
 from contextlib import suppress
 
 from artesian.server.config import StateDir, private
+from artesian.wire import environment as names
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
 _END_S = 10.0
@@ -21,11 +22,12 @@ _log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Starts ``artesian.server.daemon`` and starts it again when it dies, ever more slowly."""
+    """Starts ``artesian.server.daemon``, or ``headless`` on a database, and starts it again when it dies, ever more slowly."""
 
-    def __init__(self, state: StateDir, policy: str) -> None:
+    def __init__(self, state: StateDir, policy: str, database: str | None) -> None:
         self._state = state
         self._policy = policy
+        self._database = database
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
@@ -71,14 +73,16 @@ class Keeper:
     async def _spawn(self) -> asyncio.subprocess.Process:
         # It inherits nothing that a job could come to depend on, and no token: jobs bring their environment along.
         environment = {key: os.environ[key] for key in ("HOME", "PATH", "LANG") if key in os.environ}
+        if self._database is None:
+            words = ["artesian.server.daemon", str(self._state.path), "inf", self._policy]
+        else:
+            words = ["artesian.server.headless", "-", str(self._state.path), self._policy]
+            environment[names.DATABASE] = self._database  # not among the words: it may have a password in it
         with open(self._state.daemon_log, "ab", opener=private) as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "artesian.server.daemon",
-                str(self._state.path),
-                "inf",
-                self._policy,
+                *words,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

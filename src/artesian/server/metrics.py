@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from prometheus_client import Counter, Histogram
-from prometheus_client.core import CollectorRegistry, GaugeMetricFamily, Metric
+from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from artesian.kernel.lifecycle import JobState
@@ -37,6 +37,13 @@ class Metrics:
         self._records = Counter(
             "artesian_journal_records", "Records that this server has applied.", registry=self._registry
         )
+        self._plans = Histogram(
+            "artesian_plan_delay_seconds",
+            "From the latest event that a plan knew of to when this server had the plan: the cycle, and its commit.",
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
+        mirror.on_plan = self._plans.observe
         self._counted_seq: int | None = None
         self._waterfall: Waterfall | None = None
         self._waterfall_s = 0.0
@@ -109,8 +116,8 @@ class Metrics:
         yield _gauge(
             "artesian_submits_uncommitted", "Records that wait to be committed.", self._mirror.uncommitted
         )
-        ended = GaugeMetricFamily(
-            "artesian_attempts_ended", "Attempts that have ended so, ever.", labels=["team", "cause"]
+        ended = CounterMetricFamily(
+            "artesian_attempts_ended", "Attempts that have ended so.", labels=["team", "cause"]
         )
         for (team, cause), count in board.ended.items():
             ended.add_metric([team, cause], count)

@@ -14,7 +14,7 @@ from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
-from artesian.model.plan import Reason
+from artesian.model.plan import Plan, Reason
 from artesian.policy.base import Policy
 from artesian.server.board import Board
 from artesian.server.journal_thread import JournalThread, Page
@@ -37,6 +37,8 @@ class Mirror:
     def __init__(
         self, open_journal: Callable[[], Journal], policy: Policy, *, wake: Callable[[], object]
     ) -> None:
+        self.on_plan: Callable[[float], object] = lambda _: None
+        """Gets the seconds from the latest event that a plan knew of to when the plan is here."""
         self._open_journal = open_journal
         self._policy = policy
         self._wake = wake
@@ -162,6 +164,8 @@ class Mirror:
                 self.state.apply(record)
                 self.board.took(record)
                 self.seq = seq
+                if isinstance(record, Plan):
+                    self.on_plan(max(0.0, time.time() - record.at_s))
         except Exception as error:
             _log.exception("record %d cannot be applied", self.seq + 1)
             self._fail(error)

@@ -3,9 +3,11 @@
 import asyncio
 import ipaddress
 import logging
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -23,8 +25,9 @@ from artesian.server.keeper import Keeper
 from artesian.server.limits import Limits
 from artesian.server.streams import Streams
 from artesian.server.tokens import Principal, Role, Tokens
-from artesian.store import SqliteJournal
+from artesian.store import open_journal
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END_S = 10.0
 """How long requests under way may take when the server is told to stop."""
 _SWITCH_S = 0.001
@@ -73,7 +76,10 @@ class Listener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """All that a server is told. ``user`` is who everybody is on loopback while there are no tokens."""
+    """All that a server is told. ``user`` is who everybody is on loopback while there are no tokens.
+
+    ``database`` is the URL of the PostgreSQL database that it shares with others; None: SQLite in ``state``.
+    """
 
     state: StateDir
     user: str
@@ -82,37 +88,38 @@ class Serving:
     limits: Limits = field(default_factory=Limits)
     is_log_json: bool = False
     has_driver: bool = True
+    database: str | None = None
 
 
-def run(plan: Serving, ready: Callable[[str], None]) -> None:
+def run(serving: Serving, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. ``ready`` gets the URL. Raises OpenListener, CannotListen, StoreError."""
-    plan.state.create()
-    _log_to_stderr(plan.is_log_json)
-    auth = authenticator(plan)
+    serving.state.create()
+    _log_to_stderr(serving.is_log_json)
+    auth = authenticator(serving)
     sys.setswitchinterval(_SWITCH_S)
     app = create_app(
         Parts(
-            open_journal=lambda: SqliteJournal.open(plan.state.journal),
-            policy=policies.policy(plan.policy),
-            dir=plan.state,
+            open_journal=lambda: open_journal(serving.database or serving.state.journal),
+            policy=policies.policy(serving.policy),
+            dir=serving.state,
             auth=auth,
-            wake=lambda: ring(plan.state.bell),
-            limits=plan.limits,
-            hosts=plan.listener.allowed_hosts,
+            wake=lambda: ring(serving.state.bell),
+            limits=serving.limits,
+            hosts=serving.listener.allowed_hosts,
         )
     )
-    with plan.listener.open() as sock:
-        asyncio.run(_serve(plan, app, sock, ready))
+    with serving.listener.open() as sock:
+        asyncio.run(_serve(serving, app, sock, ready))
 
 
-def authenticator(plan: Serving) -> Auth:
+def authenticator(serving: Serving) -> Auth:
     """Return what finds out who calls. Raises OpenListener where everybody could come in from elsewhere."""
-    tokens = Tokens(plan.state.tokens)
-    if plan.listener.is_loopback:
-        return Auth(tokens=tokens, embedded=Principal(user=plan.user, role=Role.ADMIN))
+    tokens = Tokens(serving.state.tokens)
+    if serving.listener.is_loopback:
+        return Auth(tokens=tokens, embedded=Principal(user=serving.user, role=Role.ADMIN))
     if not tokens.is_any:
         raise OpenListener(
-            f"host {plan.listener.host}: expected a token to be there before others can reach the server, got none",
+            f"host {serving.listener.host}: expected a token to be there before others can reach the server, got none",
             hint="artesian token create --user NAME --role admin makes the first one",
         )
     return Auth(tokens=tokens)
@@ -130,9 +137,20 @@ class _Server(uvicorn.Server):
         self._streams.close()
         super().handle_exit(sig, frame)
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as the word to stop. uvicorn would raise them again at its own end, before the
+        driver is told."""
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
-async def _serve(plan: Serving, app: FastAPI, sock: socket.socket, ready: Callable[[str], None]) -> None:
-    listener = plan.listener
+
+async def _serve(serving: Serving, app: FastAPI, sock: socket.socket, ready: Callable[[str], None]) -> None:
+    listener = serving.listener
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -147,8 +165,8 @@ async def _serve(plan: Serving, app: FastAPI, sock: socket.socket, ready: Callab
         proxy_headers=False,
     )
     server = _Server(config, app.state.streams)
-    keeper = Keeper(plan.state, plan.policy)
-    if plan.has_driver:
+    keeper = Keeper(serving.state, serving.policy, serving.database)
+    if serving.has_driver:
         keeper.start()
     try:
         task = asyncio.create_task(server.serve(sockets=[sock]))

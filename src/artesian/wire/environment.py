@@ -36,3 +36,5 @@ TOKEN = "ARTESIAN_TOKEN"  # noqa: S105 - a name
 """The token that the server is shown."""
 TOKEN_FILE = "ARTESIAN_TOKEN_FILE"  # noqa: S105 - a name
 """File, mode 0600, that has the token."""
+DATABASE = "ARTESIAN_DATABASE"
+"""URL of the PostgreSQL database that servers share. Its password stays out of the list of processes here."""
