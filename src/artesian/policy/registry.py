@@ -8,6 +8,7 @@ from artesian.model.errors import ArtesianError
 from artesian.model.quota import Teams
 from artesian.policy.backfill import EasyBackfill
 from artesian.policy.base import Place, Policy
+from artesian.policy.default import DEFAULT as DEFAULT
 from artesian.policy.fairshare import FairShare
 from artesian.policy.fragmentation import Gradient
 from artesian.policy.learning import Learning
@@ -21,8 +22,6 @@ from artesian.policy.scored import Anywhere, Fit, Scored, best_fit, clustering, 
 from artesian.policy.shares import FinishTimeFairness, Makespan, MaxMin
 from artesian.policy.throughput import Throughputs
 from artesian.policy.worth import LeastWaste
-
-DEFAULT = "fifo"
 
 PLACES: dict[str, Callable[[], Place]] = {
     "pack": Pack,

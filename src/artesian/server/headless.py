@@ -1,7 +1,7 @@
 """A replica without an API: ``python -m artesian.server.headless URL STATE_DIR [POLICY]``.
 
 Any number may run on one database; one of them leads. Jobs run by the local engine, whose attempts lie below
-STATE_DIR. SIGTERM and SIGINT give the lease back; what runs goes on.
+STATE_DIR. URL ``-`` is the one in ARTESIAN_DATABASE. SIGTERM and SIGINT give the lease back; what runs goes on.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from artesian.census import discover
 from artesian.engines.registry import engine_of
 from artesian.model.errors import ArtesianError
 from artesian.policy import registry as policies
-from artesian.server.config import StateDir
+from artesian.server.config import StateDir, database_of
 from artesian.server.fleet import nodes_of
 from artesian.server.replica import Replica
 from artesian.server.snapshotting import SnapshotProcess
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     state = StateDir(Path(argv[1]))
     try:
         state.create()
-        asyncio.run(serve(argv[0], state, argv[2] if len(argv) > 2 else policies.DEFAULT))
+        asyncio.run(serve(database_of(argv[0]), state, argv[2] if len(argv) > 2 else policies.DEFAULT))
     except ArtesianError as error:
         _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
         return 1

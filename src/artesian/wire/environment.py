@@ -34,3 +34,11 @@ STATE_DIR = "ARTESIAN_STATE"
 """Folder of the embedded control plane's state."""
 CONFIG = "ARTESIAN_CONFIG"
 """File with the settings of the control plane."""
+SERVER = "ARTESIAN_SERVER"
+"""Address of the server that the command line asks, such as ``https://artesian.example``."""
+TOKEN = "ARTESIAN_TOKEN"  # noqa: S105 - a name
+"""The token that the server is shown."""
+TOKEN_FILE = "ARTESIAN_TOKEN_FILE"  # noqa: S105 - a name
+"""File, mode 0600, that has the token."""
+DATABASE = "ARTESIAN_DATABASE"
+"""URL of the PostgreSQL database that servers share. Its password stays out of the list of processes here."""
