@@ -15,10 +15,12 @@ from artesian.policy import explain
 from artesian.policy.base import Place, Policy, Timed
 from artesian.policy.claims import keep, reserve
 from artesian.policy.rights import Right
-from artesian.policy.room import Limits, Maker, Room, Victim
+from artesian.policy.room import Holders, Limits, Maker, Room, Victim
 
 _LOOK_EVERY_S = 60.0
 _LOOKED_AT = 8
+_ENOUGH = 8
+"""Stops after which a cycle ends, to be short: the next one begins when the first of them has left."""
 _WAITING = frozenset({HoldCode.DEVICES_BUSY, HoldCode.BEHIND_ANOTHER})
 
 
@@ -103,23 +105,24 @@ class Preemptive:
             yield cycle
 
     def _serve(self, snapshot: Snapshot, trial: Trial, cycle: _Cycle) -> None:
-        """Ask ``inner`` what is to start, and make room for one job after the other that waits all the same."""
-        stopping = sum(holder.is_stopping for holder in snapshot.running.values())
+        """Ask ``inner`` what is to start, make room for those who wait all the same, and ask again."""
+        holders = Holders(snapshot, self.limits)
         while True:
             with snapshot.waiting.without(cycle.hidden):
                 cycle.plan = self.inner.plan(snapshot)
-                found = None
-                if stopping + len(cycle.stops) < self.limits.most_stopping:
-                    found = self._room(snapshot, cycle)
-            if found is None:
+                is_enough = len(cycle.stops) >= _ENOUGH or len(holders.gone) >= self.limits.most_stopping
+                if not cycle.plan.holds or not snapshot.running or is_enough:
+                    return
+                rooms = self._rooms(snapshot, cycle.plan, holders)
+            if not rooms:
                 return
-            entry, room, why = found
-            cycle.hidden.add(entry.job.id)
-            cycle.kept[entry.job.id] = tuple(victim.entry.job.name for victim in room.victims)
-            keep(entry.job, room.placement, trial, snapshot.at_s)
-            cycle.claims.append(Claim(job_id=entry.job.id, placement=room.placement))
-            for victim in room.victims:
-                self._stop(snapshot, trial, cycle, victim, explain.stop_for(entry.job, why, victim.to))
+            for entry, room, why in rooms:
+                cycle.hidden.add(entry.job.id)
+                cycle.kept[entry.job.id] = tuple(victim.entry.job.name for victim in room.victims)
+                keep(entry.job, room.placement, trial, snapshot.at_s)
+                cycle.claims.append(Claim(job_id=entry.job.id, placement=room.placement))
+                for victim in room.victims:
+                    self._stop(snapshot, trial, cycle, victim, explain.stop_for(entry.job, why, victim.to))
 
     @staticmethod
     def _stop(snapshot: Snapshot, trial: Trial, cycle: _Cycle, victim: Victim, reason: str) -> None:
@@ -137,28 +140,52 @@ class Preemptive:
             keep(holder.job, victim.to, trial, snapshot.at_s)
             cycle.claims.append(Claim(job_id=holder.job.id, placement=victim.to))
 
-    def _room(self, snapshot: Snapshot, cycle: _Cycle) -> tuple[WaitingJob, Room, str] | None:
-        """Return the first job that room can be made for, and why it may be."""
-        if not snapshot.running:
-            return None
-        stopped = frozenset(stop.job_id for stop in (*cycle.stops, *cycle.plan.stops))
-        seen: set[Hashable] = set()
+    def _rooms(self, snapshot: Snapshot, plan: Plan, holders: Holders) -> list[tuple[WaitingJob, Room, str]]:
+        """Return the jobs that room can be made for, the room, and why it may be."""
+        rooms: list[tuple[WaitingJob, Room, str]] = []
+        in_vain: set[Hashable] = set()
         with snapshot.capacity.trial() as trial:
-            for holder in snapshot.running.values():
-                if holder.is_stopping or holder.job.id in stopped:
-                    trial.charge(holder.job, holder.placement, -1)
-            for start in cycle.plan.starts:
+            for holder in holders.gone:
+                trial.charge(holder.job, holder.placement, -1)
+            for start in plan.starts:
                 trial.take(snapshot.waiting[start.job_id].job, start.placement)
-            for hold in cycle.plan.holds:
+            for hold in plan.holds:
                 entry = snapshot.waiting[hold.job_id]
-                if hold.code not in _WAITING or len(seen) >= _LOOKED_AT:
+                alike = (shape_of(entry.job), entry.job.team, entry.job.priority)
+                if hold.code not in _WAITING or alike in in_vain:
                     continue
-                seen.add((shape_of(entry.job), entry.job.team, entry.job.priority))
-                maker = Maker(entry.job, snapshot, self.place, self.limits, stopped)
-                is_next = hold.code is HoldCode.DEVICES_BUSY
-                if self.moves and is_next and (room := maker.by_moving()) is not None:
-                    return entry, room, "it can go on without these devices"
-                for right in self.rights:
-                    if (room := maker.by_right(partial(right.choice, entry, snapshot))) is not None:
-                        return entry, room, right.text
+                found = self._room(entry, hold, snapshot, holders)
+                if found is None:
+                    in_vain.add(alike)
+                else:
+                    rooms.append((entry, *found))
+                    self._set_aside(entry, found[0], snapshot, trial)
+                    holders.take(victim.entry for victim in found[0].victims)
+                is_full = len(holders.gone) >= self.limits.most_stopping
+                if is_full or len(in_vain) >= _LOOKED_AT or len(rooms) >= _LOOKED_AT:
+                    break
+        return rooms
+
+    @staticmethod
+    def _set_aside(entry: WaitingJob, room: Room, snapshot: Snapshot, trial: Trial) -> None:
+        """Let the others who want room see what is left."""
+        keep(entry.job, room.placement, trial, snapshot.at_s)
+        for victim in room.victims:
+            trial.charge(victim.entry.job, victim.entry.placement, -1)
+            if victim.to is not None:
+                keep(victim.entry.job, victim.to, trial, snapshot.at_s)
+
+    def _room(
+        self, entry: WaitingJob, hold: Hold, snapshot: Snapshot, holders: Holders
+    ) -> tuple[Room, str] | None:
+        free = snapshot.capacity
+        if self.place.place(entry.job, free, free.is_up) is not None:
+            return None  # it waits for its turn, not for devices
+        maker = Maker(entry.job, snapshot, self.place, holders)
+        is_next = hold.code is HoldCode.DEVICES_BUSY
+        if self.moves and is_next and (room := maker.by_moving()) is not None:
+            return room, "it can go on without these devices"
+        for right in self.rights:
+            if (room := maker.by_right(partial(right.choice, entry, snapshot))) is not None:
+                return room, right.text
         return None

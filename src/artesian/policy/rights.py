@@ -15,9 +15,17 @@ CLASS = 10
 
 _SOON_S = 300.0
 
-Choice = Callable[[RunningJob, bool], bool]
-"""Asked of one holder after the other: may it be stopped, in addition to those that were taken before?
-The flag asks for those first that nobody would miss. Whoever is answered with True counts as taken."""
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whom a job may have stopped. ``accounts`` are the teams and priorities of all of them.
+
+    ``takes`` is asked of one holder after the other: may it be stopped, in addition to those that were taken
+    before? The flag asks for those first that nobody would miss. Whoever is answered with True counts as taken.
+    """
+
+    accounts: frozenset[tuple[str, int]]
+    takes: Callable[[RunningJob, bool], bool]
 
 
 class Right(Protocol):
@@ -49,12 +57,12 @@ class ByPriority:
         """Return whom the job may have stopped; None where it is nobody."""
         highest = entry.job.priority - self.margin
 
-        def is_over(team: str, priority: int) -> bool:
-            return priority <= highest and (not self.within_team or team == entry.job.team)
-
-        if not any(is_over(team, priority) for team, priority in snapshot.capacity.used):
-            return None
-        return lambda holder, _: is_over(holder.job.team, holder.job.priority)
+        accounts = frozenset(
+            (team, priority)
+            for team, priority in snapshot.capacity.used
+            if priority <= highest and (not self.within_team or team == entry.job.team)
+        )
+        return Choice(accounts, lambda _holder, _is_spare: True) if accounts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +87,21 @@ class Reclaim:
         if not any(team.guaranteed for team in path):
             return None
         accounts = Accounts(self.teams, snapshot.capacity)
-        if not any(self._entitled(entry, team, accounts) for team in path):
+        entitled = {team.name: self._entitled(entry, team, accounts) for team in path}
+        if not any(entitled.values()):
             return None
 
-        def may_take(holder: RunningJob, is_spare: bool) -> bool:
+        lenders = frozenset(
+            (team, priority) for team, priority in snapshot.capacity.used if team != entry.job.team
+        )
+
+        def takes(holder: RunningJob, is_spare: bool) -> bool:
             mine, theirs = _parting(path, self.teams.path(holder.job.team))
             if mine is None or theirs is None:
                 return False
             capacity = snapshot.capacity
             kind = int(capacity.kind[capacity.row[holder.placement.shares[0].node_id]])
-            if kind not in self._entitled(entry, mine, accounts):
+            if kind not in entitled[mine.name]:
                 return False
             borrowed = -accounts.within(theirs, kind)
             size = sum(share.milli * len(share.devices) for share in holder.placement.shares)
@@ -97,7 +110,7 @@ class Reclaim:
             accounts.add(holder.job, holder.placement, -1)
             return True
 
-        return may_take
+        return Choice(lenders, takes) if lenders else None
 
     @staticmethod
     def _entitled(entry: WaitingJob, team: Team, accounts: Accounts) -> set[int]:
@@ -134,7 +147,8 @@ class ByDeadline:
         latest_s = entry.submitted_s + job.deadline_s - takes_s
         if not at_s <= latest_s <= at_s + self.soon_s:
             return None
-        return lambda holder, _: _can_wait(holder, at_s, takes_s)
+        everybody = frozenset(snapshot.capacity.used)
+        return Choice(everybody, lambda holder, _is_spare: _can_wait(holder, at_s, takes_s))
 
 
 def _can_wait(holder: RunningJob, at_s: float, wait_s: float) -> bool:
@@ -163,12 +177,13 @@ class ByService:
         level = self.order.level(entry.served_device_s)
         rank_s = self.order.rank_s(entry.job, entry.submitted_s, entry.served_device_s)
 
-        def is_over(holder: RunningJob, _: bool) -> bool:
+        def takes(holder: RunningJob, is_spare: bool) -> bool:
+            del is_spare
             served = holder.served_s(snapshot.at_s)
             behind_s = self.order.rank_s(holder.job, holder.submitted_s, served)
             return self.order.level(served) > level and behind_s > rank_s
 
-        return is_over
+        return Choice(frozenset(snapshot.capacity.used), takes)
 
 
 def _parting(one: tuple[Team, ...], other: tuple[Team, ...]) -> tuple[Team | None, Team | None]:

@@ -5,18 +5,23 @@ to be in its way stays. Of those who are, some can go on at once, elsewhere or w
 others wait.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
-from artesian.model.capacity import Capacity, Trial
+from artesian.model.capacity import BoolArray, Trial
 from artesian.model.job import Job
 from artesian.model.placement import Placement
+from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Place
 from artesian.policy.pipeline import wanted_nodes
 from artesian.policy.rights import Choice
 
 _MOST_VICTIMS = 64
+_NODES_LOOKED_AT = 64
 _MOST_DOUBLINGS = 20
 
 
@@ -64,108 +69,156 @@ class Room:
     cost_device_s: float
 
 
+class Holders:
+    """Those who may be stopped in a cycle, sorted once for all that want room in it; the cheapest device first."""
+
+    def __init__(self, snapshot: Snapshot, limits: Limits) -> None:
+        self._snapshot = snapshot
+        self._limits = limits
+        self.gone = [holder for holder in snapshot.running.values() if holder.is_stopping]
+        """Those who leave already, and for whom it was decided in this cycle."""
+        self.taken: set[str] = set()
+
+    def take(self, holders: Iterable[RunningJob]) -> None:
+        """Take note that these are to leave."""
+        self.gone += (found := list(holders))
+        self.taken |= {holder.job.id for holder in found}
+
+    @cached_property
+    def all(self) -> list[RunningJob]:
+        """All of them."""
+        at_s, may_stop = self._snapshot.at_s, self._limits.may_stop
+        found = [
+            (entry.lost_s(at_s), -entry.since_s, entry.job.id, entry)
+            for entry in self._snapshot.running.values()
+            if may_stop(entry, at_s)
+        ]
+        found.sort(key=lambda each: each[:3])
+        return [each[3] for each in found]
+
+    @cached_property
+    def movable(self) -> list[RunningJob]:
+        """Those who save their state, and would lose little."""
+        at_s, most_s = self._snapshot.at_s, self._limits.most_lost_s
+        return [
+            entry
+            for entry in self.all
+            if entry.job.checkpoint_every_s is not None and entry.lost_s(at_s) <= most_s
+        ]
+
+    @cached_property
+    def spare_milli(self) -> int:
+        """What those could do without who can be moved."""
+        return MILLI * sum(max(0, entry.placement.devices - _fewest(entry.job)) for entry in self.movable)
+
+    def cost(self, entry: RunningJob) -> float:
+        """Return what it costs to stop it."""
+        return self._limits.cost_device_s(entry, self._snapshot.at_s)
+
+
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Makes room for one job. ``stopped`` are those who leave for somebody else already."""
+    """Makes room for one job."""
 
     job: Job
     snapshot: Snapshot
     place: Place
-    limits: Limits
-    stopped: frozenset[str]
+    holders: Holders
 
     def by_right(self, choose: Callable[[], Choice | None]) -> Room | None:
         """Return the cheapest room among those whom the job may have stopped; ``choose`` begins to ask anew."""
-        if choose() is None:
-            return None  # so it nearly always is, and nobody's running time was looked at
-        return self._cheapest(self._holders(), choose, may_wait=True)
+        choice = choose()
+        if choice is None or not self._could_suffice(choice):
+            return None
+        return self._cheapest(self.holders.all, choose, may_wait=True)
 
     def by_moving(self) -> Room | None:
         """Return the cheapest room for which everybody who is in the way goes on at once.
 
         Only who saves its state, and would lose little, is asked to.
         """
-        at_s = self.snapshot.at_s
-        holders = [
-            entry
-            for entry in self._holders()
-            if entry.job.checkpoint_every_s is not None and entry.lost_s(at_s) <= self.limits.most_lost_s
-        ]
-        if not self._could_suffice(holders):
-            return None
-        return self._cheapest(holders, lambda: lambda _holder, _is_spare: True, may_wait=False)
-
-    def _holders(self) -> list[RunningJob]:
-        """Return who holds what the job could use, and may be stopped by now."""
-        capacity, at_s = self.snapshot.capacity, self.snapshot.at_s
-        wanted = wanted_nodes(self.job, capacity)
-        return [
-            entry
-            for entry in self.snapshot.running.values()
-            if entry.job.id not in self.stopped
-            and self.limits.may_stop(entry, at_s)
-            and any(wanted[capacity.row[share.node_id]] for share in entry.placement.shares)
-        ]
-
-    def _could_suffice(self, holders: Iterable[RunningJob]) -> bool:
-        """Return whether there are enough devices if all went on with as few as they can: moving makes none."""
-        capacity = self.snapshot.capacity
-        spare = sum(max(0, entry.placement.devices - _fewest(entry)) for entry in holders)
-        return any(
-            int(capacity.free_milli[capacity.eligible(request)].clip(min=0).sum()) + 1000 * spare
+        holders = self.holders
+        free = self.snapshot.capacity
+        if not holders.movable or not any(
+            int(free.free_milli[free.eligible(request)].clip(min=0).sum()) + holders.spare_milli
             >= request.min_milli
             for request in self.job.devices
-        )
+        ):
+            return None  # moving makes no devices
+        anybody = Choice(frozenset(free.used), lambda _holder, _is_spare: True)
+        return self._cheapest(holders.movable, lambda: anybody, may_wait=False)
+
+    def _could_suffice(self, choice: Choice) -> bool:
+        """Return whether there are enough devices if all left who may be asked to."""
+        free = self.snapshot.capacity
+        for request in self.job.devices:
+            held = [0] * free.kinds
+            for account in choice.accounts:
+                for kind, milli in enumerate(free.used.get(account, ())[: free.kinds]):
+                    held[kind] += milli
+            rows = free.eligible(request)
+            for kind in set(free.kind[rows].tolist()):
+                there = int(free.free_milli[rows & (free.kind == kind)].clip(min=0).sum())
+                if there + held[kind] >= request.min_milli:
+                    return True
+        return False
 
     def _cheapest(
-        self, holders: list[RunningJob], choose: Callable[[], Choice | None], *, may_wait: bool
+        self, holders: Sequence[RunningJob], choose: Callable[[], Choice | None], *, may_wait: bool
     ) -> Room | None:
+        """Try the cheapest devices first; the cheapest gang that suffices alone; and the cheapest node."""
         rooms = []
-        for order in self._orders(holders):
+        wanted = wanted_nodes(self.job, self.snapshot.capacity)
+        first = choose()
+        assert first is not None
+        tries: list[Iterable[RunningJob]] = [self._eligible(holders, first, wanted)]
+        near = list(islice(self._eligible(holders, first, wanted), _NODES_LOOKED_AT))
+        tries += [near for near in (self._cheapest_gang(near), self._cheapest_node(near)) if near]
+        for order in tries:
             choice = choose()
             if choice is not None and (room := self._try(order, choice, may_wait=may_wait)) is not None:
                 rooms.append(room)
+            elif order is tries[0]:
+                return None  # not even with all of them
         return min(rooms, key=lambda room: room.cost_device_s, default=None)
 
-    def _orders(self, holders: list[RunningJob]) -> list[list[RunningJob]]:
-        """Return in which orders to ask holders: the cheapest first; the cheapest for each device; node by node."""
-        cost = {entry.job.id: self._cost(entry) for entry in holders}
+    def _eligible(
+        self, holders: Sequence[RunningJob], choice: Choice, wanted: BoolArray
+    ) -> Iterator[RunningJob]:
+        accounts, taken, row = choice.accounts, self.holders.taken, self.snapshot.capacity.row
+        for entry in holders:
+            if (entry.job.team, entry.job.priority) not in accounts or entry.job.id in taken:
+                continue
+            if any(wanted[row[share.node_id]] for share in entry.placement.shares):
+                yield entry
 
-        def per_device(entry: RunningJob) -> float:
-            return cost[entry.job.id] / max(entry.placement.whole_devices, 1e-3)
+    def _cheapest_gang(self, near: list[RunningJob]) -> list[RunningJob]:
+        enough = [entry for entry in near if entry.placement.devices >= _fewest(self.job)]
+        return [min(enough, key=lambda entry: (self.holders.cost(entry), entry.job.id))] if enough else []
 
-        def latest(entry: RunningJob) -> tuple[float, str]:
-            return (-entry.since_s, entry.job.id)
-
-        by_cost = sorted(holders, key=lambda entry: (cost[entry.job.id], *latest(entry)))
-        by_device = sorted(holders, key=lambda entry: (per_device(entry), *latest(entry)))
-        node = self._cheapest_node(by_device, cost)
-        return [by_cost, by_device, *([node] if node else [])]
-
-    def _cheapest_node(self, by_device: list[RunningJob], cost: dict[str, float]) -> list[RunningJob]:
-        """Return the holders on the one node that is cheapest to make room on."""
+    def _cheapest_node(self, near: list[RunningJob]) -> list[RunningJob]:
+        """Return the holders on the one node that it costs least to make room on."""
         free = self.snapshot.capacity
-        needed = max(1, min(request.min_devices for request in self.job.devices))
         on_node: dict[int, list[RunningJob]] = {}
-        for entry in by_device:
+        for entry in near:
             if len(entry.placement.shares) == 1:
                 on_node.setdefault(free.row[entry.placement.shares[0].node_id], []).append(entry)
         best: list[RunningJob] = []
-        least = float("inf")
+        least = math.inf
         for row in sorted(on_node):
-            missing = needed - float(free.free_whole[row])
+            missing = _fewest(self.job) - float(free.free_whole[row])
             chosen, total = [], 0.0
             for entry in on_node[row]:
                 if missing <= 0:
                     break
                 chosen.append(entry)
                 missing -= entry.placement.whole_devices
-                total += cost[entry.job.id]
+                total += self.holders.cost(entry)
             if missing <= 0 and total < least:
                 best, least = chosen, total
         return best
 
-    def _try(self, order: Sequence[RunningJob], choice: Choice, *, may_wait: bool) -> Room | None:
+    def _try(self, order: Iterable[RunningJob], choice: Choice, *, may_wait: bool) -> Room | None:
         """Return the room that those make who come first in the order, and may be chosen."""
         with self.snapshot.capacity.trial() as trial:
             found = self._free_up(order, choice, trial)
@@ -176,21 +229,22 @@ class Maker:
             victims = self._settle(asked, trial)
         if not victims or (not may_wait and any(victim.to is None for victim in victims)):
             return None
-        cost = sum(self._cost(victim.entry) for victim in victims)
+        cost = sum(self.holders.cost(victim.entry) for victim in victims)
         return Room(placement=placement, victims=tuple(victims), cost_device_s=cost)
 
     def _free_up(
-        self, order: Sequence[RunningJob], choice: Choice, trial: Trial
+        self, order: Iterable[RunningJob], choice: Choice, trial: Trial
     ) -> tuple[Placement, list[RunningJob]] | None:
         """Let one after the other go until the job fits; those first whom nobody would miss."""
         asked: list[RunningJob] = []
-        ids: set[str] = set()
-        free: Capacity = trial.capacity
-        for is_spare in (True, False):
-            for entry in order:
-                if entry.job.id in ids or not choice(entry, is_spare):
+        passed_over: list[RunningJob] = []
+        free = trial.capacity
+        for is_spare, entries in ((True, order), (False, passed_over)):
+            for entry in entries:
+                if not choice.takes(entry, is_spare):
+                    if is_spare:
+                        passed_over.append(entry)
                     continue
-                ids.add(entry.job.id)
                 asked.append(entry)
                 trial.give(entry.job, entry.placement)
                 if (placement := self.place.place(self.job, free, free.is_up)) is not None:
@@ -203,7 +257,7 @@ class Maker:
         """Put everybody back who is not in the way, the dearest first; find another place for those who are."""
         free = trial.capacity
         in_the_way = []
-        for entry in sorted(asked, key=lambda entry: (-self._cost(entry), entry.job.id)):
+        for entry in sorted(asked, key=lambda entry: (-self.holders.cost(entry), entry.job.id)):
             if free.fits(entry.job, entry.placement):
                 trial.take(entry.job, entry.placement)
             else:
@@ -216,9 +270,6 @@ class Maker:
             victims.append(Victim(entry=entry, to=to))
         return victims
 
-    def _cost(self, entry: RunningJob) -> float:
-        return self.limits.cost_device_s(entry, self.snapshot.at_s)
 
-
-def _fewest(entry: RunningJob) -> int:
-    return min(max(1, request.min_devices) for request in entry.job.devices)
+def _fewest(job: Job) -> int:
+    return min(max(1, request.min_devices) for request in job.devices)
