@@ -42,7 +42,7 @@ class RunningJob:
 
         All of it where it is not known how often the job saves its state.
         """
-        ran_s, every_s = max(0.0, at_s - self.since_s), self.job.checkpoint_every_s
+        ran_s, every_s = at_s - self.since_s, self.job.checkpoint_every_s
         if every_s is None:
             return ran_s
         return ran_s % every_s if every_s > 0 else 0.0

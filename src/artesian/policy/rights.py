@@ -91,9 +91,13 @@ class Reclaim:
         if not any(entitled.values()):
             return None
 
-        lenders = frozenset(
-            (team, priority) for team, priority in snapshot.capacity.used if team != entry.job.team
-        )
+        def borrows(team: str) -> bool:
+            mine, theirs = _parting(path, self.teams.path(team))
+            if mine is None or theirs is None:
+                return False
+            return any(accounts.within(theirs, kind) < 0 for kind in entitled[mine.name])
+
+        borrowers = frozenset((team, priority) for team, priority in snapshot.capacity.used if borrows(team))
 
         def takes(holder: RunningJob, is_spare: bool) -> bool:
             mine, theirs = _parting(path, self.teams.path(holder.job.team))
@@ -110,7 +114,7 @@ class Reclaim:
             accounts.add(holder.job, holder.placement, -1)
             return True
 
-        return Choice(lenders, takes) if lenders else None
+        return Choice(borrowers, takes) if borrowers else None
 
     @staticmethod
     def _entitled(entry: WaitingJob, team: Team, accounts: Accounts) -> set[int]:

@@ -42,10 +42,10 @@ class Limits:
 
     def may_stop(self, entry: RunningJob, at_s: float) -> bool:
         """Return whether the attempt has run long enough, and would be tried again."""
-        if not entry.is_preemptible:
+        ran_s = at_s - entry.since_s
+        if ran_s < self.min_runtime_s or not entry.is_preemptible:
             return False
-        doublings = min(max(0, entry.epoch - 1), _MOST_DOUBLINGS)
-        return at_s - entry.since_s >= self.min_runtime_s * 2.0**doublings
+        return entry.epoch <= 1 or ran_s >= self.min_runtime_s * 2.0 ** min(entry.epoch - 1, _MOST_DOUBLINGS)
 
     def cost_device_s(self, entry: RunningJob, at_s: float) -> float:
         """Return what stopping the attempt costs: the work since its last checkpoint and a restart, in device-seconds."""
@@ -88,13 +88,14 @@ class Holders:
     def all(self) -> list[RunningJob]:
         """All of them."""
         at_s, may_stop = self._snapshot.at_s, self._limits.may_stop
-        found = [
-            (entry.lost_s(at_s), -entry.since_s, entry.job.id, entry)
-            for entry in self._snapshot.running.values()
+        # Tuples of plain values, and no key to call: tens of thousands may be running.
+        found = sorted(
+            (entry.lost_s(at_s), -entry.since_s, job_id)
+            for job_id, entry in self._snapshot.running.items()
             if may_stop(entry, at_s)
-        ]
-        found.sort(key=lambda each: each[:3])
-        return [each[3] for each in found]
+        )
+        running = self._snapshot.running
+        return [running[job_id] for _, _, job_id in found]
 
     @cached_property
     def movable(self) -> list[RunningJob]:
