@@ -87,25 +87,27 @@ class Holders:
     @cached_property
     def all(self) -> list[RunningJob]:
         """All of them."""
-        at_s, may_stop = self._snapshot.at_s, self._limits.may_stop
-        # Tuples of plain values, and no key to call: tens of thousands may be running.
-        found = sorted(
-            (entry.lost_s(at_s), -entry.since_s, job_id)
-            for job_id, entry in self._snapshot.running.items()
-            if may_stop(entry, at_s)
-        )
-        running = self._snapshot.running
-        return [running[job_id] for _, _, job_id in found]
+        return self._sorted(self._snapshot.running)
 
     @cached_property
     def movable(self) -> list[RunningJob]:
         """Those who save their state, and would lose little."""
-        at_s, most_s = self._snapshot.at_s, self._limits.most_lost_s
-        return [
-            entry
-            for entry in self.all
+        running, at_s, most_s = self._snapshot.running, self._snapshot.at_s, self._limits.most_lost_s
+        return self._sorted(
+            job_id
+            for job_id, entry in running.items()
             if entry.job.checkpoint_every_s is not None and entry.lost_s(at_s) <= most_s
-        ]
+        )
+
+    def _sorted(self, job_ids: Iterable[str]) -> list[RunningJob]:
+        running, at_s, may_stop = self._snapshot.running, self._snapshot.at_s, self._limits.may_stop
+        # Tuples of plain values, and no key to call: tens of thousands may be running.
+        found = sorted(
+            (entry.lost_s(at_s), -entry.since_s, job_id)
+            for job_id in job_ids
+            if may_stop(entry := running[job_id], at_s)
+        )
+        return [running[job_id] for _, _, job_id in found]
 
     @cached_property
     def spare_milli(self) -> int:
