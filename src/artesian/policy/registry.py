@@ -8,6 +8,7 @@ from artesian.model.errors import ArtesianError
 from artesian.model.quota import Teams
 from artesian.policy.backfill import EasyBackfill
 from artesian.policy.base import Order, Place, Policy
+from artesian.policy.conservative import Conservative
 from artesian.policy.fairshare import FairShare
 from artesian.policy.fragmentation import Gradient
 from artesian.policy.learning import Learning
@@ -78,6 +79,7 @@ TEAM_POLICIES: dict[str, Callable[[Teams], Policy]] = {"fair-share": fair_share}
 BUILT_IN: dict[str, Callable[[], Policy]] = {
     "fifo": lambda: InOrder(order=PriorityFifo(), place=Pack()),
     "easy": lambda: EasyBackfill(order=PriorityFifo(), place=Pack()),
+    "conservative": lambda: Conservative(order=PriorityFifo(), place=Pack()),
     "srtf": lambda: EasyBackfill(order=ShortestFirst(), place=Pack()),
     "priority": lambda: _preemptive(AgedPriority(), ByPriority()),
     "deadline": lambda: _preemptive(EarliestDeadline(), ByDeadline()),
