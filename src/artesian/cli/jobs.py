@@ -1,6 +1,7 @@
 """``artesian jobs``, ``show``, ``why`` and ``cancel``."""
 
 import shlex
+import time
 
 import click
 from rich.table import Table
@@ -107,9 +108,13 @@ def why(job: str, output: str) -> None:
     with control_plane() as plane:
         record = find_job(plane, job)
         reason, unblock = _decision(record, plane.why(record))
+        outlook = plane.outlook(record)
         plane.revive()
     if output == "json":
-        print_json({"job": record.job.id, "state": record.state.value, "reason": reason, "unblock": unblock})
+        told = {"job": record.job.id, "state": record.state.value, "reason": reason, "unblock": unblock}
+        nearest_s = None if outlook is None else outlook.start_s
+        would = [] if outlook is None else list(outlook.would_start)
+        print_json({**told, "nearest_start_s": nearest_s, "would_start": would})
         return
     console = stdout()
     verb = "has " if record.state.is_final and record.state is not JobState.CANCELLED else "is "
@@ -119,6 +124,13 @@ def why(job: str, output: str) -> None:
     )
     if unblock:
         console.print(Text.assemble(("to unblock: ", "bold"), visible(unblock)), soft_wrap=True)
+    if outlook is None:
+        return
+    start_s = outlook.start_s
+    nearest = "not known" if start_s is None else f"in {format_duration(max(0.0, start_s - time.time()))}"
+    console.print(Text.assemble(("nearest start: ", "bold"), nearest), soft_wrap=True)
+    for change in outlook.would_start:
+        console.print(Text.assemble(("would start now ", "bold"), visible(change)), soft_wrap=True)
 
 
 def _decision(record: JobRecord, hold: Reason | None) -> tuple[str, str | None]:

@@ -13,10 +13,12 @@ from artesian.model.events import Event
 from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
+from artesian.model.quota import Teams
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy, Timed
 from artesian.policy.explain import backing_off
+from artesian.policy.outlook import Outlook, outlook
 
 
 class PlanRejected(Exception):  # noqa: N818 - the event, in Nomad's word for it
@@ -156,6 +158,15 @@ class Scheduler:
             assert record.attempt.outcome is not None
             return backing_off(record.epoch, record.attempt.outcome, record.due_s - self.state.at_s)
         return None
+
+    def outlook(self, job_id: str, teams: Teams | None = None) -> Outlook | None:
+        """Return when the job is likely to start, and what would let it start now; None where it is not queued.
+
+        It plans some dozens of times. Raises KeyError for an unknown job.
+        """
+        if self.state.jobs[job_id].state is not JobState.QUEUED:
+            return None
+        return outlook(self.policy, self.snapshot(), job_id, teams)
 
     def _is_news(self, hold: Hold) -> bool:
         return self.state.jobs[hold.job_id].hold != hold

@@ -26,6 +26,7 @@ from artesian.model.plan import Reason
 from artesian.model.quota import Teams
 from artesian.policy import explain
 from artesian.policy import registry as policies
+from artesian.policy.outlook import Outlook
 from artesian.server.bell import ring
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.fleet import nodes_of
@@ -97,12 +98,21 @@ class ControlPlane:
 
     def why(self, record: JobRecord) -> Reason | None:
         """Return why the job waits, in words; None where it does not, or would start in the next cycle."""
+        scheduler = self._current()
+        return None if scheduler is None else scheduler.why(record.job.id)
+
+    def outlook(self, record: JobRecord) -> Outlook | None:
+        """Return when the job is likely to start, and what would let it start now; None where it is not queued."""
+        scheduler = self._current()
+        return None if scheduler is None else scheduler.outlook(record.job.id, self._teams)
+
+    def _current(self) -> Scheduler | None:
         state = self.state()
         if not state.nodes:
             return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
             self._scheduler = Scheduler(policies.policy(self._policy, self._teams), state)
-        return self._scheduler.why(record.job.id)
+        return self._scheduler
 
     def job(self, job_id: str) -> JobRecord:
         """Return the job with this id, or with an id or name that only one job's id or name begins with.
