@@ -37,6 +37,7 @@ from artesian.model.quota import Teams
 from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, Over
 from artesian.policy import explain
 from artesian.policy import registry as policies
+from artesian.policy.outlook import Outlook
 from artesian.server import report
 from artesian.server.bell import ring
 from artesian.server.board import recent
@@ -117,12 +118,21 @@ class ControlPlane:
 
     def why(self, record: JobRecord) -> Reason | None:
         """Return why the job waits, in words; None where it does not, or would start in the next cycle."""
+        scheduler = self._current()
+        return None if scheduler is None else scheduler.why(record.job.id)
+
+    def outlook(self, record: JobRecord) -> Outlook | None:
+        """Return when the job is likely to start, and what would let it start now; None where it is not queued."""
+        scheduler = self._current()
+        return None if scheduler is None else scheduler.outlook(record.job.id, self._teams)
+
+    def _current(self) -> Scheduler | None:
         state = self.state()
         if not state.nodes:
             return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
             self._scheduler = Scheduler(policies.policy(self._policy, self._teams), state)
-        return self._scheduler.why(record.job.id)
+        return self._scheduler
 
     def record(self, job: str) -> JobRecord:
         """Return the job with this id, or with an id or name that only one job's id or name begins with.
@@ -164,7 +174,7 @@ class ControlPlane:
     def decision(self, job: str) -> Decision:
         """Return what was last decided about a job. Raises UnknownJob."""
         record = self.record(job)
-        found = decision(record, self.why(record))
+        found = decision(record, self.why(record), self.outlook(record))
         self.revive()
         return found
 
