@@ -106,17 +106,24 @@ def cli_page() -> str:
         if name == "launch":
             parts += _launch_parts()
             continue
-        usage = " ".join(command.collect_usage_pieces(click.Context(command)))
-        parts.append(f"```text\nartesian {name} {usage}\n```")
-        parts.append(_prose(command.help or ""))
-        rows = [
-            _option_row(parameter)
-            for parameter in command.params
-            if isinstance(parameter, click.Option) and not parameter.hidden
-        ]
-        if rows:
-            parts.append(_table(("option", "meaning"), rows))
+        parts += _command_parts(name, command)
+        for below, subcommand in command.commands.items() if isinstance(command, click.Group) else ():
+            parts.append(f"## artesian {name} {below}")
+            parts += _command_parts(f"{name} {below}", subcommand)
     return "\n\n".join(parts) + "\n"
+
+
+def _command_parts(name: str, command: click.Command) -> Iterator[str]:
+    usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+    yield f"```text\nartesian {name} {usage}\n```"
+    yield _prose(command.help or "")
+    rows = [
+        _option_row(parameter)
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.hidden
+    ]
+    if rows:
+        yield _table(("option", "meaning"), rows)
 
 
 def _launch_parts() -> Iterator[str]:

@@ -16,7 +16,7 @@ from artesian.model.job import Cause, Job, Outcome
 from artesian.model.plan import Start, Stop
 from artesian.server.driver import Driver
 from artesian.store import SqliteJournal, StoreUnavailable
-from artesian.store.sqlite_journal import SqliteTransaction
+from artesian.store.chained import ChainedTransaction
 from builders import fifo
 
 DONE = Outcome(cause=Cause.COMPLETED, exit_code=0)
@@ -113,7 +113,7 @@ class WatchedJournal(SqliteJournal):
         super().save_snapshot(state, seq)
 
     @contextmanager
-    def transaction(self) -> Iterator[SqliteTransaction]:
+    def transaction(self) -> Iterator[ChainedTransaction]:
         with super().transaction() as transaction:
             yield transaction
             if self.commits_left is not None:

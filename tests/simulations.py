@@ -27,6 +27,7 @@ def a_sim_job(
     takes: float = 10.0,
     start_up_s: float = 0.0,
     fails: Sequence[tuple[float, Outcome]] = (),
+    saves_every_s: float | None = None,
     **more: object,
 ) -> SimJob:
     return SimJob(
@@ -34,6 +35,7 @@ def a_sim_job(
         submit_s=at,
         duration_s=takes,
         start_up_s=start_up_s,
+        checkpoint_every_s=saves_every_s,
         failures=tuple(Failure(after_s=after_s, outcome=outcome) for after_s, outcome in fails),
     )
 

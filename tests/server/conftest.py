@@ -1,5 +1,6 @@
-"""Makes the command line's harness known to pytest."""
+"""Makes the command line's harness and the services known to pytest."""
 
 from cli_harness import cli
+from postgres_server import postgres, postgres_template, postgres_url
 
-__all__ = ["cli"]
+__all__ = ["cli", "postgres", "postgres_template", "postgres_url"]

@@ -306,4 +306,5 @@ def test_the_waterfall_says_that_it_is_simulated_and_what_nobody_measured() -> N
     assert waterfall.is_simulated
     assert waterfall.nameplate_us == 40 * 10**6
     assert waterfall.left_us(Stage.ALLOCATED) == 10 * 10**6
-    assert waterfall.left_us(Stage.PRODUCTIVE) is None
+    assert waterfall.left_us(Stage.PRODUCTIVE) == 10 * 10**6
+    assert waterfall.left_us(Stage.MODEL_FLOPS) is None

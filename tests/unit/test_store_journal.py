@@ -1,4 +1,7 @@
-"""The journal as its users see it: order, transactions, files, and everything that can stand in the way."""
+"""The journal on SQLite: its files, its readers, and everything that can stand in the way.
+
+What holds for every journal is in tests/contract/test_journal_contract.py.
+"""
 
 import os
 import sqlite3
@@ -12,16 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from artesian.model.plan import Plan
 from artesian.store import (
-    Journal,
     JournalCorrupt,
     JournalMissing,
     NotAJournal,
     SqliteJournal,
-    StoreError,
     StoreUnavailable,
-    UnstorableRecord,
     journal_file,
 )
 from builders import a_node, cancelled, joined, submitted, ticked
@@ -42,114 +41,6 @@ def journal(path: Path) -> Iterator[SqliteJournal]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-# -- order and transactions ---------------------------------------------------------------------------
-
-
-def test_a_new_journal_is_empty(journal: SqliteJournal) -> None:
-    assert journal.last_seq == 0
-    assert list(journal.read()) == []
-    assert journal.verify() == 0
-    state, seq = journal.load()
-    assert (state.jobs, seq) == ({}, 0)
-
-
-def test_the_sqlite_journal_is_a_journal(journal: SqliteJournal) -> None:
-    as_seen_by_users: Journal = journal
-    assert as_seen_by_users.append([ticked()]) == 1
-
-
-def test_records_are_numbered_from_one_in_the_order_of_appending(journal: SqliteJournal) -> None:
-    assert journal.append([submitted(), cancelled()]) == 2
-    assert journal.append([ticked(3.0)]) == 3
-    assert list(journal.read()) == [(1, submitted()), (2, cancelled()), (3, ticked(3.0))]
-    assert list(journal.read(after=2)) == [(3, ticked(3.0))]
-    assert list(journal.read(after=3)) == []
-    assert journal.last_seq == 3
-
-
-def test_appending_nothing_changes_nothing(journal: SqliteJournal) -> None:
-    journal.append([ticked()])
-    assert journal.append([]) == 1
-
-
-def test_what_is_appended_is_there_at_the_next_opening(path: Path) -> None:
-    with SqliteJournal.open(path) as journal:
-        journal.append([submitted()])
-    with SqliteJournal.open(path) as journal:
-        assert list(journal.read()) == [(1, submitted())]
-        assert journal.append([cancelled()]) == 2
-
-
-def test_more_records_than_a_page_are_read_in_order(journal: SqliteJournal) -> None:
-    journal.append(ticked(float(number)) for number in range(1, 1001))
-    assert [(seq, record.at_s) for seq, record in journal.read()] == [(n, float(n)) for n in range(1, 1001)]
-
-
-def test_reading_stops_where_the_journal_ended_when_it_began(journal: SqliteJournal) -> None:
-    journal.append([ticked(1.0)])
-    reading = journal.read()
-    journal.append([ticked(2.0)])
-    assert [seq for seq, _ in reading] == [1]
-
-
-def test_reading_on_from_behind_the_end_is_a_mistake(journal: SqliteJournal) -> None:
-    journal.append([ticked()])
-    with pytest.raises(ValueError, match="from 0 to 1, got 2"):
-        journal.read(after=2)
-
-
-def test_a_transaction_sees_what_others_appended_before_it_and_what_it_appends(path: Path) -> None:
-    with SqliteJournal.open(path) as command, SqliteJournal.open(path) as driver:
-        command.append([submitted()])
-        with driver.transaction() as transaction:
-            assert transaction.read(after=0) == [(1, submitted())]
-            assert transaction.append([ticked(1.0)]) == 2
-            assert transaction.append([Plan(at_s=1.0)]) == 3
-            assert transaction.read(after=1) == [(2, ticked(1.0)), (3, Plan(at_s=1.0))]
-            assert command.last_seq == 1, "not committed yet"
-        assert command.last_seq == transaction.last_seq == 3
-
-
-def test_an_exception_undoes_the_transaction(journal: SqliteJournal) -> None:
-    journal.append([submitted()])
-
-    def half_way() -> None:
-        with journal.transaction() as transaction:
-            transaction.append([cancelled()])
-            raise RuntimeError("boom")
-
-    with pytest.raises(RuntimeError, match="boom"):
-        half_way()
-    assert list(journal.read()) == [(1, submitted())]
-    assert journal.append([ticked()]) == 2
-
-
-def test_a_transaction_is_over_when_its_block_is_left(journal: SqliteJournal) -> None:
-    with journal.transaction() as transaction:
-        pass
-    with pytest.raises(AssertionError):
-        transaction.append([ticked()])
-
-
-def test_transactions_do_not_nest(journal: SqliteJournal) -> None:
-    with journal.transaction(), pytest.raises(AssertionError, match="one transaction at a time"):
-        journal.append([ticked()])
-
-
-def test_one_record_that_cannot_be_stored_keeps_its_whole_batch_out(journal: SqliteJournal) -> None:
-    with pytest.raises(UnstorableRecord):
-        journal.append([ticked(1.0), ticked(float("nan"))])
-    assert journal.last_seq == 0
-
-
-def test_a_closed_journal_says_so_in_our_terms(path: Path) -> None:
-    journal = SqliteJournal.open(path)
-    journal.close()
-    journal.close()
-    with pytest.raises(StoreError, match="closed"):
-        list(journal.read())
 
 
 # -- files --------------------------------------------------------------------------------------------

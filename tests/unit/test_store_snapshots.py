@@ -184,7 +184,8 @@ def test_a_snapshot_of_what_has_not_happened_is_a_mistake(path: Path) -> None:
 
 
 DAMAGE = {
-    "a changed body": "UPDATE snapshots SET body = replace(body, 'queued', 'failed') WHERE seq {}",
+    "a changed body": "UPDATE snapshots SET body = CAST(substr(body, 1, 40) || x'5500' || substr(body, 43) AS BLOB)"
+    " WHERE seq {}",
     "a truncated body": "UPDATE snapshots SET body = substr(body, 1, 40) WHERE seq {}",
     "a body of another type": "UPDATE snapshots SET body = 'text' WHERE seq {}",
     "a changed checksum": "UPDATE snapshots SET crc = crc + 1 WHERE seq {}",

@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ _BAR, _PITCH = 0.66, 2.0
 _LABEL_PT = 7.5
 _LABEL_SPACE = 0.036
 """Height of a label, as a share of the axis."""
-_LEFT, _INK, _FAINT = "#2f6f8f", "#222222", "#8a8a8a"
+LEFT, INK, FAINT = "#2f6f8f", "#222222", "#8a8a8a"
 _COLOURS = {
     Loss.NODE_LOST: "#b2182b",
     Loss.IDLE: "#c7c7c7",
     Loss.WAITING: "#a39b8b",
     Loss.START_UP: "#e6b450",
+    Loss.DETECTION: "#e08214",
     Loss.RECOVERY: "#d6604d",
     Loss.RESTORE: "#f0957c",
     Loss.DATA_WAIT: "#8fb573",
@@ -75,20 +77,38 @@ def plot(waterfall: Waterfall, path: Path) -> None:
     The same waterfall gives the same SVG, byte for byte. Raises PlotError as ``check_path`` does, and
     where the file cannot be written.
     """
-    form = check_path(path)
+    save(path, lambda: _figure(waterfall))
+
+
+def save(path: Path, draw: Callable[[], Any]) -> None:
+    """Write the figure that ``draw`` returns to ``path``, as what its suffix says, without a date in it.
+
+    Raises PlotError as ``check_path`` does, and where the file cannot be written.
+    """
+    image = _drawn(draw, check_path(path))
+    try:
+        path.write_bytes(image)
+    except OSError as error:
+        raise PlotError(
+            f"plot: cannot write {path}: {error.strerror}", hint="choose a folder that you can write to"
+        ) from error
+
+
+def svg(draw: Callable[[], Any]) -> str:
+    """Return the figure that ``draw`` returns as an SVG element, to be put into a page."""
+    text = _drawn(draw, "svg").decode()
+    return text[text.index("<svg") :]
+
+
+def _drawn(draw: Callable[[], Any], form: str) -> bytes:
     import matplotlib
 
     settings: Any = {"svg.hashsalt": "artesian", "svg.fonttype": "none", "text.parse_math": False}
     image = io.BytesIO()
     with matplotlib.rc_context(settings):
         metadata = {"Date": None, "Creator": "artesian"} if form == "svg" else {"Software": "artesian"}
-        _figure(waterfall).savefig(image, format=form, dpi=_DPI, metadata=metadata)
-    try:
-        path.write_bytes(image.getvalue())
-    except OSError as error:
-        raise PlotError(
-            f"plot: cannot write {path}: {error.strerror}", hint="choose a folder that you can write to"
-        ) from error
+        draw().savefig(image, format=form, dpi=_DPI, metadata=metadata)
+    return image.getvalue()
 
 
 def _figure(waterfall: Waterfall) -> Any:
@@ -104,7 +124,7 @@ def _figure(waterfall: Waterfall) -> Any:
     lefts: list[tuple[str, int | None]] = [("nameplate", waterfall.nameplate_us)]
     lefts += [(stage_label(result.stage), result.left_us) for result in waterfall.stages]
     axes.set_ylim(0, nameplate * 1.03)
-    _bar(axes, 0.0, 0.0, waterfall.nameplate_us / unit_us, _LEFT)
+    _bar(axes, 0.0, 0.0, waterfall.nameplate_us / unit_us, LEFT)
     came_in = waterfall.nameplate_us
     for number, result in enumerate(waterfall.stages, start=1):
         x = number * _PITCH
@@ -112,7 +132,7 @@ def _figure(waterfall: Waterfall) -> Any:
             _unknown(axes, x, came_in / unit_us, nameplate)
             continue
         _step(axes, x, came_in / unit_us)
-        _bar(axes, x, 0.0, result.left_us / unit_us, _LEFT)
+        _bar(axes, x, 0.0, result.left_us / unit_us, LEFT)
         edge = came_in
         labels = []
         for cause, amount in by_amount(result):
@@ -124,16 +144,16 @@ def _figure(waterfall: Waterfall) -> Any:
         came_in = result.left_us
     axes.set_xlim(-0.6, len(lefts) * _PITCH - _BAR / 2)
     names = [f"{name}\n{_left_text(us, waterfall.nameplate_us, unit_us)}" for name, us in lefts]
-    axes.set_xticks([number * _PITCH for number in range(len(names))], names, fontsize=9.5, color=_INK)
-    axes.set_ylabel(unit, color=_INK)
-    axes.tick_params(axis="both", length=0, labelcolor=_INK)
+    axes.set_xticks([number * _PITCH for number in range(len(names))], names, fontsize=9.5, color=INK)
+    axes.set_ylabel(unit, color=INK)
+    axes.tick_params(axis="both", length=0, labelcolor=INK)
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     simulated = " (simulated)" if waterfall.is_simulated else ""
     title = f"Waterfall in {unit}{simulated}"
-    figure.text(0.06, 1 - 0.36 / height_in, title, fontsize=13, color=_INK, weight="bold")
+    figure.text(0.06, 1 - 0.36 / height_in, title, fontsize=13, color=INK, weight="bold")
     for row, note in enumerate(reversed(notes)):
         figure.text(0.06, (0.12 + _NOTE_IN * row) / height_in, note, fontsize=7.5, color="#555555")
     return figure
@@ -144,7 +164,7 @@ def _left_text(us: int | None, nameplate_us: int, unit_us: int) -> str:
 
 
 def _colour(cause: str) -> str:
-    return _COLOURS[Loss(cause)] if cause in set(Loss) else _FAINT
+    return _COLOURS[Loss(cause)] if cause in set(Loss) else FAINT
 
 
 def _bar(axes: Any, x: float, bottom: float, top: float, colour: str) -> None:
@@ -156,13 +176,13 @@ def _bar(axes: Any, x: float, bottom: float, top: float, colour: str) -> None:
 def _step(axes: Any, x: float, came_in: float) -> None:
     """Draw the line from the bar before to where this one begins."""
     axes.plot(
-        [x - _PITCH + _BAR / 2, x - _BAR / 2], [came_in, came_in], color=_FAINT, linewidth=0.8, linestyle=":"
+        [x - _PITCH + _BAR / 2, x - _BAR / 2], [came_in, came_in], color=FAINT, linewidth=0.8, linestyle=":"
     )
 
 
 def _unknown(axes: Any, x: float, came_in: float, nameplate: float) -> None:
-    axes.bar(x, came_in, _BAR, color="white", edgecolor=_FAINT, linewidth=1.0, linestyle="--")
-    axes.text(x, max(came_in / 2, nameplate * 0.03), "?", ha="center", va="center", fontsize=13, color=_INK)
+    axes.bar(x, came_in, _BAR, color="white", edgecolor=FAINT, linewidth=1.0, linestyle="--")
+    axes.text(x, max(came_in / 2, nameplate * 0.03), "?", ha="center", va="center", fontsize=13, color=INK)
 
 
 def _labels(axes: Any, x: float, labels: list[tuple[float, str]], nameplate: float) -> None:
@@ -170,7 +190,7 @@ def _labels(axes: Any, x: float, labels: list[tuple[float, str]], nameplate: flo
     heights = _spread([height for height, _ in labels], nameplate * _LABEL_SPACE, nameplate)
     edge = x + _BAR / 2
     for (height, text), shown in zip(labels, heights, strict=True):
-        axes.plot([edge, edge + 0.1], [height, shown], color=_FAINT, linewidth=0.6)
+        axes.plot([edge, edge + 0.1], [height, shown], color=FAINT, linewidth=0.6)
         axes.text(
             edge + 0.12,
             shown,
@@ -178,7 +198,7 @@ def _labels(axes: Any, x: float, labels: list[tuple[float, str]], nameplate: flo
             va="center",
             ha="left",
             fontsize=_LABEL_PT,
-            color=_INK,
+            color=INK,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )
 

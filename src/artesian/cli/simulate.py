@@ -1,4 +1,4 @@
-"""``artesian simulate``: what would this policy have made of these jobs?"""
+"""``artesian simulate``: what would this policy have made of these jobs? And, in a command of its own, goodput."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,15 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from artesian.cli import page
+from artesian.cli.goodput import FailureRate, Rate, goodput_command
 from artesian.cli.output import output_option, print_json, stderr, stdout
 from artesian.cli.waterfall import Duration
+from artesian.kernel.lifecycle import JobRecord
 from artesian.model.fleet import Fleet
+from artesian.model.quota import Teams
 from artesian.model.units import format_duration
 from artesian.policy import registry as policies
 from artesian.policy.base import Policy
+from artesian.server.settings import load_teams
+from artesian.sim.faults import NodeFaults
 from artesian.sim.report import Report, Summary, report
 from artesian.sim.run import simulate as run_simulation
 from artesian.sim.speeds import throughputs_of
@@ -27,13 +34,14 @@ _TELL_EVERY = 500
 class _Outcome:
     policy: str
     figures: Report
+    records: tuple[JobRecord, ...]
+    """Of the jobs, where a page is to show who ran where."""
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--jobs",
     "jobs_file",
-    required=True,
     type=click.Path(path_type=Path),
     help="File with the jobs: a trace, sacct's output, or our own CSV or YAML.",
 )
@@ -62,16 +70,58 @@ class _Outcome:
     type=Duration(),
     help="For jobs that do not tell: what a preempted one has to do again at most. 0s: nothing is lost.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the errors of the estimates.")
+@click.option(
+    "--restart-cost",
+    type=Duration(),
+    help="For jobs that do not tell: what every start takes before the work goes on.",
+)
+@click.option(
+    "--failures",
+    type=FailureRate(),
+    help="How often a node or a device fails: 3.8e-3/node-day, 0.2/device-year.",
+)
+@click.option(
+    "--repair",
+    type=Duration(),
+    default="4h",
+    show_default=True,
+    help="With --failures: how long a node is gone.",
+)
+@click.option(
+    "--html",
+    "page_file",
+    type=click.Path(path_type=Path),
+    help="Write tables and charts into FILE, a page that needs no network.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of the errors of the estimates, and of the failures.",
+)
+@click.option(
+    "--teams",
+    "teams_file",
+    type=click.Path(path_type=Path),
+    help="File with [teams.NAME] tables, as in artesian.toml: weights, guarantees, limits.",
+)
 @output_option
+@click.pass_context
 def simulate(
-    jobs_file: Path,
+    ctx: click.Context,
+    jobs_file: Path | None,
     fleet_file: Path | None,
     load: float | None,
     names: str,
     limit: int | None,
     estimate_error: float | None,
     checkpoint_every: float | None,
+    restart_cost: float | None,
+    failures: Rate | None,
+    repair: float,
+    page_file: Path | None,
+    teams_file: Path | None,
     seed: int,
     output: str,
 ) -> None:
@@ -79,16 +129,26 @@ def simulate(
 
     The same input and seed give the same figures. All of them are simulated, and say so.
     """
+    if ctx.invoked_subcommand is not None:
+        _refuse_options_before(ctx)
+        return
+    if jobs_file is None:
+        raise click.UsageError("missing option --jobs: the file with the jobs to run")
     if fleet_file is not None and load is not None:
         raise click.UsageError("--fleet and --load are two ways to say what there is: leave one out")
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     for name in chosen:
         policies.policy(name)  # a wrong name is told before the work
+    if page_file is not None:
+        page.check_path(page_file)
+    teams = None if teams_file is None else load_teams(teams_file)
     trace = _trace(jobs_file, limit)
     fleet = _fleet(trace, fleet_file, load)
     trace = trace.on(fleet)
     if checkpoint_every is not None:
         trace = trace.with_checkpoints(checkpoint_every)
+    if restart_cost is not None:
+        trace = trace.with_start_up(restart_cost)
     if estimate_error is not None:
         trace = with_estimates(trace, error=estimate_error, seed=seed)
     for skipped in trace.skipped:
@@ -100,19 +160,52 @@ def simulate(
     outcomes = []
     for name in chosen:
         with _Bar(name, len(trace.jobs)) as tell:
-            result = run_simulation(fleet, trace.jobs, _policy(name, trace), progress=tell)
-            outcomes.append(_Outcome(policy=name, figures=report(result)))
+            faults = None if failures is None else _faults(failures, repair, fleet).events(fleet, seed)
+            result = run_simulation(
+                fleet,
+                trace.jobs,
+                _policy(name, trace, teams),
+                faults=faults,
+                progress=tell,
+                keeps_records=False,
+            )
+            records = () if page_file is None else tuple(result.state.jobs.values())
+            outcomes.append(_Outcome(policy=name, figures=report(result), records=records))
+    if page_file is not None:
+        runs = [page.Run(policy=o.policy, figures=o.figures, records=o.records) for o in outcomes]
+        page.write(page_file, title=jobs_file.name, fleet=fleet, runs=runs)
+        click.echo(f"wrote {page_file}", err=True)
     if output == "json":
         print_json(_as_json(trace, fleet, outcomes))
     else:
         stdout(is_wide=True).print(_table(trace, fleet, outcomes))
 
 
-def _policy(name: str, trace: Trace) -> Policy:
+simulate.add_command(goodput_command, "goodput")
+
+
+def _refuse_options_before(ctx: click.Context) -> None:
+    """Options of this command say nothing to the one that follows: a user who gives any has meant another."""
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise click.UsageError(
+            f"options before {ctx.invoked_subcommand} are those of simulate itself: give its own after it"
+        )
+
+
+def _faults(rate: Rate, repair_s: float, fleet: Fleet) -> NodeFaults:
+    devices = fleet.devices / max(1, len(fleet.nodes)) if rate.per == "device" else 1.0
+    try:
+        return NodeFaults(per_node_day=rate.per_day * devices, repair_s=repair_s)
+    except ValueError as error:
+        raise click.UsageError(f"--repair: {error}") from error
+
+
+def _policy(name: str, trace: Trace, teams: Teams | None) -> Policy:
     """Return the policy; one for mixed fleets knows the speeds that the trace tells."""
     if name in policies.RANKINGS:
         return policies.in_rounds(name, throughputs_of(trace.jobs))
-    return policies.policy(name)
+    return policies.policy(name, teams)
 
 
 def _trace(path: Path, limit: int | None) -> Trace:
@@ -195,18 +288,24 @@ def _table(trace: Trace, fleet: Fleet, outcomes: list[_Outcome]) -> Table:
         "p99 wait",
         "makespan",
         "allocated",
+        "stranded",
+        "preemptions",
+        "ρ mean",
         "unstarted",
     ):
         table.add_column(name, justify="left" if name == "policy" else "right")
     for outcome in outcomes:
         figures = outcome.figures
-        share = figures.allocated_share
+        ratio = figures.finish_time_ratio
         table.add_row(
             outcome.policy,
             *_times(figures.jct, "mean_s", "median_s", "p99_s"),
             *_times(figures.wait, "mean_s", "p99_s"),
             _time(figures.makespan_s),
-            "unknown" if share is None else f"{share:.1%}",
+            _share(figures.allocated_share),
+            _share(figures.stranded_share),
+            f"{figures.preemptions:,}",
+            "unknown" if ratio is None else f"{ratio.mean:.2f}",
             str(len(figures.unstarted)),
         )
     return table
@@ -214,6 +313,10 @@ def _table(trace: Trace, fleet: Fleet, outcomes: list[_Outcome]) -> Table:
 
 def _times(summary: Summary | None, *names: str) -> list[str]:
     return [_time(None if summary is None else getattr(summary, name)) for name in names]
+
+
+def _share(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.1%}"
 
 
 def _time(seconds: float | None) -> str:

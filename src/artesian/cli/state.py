@@ -27,7 +27,8 @@ def control_plane() -> ControlPlane:
     log = logging.getLogger("artesian")
     if not log.handlers:
         log.addHandler(_Warnings(logging.WARNING))
-    return ControlPlane(StateDir.from_env(), policy=Settings.from_env().policy)
+    settings = Settings.from_env()
+    return ControlPlane(StateDir.from_env(), policy=settings.policy, teams=settings.teams)
 
 
 class _Warnings(logging.Handler):

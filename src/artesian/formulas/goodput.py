@@ -86,6 +86,52 @@ def best_goodput(stall_s: float, restart_s: float, mttf_s: float) -> float:
     return goodput(exact_interval_s(stall_s, mttf_s), stall_s, restart_s, mttf_s)
 
 
+def replaced_share(spares: int, failures_per_s: float, repair_s: float) -> float:
+    """Return the share of failed nodes that find a spare at once, 0 to 1.
+
+    A failed node is under repair for ``repair_s`` and is a spare afterwards. As many nodes are under repair
+    as failures fall into the time of one repair: a Poisson number, whatever the distribution of the repair
+    times (Palm's theorem). A failure finds a spare when fewer than ``spares`` are. Idle spares do not fail,
+    and a job that waits is counted as failing on: the share is at least this.
+
+    Raises ValueError unless spares and repair_s are not negative and failures_per_s is positive.
+    """
+    if spares < 0 or not repair_s >= 0 or not failures_per_s > 0:
+        raise ValueError(
+            f"spares and repair_s must not be negative and failures_per_s must be positive, "
+            f"got {spares}, {repair_s} and {failures_per_s}"
+        )
+    under_repair = failures_per_s * repair_s
+    if under_repair == 0:
+        return 1.0 if spares else 0.0
+    # By logarithms: exp(-mean) alone underflows for a large fleet.
+    terms = (
+        math.exp(count * math.log(under_repair) - under_repair - math.lgamma(count + 1))
+        for count in range(spares)
+    )
+    return min(1.0, math.fsum(terms))
+
+
+def spares_needed(failures_per_s: float, repair_s: float, share: float) -> int:
+    """Return the fewest spare nodes with which ``replaced_share`` reaches ``share``.
+
+    Raises ValueError as ``replaced_share`` does, and unless 0 <= share < 1.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share must be at least 0 and below 1, got {share}")
+    high = 1
+    while replaced_share(high, failures_per_s, repair_s) < share:
+        high *= 2
+    low = 0
+    while low < high:
+        middle = (low + high) // 2
+        if replaced_share(middle, failures_per_s, repair_s) < share:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def expected_ettr(interval_s: float, stall_s: float, restart_s: float, mttf_s: float) -> float:
     """Return the expected effective training time ratio, 0 to 1, by Meta's approximation.
 

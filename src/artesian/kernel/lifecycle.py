@@ -38,7 +38,7 @@ Rules that hold everywhere:
 - Whether there is a next attempt is for the job's RetryPolicy to say, by cause.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from artesian.model.job import Cause, Job, Outcome
@@ -102,7 +102,7 @@ ALLOWED: dict[JobState, frozenset[JobState]] = {
 class Attempt:
     """One run of a job: where, when, why then and there, and how it ended.
 
-    ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
+    ``stop_cause`` is set once it must stop, and ``keeps_for`` where others are to have its devices. ``accelerator`` is the model of its devices as the node named it then.
     """
 
     epoch: int
@@ -115,6 +115,7 @@ class Attempt:
     stop_cause: Cause | None = None
     stop_reason: str = ""
     is_stop_decided: bool = False
+    keeps_for: tuple[str, ...] = ()
     accelerator: str | None = None
 
 
@@ -128,16 +129,23 @@ class Change:
 
 @dataclass(slots=True, kw_only=True)
 class JobRecord:
-    """All that the kernel knows of a job. Only the functions of this module change its state."""
+    """All that the kernel knows of a job. Only the functions of this module change its state.
+
+    ``attempts`` and ``history`` are tuples, and not lists, for what most of 100,000 waiting jobs have in
+    them: nothing, and one change.
+
+    ``claim``: others were stopped for it, see ``WaitingJob``; it holds until the job starts or is over.
+    """
 
     job: Job
     submitted_s: float
     state: JobState = JobState.QUEUED
-    attempts: list[Attempt] = field(default_factory=list)
-    history: list[Change] = field(default_factory=list)
+    attempts: tuple[Attempt, ...] = ()
+    history: tuple[Change, ...] = ()
     counted_retries: int = 0
     due_s: float | None = None
     hold: Hold | None = None
+    claim: tuple[float, int] | None = None
 
     @property
     def epoch(self) -> int:
@@ -166,14 +174,15 @@ class JobRecord:
 
 def submit(job: Job, at_s: float) -> JobRecord:
     """Return the record of a job that was just submitted."""
-    return JobRecord(job=job, submitted_s=at_s, history=[Change(state=JobState.QUEUED, at_s=at_s)])
+    return JobRecord(job=job, submitted_s=at_s, history=(Change(state=JobState.QUEUED, at_s=at_s),))
 
 
 def start(record: JobRecord, epoch: int, placement: Placement, at_s: float, reason: str) -> None:
     """The policy starts the next attempt."""
     assert epoch == record.epoch + 1, f"{record.job.id}: attempt {epoch} after {record.epoch}"
-    record.attempts.append(Attempt(epoch=epoch, placement=placement, decided_s=at_s, reason=reason))
-    record.hold = None
+    attempt = Attempt(epoch=epoch, placement=placement, decided_s=at_s, reason=reason)
+    record.attempts = (*record.attempts, attempt)
+    record.hold = record.claim = None
     _enter(record, JobState.STARTING, at_s)
 
 
@@ -193,6 +202,12 @@ def must_stop(record: JobRecord, cause: Cause, reason: str, at_s: float) -> None
     attempt.stop_cause, attempt.stop_reason = cause, reason
     if record.state is not JobState.STOPPING:
         _enter(record, JobState.STOPPING, at_s)
+
+
+def claim(record: JobRecord, at_s: float, place: int) -> None:
+    """What others give back is kept for the job from now on; ``place`` among those it is kept for."""
+    if not record.state.is_final:
+        record.claim = (at_s, place)
 
 
 def cancel_waiting(record: JobRecord, at_s: float) -> None:
@@ -244,4 +259,6 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
 def _enter(record: JobRecord, state: JobState, at_s: float) -> None:
     assert state in ALLOWED[record.state], f"{record.job.id}: {record.state} -> {state} cannot happen"
     record.state = state
-    record.history.append(Change(state=state, at_s=at_s))
+    if state.is_final:
+        record.claim = None
+    record.history = (*record.history, Change(state=state, at_s=at_s))

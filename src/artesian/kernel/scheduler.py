@@ -170,6 +170,8 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
         if stop.cause is not Cause.PREEMPTED:
             raise PlanRejected(f"{stop.id}: a policy can only preempt, not stop as {stop.cause}")
         stopped.add(stop.job_id)
+        if not all(job_id in snapshot.waiting or job_id == stop.job_id for job_id in stop.keeps_for):
+            raise PlanRejected(f"{stop.id}: it keeps devices for a job that does not wait")
     told = set()
     with snapshot.capacity.trial() as trial:
         for start in plan.starts:
@@ -189,7 +191,7 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
 
 def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
     """Return what keeps the job from being placed like this on what is free; None when nothing does."""
-    hosted = free.hosted(job)
+    hosted = free.hosted(job) if job.cpus_per_device or job.memory_bytes_per_device else None
     for share in placement.shares:
         row = free.row.get(share.node_id)
         if row is None or not free.is_up[row]:
@@ -197,13 +199,13 @@ def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
         last = max(share.devices, default=-1)
         if last >= free.devices[row]:
             return f"node {share.node_id} has no device {last}"
-        if any(free.free_milli[row, device] < share.milli for device in share.devices):
+        if any(free.left_milli(row, device) < share.milli for device in share.devices):
             return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
-        if max(1, len(share.devices)) > hosted[row]:
+        if hosted is not None and max(1, len(share.devices)) > hosted[row]:
             wanted = f"{len(share.devices)} devices" if share.devices else "the job"
             return f"node {share.node_id} has not the CPUs and the memory for {wanted}"
     rows = [free.row[share.node_id] for share in placement.shares]
-    if len(set(free.kind[rows].tolist())) > 1:
+    if len(rows) > 1 and len(set(free.kind[rows].tolist())) > 1:
         return f"{placement} mixes models of device"
     count = placement.devices
     for request in job.devices:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from artesian.kernel import lifecycle
 from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
+from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
     AttemptEnded,
@@ -96,6 +97,7 @@ class State:
         self._due: list[tuple[float, str]] = []
         self._to_stop: dict[str, JobRecord] = {}
         self._capacity: Capacity | None = None
+        self._sharing = Sharing()
 
     # -- what it is made of -------------------------------------------------------------------------
 
@@ -104,21 +106,30 @@ class State:
         """Return the state that ``image`` was taken of. It takes the image's records over."""
         state = cls()
         state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
-        state.nodes = {record.node.id: record for record in image.nodes}
-        for record in image.jobs:
-            if not record.state.is_final and (served := _served(record)):
-                state._served[record.job.id] = served
-            state._file(record)
+        for node in image.nodes:
+            state._sharing.node(node.node)
+            state.nodes[node.node.id] = node
+        state.restore(image.jobs)
         return state
 
-    def image(self) -> StateImage:
-        """Return everything as plain data. It shares the records: encode it before the next ``apply``."""
+    def restore(self, jobs: Iterable[JobRecord]) -> None:
+        """Take over jobs of an image, of which the state was made without them."""
+        for record in jobs:
+            if not record.state.is_final and (served := _served(record)):
+                self._served[record.job.id] = served
+            self._file(record)
+
+    def image(self, *, has_jobs: bool = True) -> StateImage:
+        """Return everything as plain data. It shares the records: encode it before the next ``apply``.
+
+        Without its jobs it is small; they are ``jobs`` then, for ``restore``.
+        """
         return StateImage(
             at_s=self.at_s,
             first_s=self.first_s,
             stale_events=self.stale_events,
             nodes=list(self.nodes.values()),
-            jobs=list(self.jobs.values()),
+            jobs=list(self.jobs.values()) if has_jobs else [],
         )
 
     @property
@@ -184,9 +195,12 @@ class State:
     def _apply_plan(self, plan: Plan) -> None:
         for stop in plan.stops:
             job = self.jobs[stop.job_id]
+            job.attempt.keeps_for = stop.keeps_for
             self._must_stop(job, stop.cause, stop.reason)
             job.attempt.is_stop_decided = True
             self._to_stop.pop(stop.job_id, None)
+            for place, job_id in enumerate(stop.keeps_for):
+                self._claim(self.jobs[job_id], place)
         for start in plan.starts:
             job = self.jobs[start.job_id]
             self.waiting.discard(start.job_id)
@@ -230,12 +244,17 @@ class State:
         self._index(job)
 
     def _apply_joined(self, event: NodeJoined) -> None:
+        self._sharing.node(event.node)
         known = self.nodes.get(event.node.id)
         if known is None:
             self.nodes[event.node.id] = NodeRecord(node=event.node, joined_s=self.at_s)
         else:
             if not known.is_up:
                 known.outages[-1].end_s = self.at_s
+                if known.node == event.node and known.next_node is None:  # as it was: the usual way back
+                    if self._capacity is not None:
+                        self._capacity.set_up(event.node.id, True)
+                    return
             known.next_node = event.node
             for job in self._holders_beyond(event.node):
                 self._must_stop(job, Cause.NODE_LOST, f"node {event.node.id} came back with fewer devices")
@@ -277,6 +296,12 @@ class State:
         if not job.attempt.is_stop_decided:
             self._to_stop[job.job.id] = job
 
+    def _claim(self, job: JobRecord, place: int) -> None:
+        self.waiting.discard(job.job.id)
+        lifecycle.claim(job, self.at_s, place)
+        if job.state is JobState.QUEUED:
+            self._index(job)
+
     def _release_due(self) -> None:
         while (due_s := self.next_due_s) is not None and due_s <= self.at_s:
             job = self.jobs[heapq.heappop(self._due)[1]]
@@ -293,6 +318,7 @@ class State:
         return self.jobs[job_id]
 
     def _file(self, job: JobRecord) -> None:
+        self._sharing.job(job.job)
         self.jobs[job.job.id] = job
         self._index(job)
 
@@ -315,6 +341,7 @@ class State:
             next_epoch=record.epoch + 1,
             waits_since_s=record.history[-1].at_s,
             served_device_s=sum(served.values()),
+            claim=record.claim,
             served_by_accelerator=served,
         )
 
@@ -330,6 +357,7 @@ class State:
             submitted_s=record.submitted_s,
             served_device_s=sum(served.values()),
             served_by_accelerator=served,
+            keeps_for=attempt.keeps_for,
         )
 
     # -- what must always hold ----------------------------------------------------------------------

@@ -26,7 +26,9 @@ class Start:
 class Stop:
     """Stop attempt ``epoch`` of the job: SIGTERM, and SIGKILL after ``grace_s``.
 
-    ``cause`` is what the attempt's end will count as: cancelled, preempted or node_lost.
+    ``cause`` is what the attempt's end will count as: cancelled, preempted or node_lost. ``keeps_for`` are
+    the jobs, first come first, that what it gives back is kept for until they start; the job itself is among
+    them where it is to go on at once, elsewhere or with fewer devices.
     """
 
     job_id: str
@@ -34,6 +36,7 @@ class Stop:
     grace_s: float
     cause: Cause
     reason: str
+    keeps_for: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -51,6 +54,7 @@ class HoldCode(StrEnum):
     BEHIND_ANOTHER = "behind_another"
     LARGER_THAN_FLEET = "larger_than_fleet"
     NO_SUCH_DEVICES = "no_such_devices"
+    OVER_QUOTA = "over_quota"
     BACKING_OFF = "backing_off"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from artesian.model.capacity import BoolArray, Capacity, IntArray
 from artesian.model.job import Job
 from artesian.model.placement import NodeShare, Placement
-from artesian.model.resources import MILLI, DeviceRequest
+from artesian.model.resources import DeviceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Pack:
 
 def place_gang(job: Job, request: DeviceRequest, capacity: Capacity, allowed: BoolArray) -> Placement | None:
     """Return where ``Pack`` puts whole devices: on one node if one holds them, else on as few as possible."""
+    if request.min_devices > max(capacity.free_by_kind, default=0):
+        return None  # the usual answer on a full fleet
     count: IntArray = np.where(allowed, capacity.startable(job, request), 0)
     enough = (count >= max(1, request.max_devices)).nonzero()[0]
     if enough.size:
@@ -66,7 +68,7 @@ def _placement(capacity: Capacity, shares: list[tuple[int, int]]) -> Placement:
         shares=tuple(
             NodeShare(
                 node_id=capacity.nodes[row].id,
-                devices=tuple((capacity.free_milli[row] == MILLI).nonzero()[0][:taken].tolist()),
+                devices=capacity.whole_devices(row, taken),
             )
             for row, taken in shares
         )

@@ -5,12 +5,14 @@ from functools import partial
 from importlib.metadata import entry_points
 
 from artesian.model.errors import ArtesianError
+from artesian.model.quota import Teams
 from artesian.policy.backfill import EasyBackfill
 from artesian.policy.base import Place, Policy
+from artesian.policy.fairshare import FairShare
 from artesian.policy.fragmentation import Gradient
 from artesian.policy.learning import Learning
 from artesian.policy.matching import AlloX, ShortestRemaining
-from artesian.policy.order import PriorityFifo, ShortestFirst
+from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained, PriorityFifo, ShortestFirst
 from artesian.policy.pipeline import InOrder
 from artesian.policy.place import Pack
 from artesian.policy.ranking import Ranking, Turns
@@ -59,10 +61,22 @@ def _first_come(name: str) -> Policy:
     return InOrder(order=PriorityFifo(), place=PLACES[name]())
 
 
+def fair_share(teams: Teams) -> Policy:
+    """Return the policy that shares the fleet between teams."""
+    return EasyBackfill(order=FairShare(teams), place=Pack())
+
+
+TEAM_POLICIES: dict[str, Callable[[Teams], Policy]] = {"fair-share": fair_share}
+"""Policies that go by teams; the others do not look at them."""
+
 BUILT_IN: dict[str, Callable[[], Policy]] = {
     "fifo": lambda: InOrder(order=PriorityFifo(), place=Pack()),
     "easy": lambda: EasyBackfill(order=PriorityFifo(), place=Pack()),
     "srtf": lambda: EasyBackfill(order=ShortestFirst(), place=Pack()),
+    "priority": lambda: EasyBackfill(order=AgedPriority(), place=Pack()),
+    "deadline": lambda: EasyBackfill(order=EarliestDeadline(), place=Pack()),
+    **{name: partial(made, Teams()) for name, made in TEAM_POLICIES.items()},
+    "least-attained": lambda: EasyBackfill(order=LeastAttained(), place=Pack()),
     **{
         name: partial(_first_come, name)
         for name in PLACES
@@ -80,12 +94,14 @@ class BrokenPolicy(ArtesianError):  # noqa: N818 - reads as what it is
     """A plugin was chosen, and does not load."""
 
 
-def policy(name: str) -> Policy:
-    """Return a new policy by its name.
+def policy(name: str, teams: Teams | None = None) -> Policy:
+    """Return a new policy by its name; ``teams`` are for those that go by them.
 
     Raises UnknownPolicy, which lists the known ones; a plugin that does not load is fatal, with its
     cause, for a scheduler that quietly uses another policy is worse than none.
     """
+    if teams is not None and name in TEAM_POLICIES:
+        return TEAM_POLICIES[name](teams)
     if name in BUILT_IN:
         return BUILT_IN[name]()
     plugins = {entry.name: entry for entry in entry_points(group="artesian.policies")}

@@ -8,18 +8,22 @@ goes on.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from artesian.engines.base import Clock, Engine
 from artesian.kernel.scheduler import Scheduler
+from artesian.kernel.state import State
 from artesian.model.errors import ArtesianError
 from artesian.model.events import ClockTicked, Event, NodeJoined, NodeLost
 from artesian.model.fleet import Node
 from artesian.model.plan import Command, Plan, Start
-from artesian.store import Journal, StoreError
+from artesian.store import Journal, LeaseLost, StoreError
 
 _SNAPSHOT_EVERY = 10_000
-"""Records between two snapshots: replaying so many takes a tenth of a second."""
+"""Records between two snapshots, at the least: replaying so many takes a tenth of a second.
+
+Of many jobs, half as many records as jobs: a snapshot takes longer then, and so does loading it.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -29,17 +33,37 @@ class SecondDriver(ArtesianError):  # noqa: N818 - reads as what it is
 
 
 class Driver:
-    """Drives one scheduler with one engine. ``seq`` is the last record that the scheduler's state has."""
+    """Drives one scheduler with one engine. ``seq`` is the last record that the scheduler's state has.
+
+    Where there are several processes, ``leads`` says whether this one may still act; ``advanced`` hears of
+    every record that the state has, committed. ``save_snapshot`` is for who does it in another way than
+    ``journal`` does: at once, which is long for many jobs.
+    """
 
     def __init__(
-        self, journal: Journal, scheduler: Scheduler, seq: int, engine: Engine, clock: Clock
+        self,
+        journal: Journal,
+        scheduler: Scheduler,
+        seq: int,
+        engine: Engine,
+        clock: Clock,
+        *,
+        leads: Callable[[], bool] = lambda: True,
+        advanced: Callable[[int], None] | None = None,
+        save_snapshot: Callable[[State, int], None] | None = None,
     ) -> None:
         self._journal = journal
         self._scheduler = scheduler
         self._seq = self._snapshot_seq = seq
         self._engine = engine
         self._now_s = clock
+        self._leads = leads
+        self._advanced = advanced
+        self._save = save_snapshot or journal.save_snapshot
         self._reported: list[Event] = []
+        self.is_in_order = True
+        """Whether the scheduler's state is the one after record ``seq``: not in the middle of a step, nor after
+        one that failed."""
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -54,8 +78,7 @@ class Driver:
     async def open(self) -> None:
         """Open the engine, find out what became of the commands decided before, and take stock of its nodes."""
         nodes = await self._engine.open(self._report)
-        for command in self._scheduler.outstanding():
-            self._carry_out(command)
+        self._carry_out(self._scheduler.outstanding())
         # The tick makes the scheduler look at what the journal took in while nobody drove: without an event
         # it would take nothing for changed, and a job that waits would wait for the next one's submit.
         self._reported += [*self._inventory(nodes), ClockTicked(at_s=self._now_s())]
@@ -72,7 +95,11 @@ class Driver:
     async def close(self) -> None:
         """Let go of the engine, whose attempts run on, and leave a snapshot for a quick start."""
         await self._engine.close()
-        if self._seq > self._snapshot_seq:
+        self.leave_snapshot()
+
+    def leave_snapshot(self) -> None:
+        """Save a snapshot where there is something new, and the state is what the journal says."""
+        if self.is_in_order and self._seq > self._snapshot_seq:
             self._save_snapshot()
 
     def _inventory(self, nodes: Sequence[Node]) -> list[Event]:
@@ -93,6 +120,7 @@ class Driver:
         return [*lost, *joined]
 
     def _step(self) -> None:
+        self.is_in_order = False
         with self._journal.transaction() as transaction:
             fresh: list[Event] = []
             for seq, record in transaction.read(after=self._seq):
@@ -112,27 +140,35 @@ class Driver:
                 transaction.append([plan])
             # Inside: by the time the transaction is over, somebody may have submitted one more.
             self._seq = transaction.last_seq
+        self.is_in_order = True
+        if self._advanced is not None:
+            self._advanced(self._seq)
         for hold in plan.holds:
             _log.info("%s waits: %s", hold.job_id, hold.code)
         for command in plan.commands:
             _log.info("%s: %s", command.id, command.reason)
-            self._carry_out(command)
-        if self._seq - self._snapshot_seq >= _SNAPSHOT_EVERY:
+        self._carry_out(plan.commands)
+        if self._seq - self._snapshot_seq >= max(_SNAPSHOT_EVERY, len(self._scheduler.state.jobs) // 2):
             self._save_snapshot()
 
     def _save_snapshot(self) -> None:
         self._snapshot_seq = self._seq
         try:
-            self._journal.save_snapshot(self._scheduler.state, self._seq)
+            self._save(self._scheduler.state, self._seq)
         except StoreError as error:
             # The journal has everything; without a snapshot the next start only takes longer.
             _log.warning("no snapshot at record %d: %s", self._seq, error)
 
-    def _carry_out(self, command: Command) -> None:
-        if isinstance(command, Start):
-            self._engine.start(command, self._scheduler.state.jobs[command.job_id].job)
-        else:
-            self._engine.stop(command)
+    def _carry_out(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            # Between the commit and here this process may have been paused for so long that another one
+            # leads, which has repeated the commands, and heard how they ended.
+            if not self._leads():
+                raise LeaseLost(f"record {self._seq}", "the lease has run out; its commands are another's")
+            if isinstance(command, Start):
+                self._engine.start(command, self._scheduler.state.jobs[command.job_id].job)
+            else:
+                self._engine.stop(command)
 
     async def _next_occasion(self, idle_exit_s: float | None) -> bool:
         """Wait for something to do; False where ``idle_exit_s`` has gone by without."""

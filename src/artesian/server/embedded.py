@@ -12,6 +12,8 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
+import msgspec
+
 from artesian.census import discover
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
@@ -21,6 +23,7 @@ from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted
 from artesian.model.job import Job
 from artesian.model.plan import Reason
+from artesian.model.quota import Teams
 from artesian.policy import explain
 from artesian.policy import registry as policies
 from artesian.server.bell import ring
@@ -50,13 +53,19 @@ class ControlPlane:
     """Submits, cancels and reads, on the state folder. Close it, or use it in ``with``."""
 
     def __init__(
-        self, state_dir: StateDir, *, idle_exit_s: float = IDLE_EXIT_S, policy: str = policies.DEFAULT
+        self,
+        state_dir: StateDir,
+        *,
+        idle_exit_s: float = IDLE_EXIT_S,
+        policy: str = policies.DEFAULT,
+        teams: Teams | None = None,
     ) -> None:
         state_dir.create()
         self.dir = state_dir
         self._journal = SqliteJournal.open(state_dir.journal)
         self._idle_exit_s = idle_exit_s
         self._policy = policy
+        self._teams = teams or Teams()
         self._state, self._seq = State(), 0
         self._is_loaded = False
         self._scheduler: Scheduler | None = None
@@ -92,7 +101,7 @@ class ControlPlane:
         if not state.nodes:
             return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
-            self._scheduler = Scheduler(policies.policy(self._policy), state)
+            self._scheduler = Scheduler(policies.policy(self._policy, self._teams), state)
         return self._scheduler.why(record.job.id)
 
     def job(self, job_id: str) -> JobRecord:
@@ -184,6 +193,7 @@ class ControlPlane:
                         str(self.dir.path),
                         str(self._idle_exit_s),
                         self._policy,
+                        msgspec.json.encode(self._teams.teams).decode(),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -4,10 +4,12 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from artesian.model.errors import ArtesianError
+from artesian.model.quota import QuotaError, Teams
 from artesian.policy import registry as policies
 from artesian.wire import environment as names
 
@@ -20,10 +22,12 @@ class SettingsError(ArtesianError):
 class Settings:
     """What the control plane goes by; each is a key of ``artesian.toml``.
 
-    ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``.
+    ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``teams``: who shares the
+    fleet, a table for each team; see ``model.quota``.
     """
 
     policy: str = policies.DEFAULT
+    teams: Teams = field(default_factory=Teams)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -42,28 +46,47 @@ class Settings:
     @classmethod
     def load(cls, path: Path) -> "Settings":
         """Return the settings in the file. Raises SettingsError, which names the key."""
-        try:
-            with path.open("rb") as file:
-                found = tomllib.load(file)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            said = error.strerror if isinstance(error, OSError) else str(error)
-            raise SettingsError(
-                f"settings {path}: {said}", hint='a settings file has lines like: policy = "easy"'
-            ) from error
+        found = _read(path)
         known = [field.name for field in fields(cls)]
         for key, value in found.items():
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
                 raise SettingsError(f"settings {path}: {key} is no key of theirs", hint=hint)
+            if key == "teams":
+                continue
             if not isinstance(value, str):
                 raise SettingsError(
                     f"settings {path}: {key}: expected a name in quotes, got {value!r}",
                     hint=f'{key} = "{getattr(cls(), key)}"',
                 )
-        settings = cls(**found)
         try:
-            policies.policy(settings.policy)
+            settings = cls(**{**found, "teams": teams_of(found, "teams")})
+            policies.policy(settings.policy, settings.teams)
         except ArtesianError as error:
             raise SettingsError(f"settings {path}: {error}", hint=error.hint) from error
         return settings
+
+
+def load_teams(path: Path) -> Teams:
+    """Return the teams in a settings file, whatever else it says. Raises SettingsError, or QuotaError."""
+    return teams_of(_read(path), str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(
+            f"settings {path}: {said}", hint='a settings file has lines like: policy = "easy"'
+        ) from error
+
+
+def teams_of(found: Mapping[str, Any], source: str) -> Teams:
+    """Return the teams in what a settings file says. Raises QuotaError."""
+    table = found.get("teams", {})
+    if not isinstance(table, Mapping):
+        raise QuotaError(f"{source}: expected tables, got {table!r}", hint="[teams.vision]\nweight = 2")
+    return Teams.from_table(table, source=source)

@@ -1,11 +1,11 @@
 """The virtual engine: carries commands out by foreseeing the events that they lead to."""
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from artesian.model.events import AttemptEnded, AttemptStarted, Event, NodeJoined
-from artesian.model.job import Outcome
+from artesian.model.job import Cause, Outcome
 from artesian.model.plan import Command, Start, Stop
 from artesian.sim.jobs import SimJob
 
@@ -14,9 +14,22 @@ from artesian.sim.jobs import SimJob
 class _Run:
     """An attempt under way: from ``begins_s`` on it does ``speed`` of its job's work in a second."""
 
-    epoch: int
+    start: Start
     begins_s: float
     speed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What an attempt that has ended was lost to: its start-up, and work that has to be done again.
+
+    ``milli`` is what it held, in thousandths of a device; ``epoch`` 1 is a job's first attempt.
+    """
+
+    epoch: int
+    milli: int
+    start_up_s: float
+    lost_s: float
 
 
 class VirtualEngine:
@@ -32,6 +45,10 @@ class VirtualEngine:
         self._running: dict[str, _Run] = {}
         self._done: dict[str, float] = {}
         self._accelerators: dict[str, str] = {}
+        self.ran: list[Ran] = []
+        """The attempts that have ended, those without any loss left out."""
+        self._stream: Iterator[Event] = iter(())
+        self._streamed: Event | None = None
         self.useful_attempts: dict[str, int] = {}
         """How many attempts of a job ended before its work was done, and yet brought it on."""
 
@@ -39,6 +56,22 @@ class VirtualEngine:
     def next_s(self) -> float | None:
         """When the next event happens; None when there is none."""
         return self._heap[0][0] if self._heap else None
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to come any more but what ``follow`` brings, which may never end."""
+        streamed = self._streamed
+        return not self._heap or (len(self._heap) == 1 and self._heap[0][2] is streamed)
+
+    def follow(self, events: Iterator[Event]) -> None:
+        """Have ``events`` happen too, an ordered stream that may have no end: read one event ahead."""
+        self._stream = events
+        self._read_stream()
+
+    def _read_stream(self) -> None:
+        self._streamed = next(self._stream, None)
+        if self._streamed is not None:
+            self.push([self._streamed])
 
     def push(self, events: Iterable[Event]) -> None:
         """Have ``events`` happen at their times."""
@@ -51,6 +84,8 @@ class VirtualEngine:
         events: list[Event] = []
         while self._heap and self._heap[0][0] == at_s:
             event = heapq.heappop(self._heap)[2]
+            if event is self._streamed:
+                self._read_stream()
             if isinstance(event, AttemptStarted | AttemptEnded) and not self._takes(event):
                 continue
             if isinstance(event, NodeJoined):
@@ -74,7 +109,7 @@ class VirtualEngine:
         started_s = at_s + job.start_up_s
         # A node that no event told of has no name for its devices; a job that is as fast anywhere needs none.
         speed = job.speed(self._accelerators.get(start.placement.shares[0].node_id))
-        self._running[start.job_id] = _Run(start.epoch, started_s, speed)
+        self._running[start.job_id] = _Run(start, started_s, speed)
         left_s = max(0.0, job.work - self._done.get(start.job_id, 0.0)) / speed
         runs_s, outcome = job.end(start.epoch, left_s)
         self.push(
@@ -91,15 +126,26 @@ class VirtualEngine:
         if isinstance(event, AttemptEnded):
             run = self._running.pop(event.job_id)
             job = self._jobs[event.job_id]
-            kept = job.kept_s(max(0.0, event.at_s - run.begins_s)) * run.speed
-            if kept > 0:
-                self._done[event.job_id] = self._done.get(event.job_id, 0.0) + kept
+            ran_s = max(0.0, event.at_s - run.begins_s)
+            kept_s = ran_s if event.outcome.cause is Cause.COMPLETED else job.kept_s(ran_s)
+            self._note_losses(run, event.at_s, ran_s - kept_s)
+            if event.outcome.cause is Cause.COMPLETED:
+                self._done.pop(event.job_id, None)
+            elif kept_s > 0:
+                self._done[event.job_id] = self._done.get(event.job_id, 0.0) + kept_s * run.speed
                 self.useful_attempts[event.job_id] = self.useful_attempts.get(event.job_id, 0) + 1
         return True
 
+    def _note_losses(self, run: _Run, at_s: float, lost_s: float) -> None:
+        decided_s = run.begins_s - self._jobs[run.start.job_id].start_up_s
+        start_up_s = min(at_s, run.begins_s) - decided_s
+        if start_up_s > 0 or lost_s > 0:
+            milli = sum(len(share.devices) * share.milli for share in run.start.placement.shares)
+            self.ran.append(Ran(epoch=run.start.epoch, milli=milli, start_up_s=start_up_s, lost_s=lost_s))
+
     def _epoch(self, job_id: str) -> int | None:
         run = self._running.get(job_id)
-        return None if run is None else run.epoch
+        return None if run is None else run.start.epoch
 
     @staticmethod
     def _ended(command: Command, at_s: float, outcome: Outcome) -> AttemptEnded:

@@ -1,17 +1,22 @@
 """What a simulation came to: per job, over all jobs, over time, and as a waterfall."""
 
+from __future__ import annotations
+
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from artesian.kernel import accounting
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.state import State
-from artesian.model.ledger import US, Waterfall, to_us
+from artesian.model.job import Cause
+from artesian.model.ledger import US, Loss, Stage, StageResult, Waterfall, to_us
 from artesian.model.plan import Reason
 from artesian.model.resources import MILLI
+from artesian.sim.engine import Ran
+from artesian.sim.fairness import finish_time_ratios
 from artesian.sim.run import SimResult
 
 
@@ -21,16 +26,23 @@ class JobResult:
 
     ``wait_s`` runs from the submission to the first decision to start, ``jct_s`` (the job's completion
     time) to its end; None where it did not come to that. ``held_milli_us`` is what its attempts held, in
-    thousandths of a device times microseconds. ``hold`` is why it still waits.
+    thousandths of a device times microseconds. ``hold`` is why it still waits. ``accelerator`` is the model of
+    device that it ran on last, ``milli`` what its last attempt held; None for a job that never started.
+    ``finish_time_ratio`` is in ``fairness``; None where it is not known.
     """
 
     job_id: str
+    team: str
+    accelerator: str | None
+    milli: int | None
     state: JobState
     submitted_s: float
     started_s: float | None
     ended_s: float | None
     attempts: int
+    preemptions: int
     held_milli_us: int
+    finish_time_ratio: float | None
     hold: Reason | None
 
     @property
@@ -52,6 +64,41 @@ class Summary:
     mean_s: float
     median_s: float
     p99_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Of dimensionless values: their mean, ``p99`` by nearest rank, the largest."""
+
+    count: int
+    mean: float
+    p99: float
+    largest: float
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """Return the spread of the values that are known; None where none is."""
+        known = sorted(value for value in values if value is not None)
+        if not known:
+            return None
+        return cls(
+            count=len(known),
+            mean=statistics.fmean(known),
+            p99=known[math.ceil(0.99 * len(known)) - 1],
+            largest=known[-1],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Figures of some of the jobs: of a team, of a model of device."""
+
+    jobs: int
+    jct: Summary | None
+    wait: Summary | None
+    held_milli_us: int
+    preemptions: int
+    finish_time_ratio: Spread | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +128,35 @@ class Report:
     waterfall: Waterfall
 
     @property
+    def preemptions(self) -> int:
+        """How often a policy stopped a job, over all jobs."""
+        return sum(job.preemptions for job in self.jobs)
+
+    @property
+    def finish_time_ratio(self) -> Spread | None:
+        """How fair it was: see ``fairness``; None where no job succeeded."""
+        return Spread.of(job.finish_time_ratio for job in self.jobs)
+
+    @property
+    def stranded_share(self) -> float | None:
+        """Devices that were free although a job waited, of those owned; None when nothing was owned.
+
+        It is what fragmentation, and rules such as the order of arrival, cost.
+        """
+        lost = self.waterfall.stages[1].lost_us.get(Loss.WAITING, 0)
+        return lost / self.waterfall.nameplate_us if self.waterfall.nameplate_us else None
+
+    @property
+    def by_team(self) -> dict[str, Group]:
+        """Figures of each team's jobs."""
+        return _groups(self.jobs, lambda job: job.team)
+
+    @property
+    def by_accelerator(self) -> dict[str, Group]:
+        """Figures of the jobs by the model of device that they ran on last; those that never ran are left out."""
+        return _groups(self.jobs, lambda job: job.accelerator)
+
+    @property
     def allocated_share(self) -> float | None:
         """Allocated of owned, from 0 to 1; None when nothing was owned, or for no time."""
         return self.allocated_milli_us / self.owned_milli_us if self.owned_milli_us else None
@@ -95,15 +171,23 @@ class Report:
         return {
             "simulated": True,
             "makespan_s": self.makespan_s,
-            "wait": None if self.wait is None else asdict(self.wait),
-            "jct": None if self.jct is None else asdict(self.jct),
+            "wait": _dict(self.wait),
+            "jct": _dict(self.jct),
             "owned_device_s": _device_s(self.owned_milli_us),
             "allocated_device_s": _device_s(self.allocated_milli_us),
             "allocated_share": self.allocated_share,
+            "stranded_share": self.stranded_share,
+            "preemptions": self.preemptions,
+            "finish_time_ratio": _dict(self.finish_time_ratio),
+            "by_team": {name: _group_dict(group) for name, group in self.by_team.items()},
+            "by_accelerator": {name: _group_dict(group) for name, group in self.by_accelerator.items()},
             "allocation": [{"at_s": level.at_s, "devices": level.milli / MILLI} for level in self.allocation],
             "jobs": [
                 {
                     "job_id": job.job_id,
+                    "team": job.team,
+                    "accelerator": job.accelerator,
+                    "devices": None if job.milli is None else job.milli / MILLI,
                     "state": job.state.value,
                     "submitted_s": job.submitted_s,
                     "started_s": job.started_s,
@@ -111,6 +195,8 @@ class Report:
                     "wait_s": job.wait_s,
                     "jct_s": job.jct_s,
                     "attempts": job.attempts,
+                    "preemptions": job.preemptions,
+                    "finish_time_ratio": job.finish_time_ratio,
                     "held_device_s": _device_s(job.held_milli_us),
                     "hold": None if job.hold is None else asdict(job.hold),
                 }
@@ -123,8 +209,11 @@ class Report:
 def report(result: SimResult) -> Report:
     """Return the figures of a finished simulation."""
     state = result.state
+    fleet_milli = MILLI * sum(known.node.devices for known in state.nodes.values())
+    ratios = finish_time_ratios(list(state.jobs.values()), result.jobs, fleet_milli)
     jobs = tuple(
-        _job(record, state.at_s, result.reasons.get(job_id)) for job_id, record in state.jobs.items()
+        _job(record, state.at_s, ratios.get(job_id), result.reasons.get(job_id))
+        for job_id, record in state.jobs.items()
     )
     allocation, allocated_milli_us = _allocation(state)
     start_s = min((job.submitted_s for job in jobs), default=0.0)
@@ -137,20 +226,84 @@ def report(result: SimResult) -> Report:
         owned_milli_us=_owned_milli_us(state, start_s, end_s),
         allocated_milli_us=allocated_milli_us,
         allocation=allocation,
-        waterfall=accounting.waterfall(
-            state, {}, start_s=start_s, end_s=end_s, ceilings={}, is_simulated=True
+        waterfall=_with_productive(
+            accounting.waterfall(state, {}, start_s=start_s, end_s=end_s, ceilings={}, is_simulated=True),
+            result.ran,
         ),
     )
 
 
-def _job(record: JobRecord, at_s: float, hold: Reason | None) -> JobResult:
+def _with_productive(waterfall: Waterfall, ran: Sequence[Ran]) -> Waterfall:
+    """Return the waterfall with what the simulated attempts lost to starting up and to work done again.
+
+    Nothing simulated reports its steps, so the kernel's accounting does not know; the engine does.
+    """
+    healthy, allocated, _, model_flops = waterfall.stages
+    assert allocated.left_us is not None
+    lost = dict.fromkeys((Loss.START_UP, Loss.RECOVERY, Loss.LOST_WORK), 0)
+    for entry in ran:
+        lost[Loss.START_UP if entry.epoch == 1 else Loss.RECOVERY] += entry.milli * to_us(entry.start_up_s)
+        lost[Loss.LOST_WORK] += entry.milli * to_us(entry.lost_s)
+    lost_us = {str(cause): milli_us // MILLI for cause, milli_us in lost.items() if milli_us}
+    excess_us = sum(lost_us.values()) - allocated.left_us
+    if excess_us > 0:  # each was rounded to whole microseconds by itself
+        lost_us[max(lost_us, key=lost_us.__getitem__)] -= excess_us
+    left_us = allocated.left_us - sum(lost_us.values())
+    productive = StageResult(stage=Stage.PRODUCTIVE, left_us=left_us, lost_us=lost_us)
+    return replace(
+        waterfall,
+        stages=(healthy, allocated, productive, model_flops),
+        notes=("simulated: start-ups and lost work are those that the jobs were told to have",),
+    )
+
+
+def _groups(jobs: Iterable[JobResult], name_of: Callable[[JobResult], str | None]) -> dict[str, Group]:
+    named: dict[str, list[JobResult]] = {}
+    for job in jobs:
+        if (name := name_of(job)) is not None:
+            named.setdefault(name, []).append(job)
+    return {
+        name: Group(
+            jobs=len(some),
+            jct=_summary(job.jct_s for job in some if job.state is JobState.SUCCEEDED),
+            wait=_summary(job.wait_s for job in some),
+            held_milli_us=sum(job.held_milli_us for job in some),
+            preemptions=sum(job.preemptions for job in some),
+            finish_time_ratio=Spread.of(job.finish_time_ratio for job in some),
+        )
+        for name, some in sorted(named.items())
+    }
+
+
+def _group_dict(group: Group) -> dict[str, Any]:
+    return {
+        "jobs": group.jobs,
+        "jct": _dict(group.jct),
+        "wait": _dict(group.wait),
+        "held_device_s": _device_s(group.held_milli_us),
+        "preemptions": group.preemptions,
+        "finish_time_ratio": _dict(group.finish_time_ratio),
+    }
+
+
+def _dict(summary: Summary | Spread | None) -> dict[str, Any] | None:
+    return None if summary is None else asdict(summary)
+
+
+def _job(record: JobRecord, at_s: float, ratio: float | None, hold: Reason | None) -> JobResult:
+    last = record.attempts[-1] if record.attempts else None
     return JobResult(
         job_id=record.job.id,
+        team=record.job.team,
+        accelerator=None if last is None else last.accelerator,
+        milli=None if last is None else sum(len(s.devices) * s.milli for s in last.placement.shares),
         state=record.state,
         submitted_s=record.submitted_s,
         started_s=record.attempts[0].decided_s if record.attempts else None,
         ended_s=record.ended_s,
         attempts=len(record.attempts),
+        preemptions=sum(attempt.stop_cause is Cause.PREEMPTED for attempt in record.attempts),
+        finish_time_ratio=ratio,
         held_milli_us=sum(
             milli * (to_us(end_s) - to_us(start_s)) for start_s, end_s, milli in _holdings(record, at_s)
         ),

@@ -1,18 +1,27 @@
 """Simulate a list of jobs on a fleet: virtual time around the very kernel that runs live."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from artesian.kernel.collector import collector_paused
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
-from artesian.model.events import AttemptEnded, CancelRequested, ClockTicked, Event, JobSubmitted, NodeJoined
+from artesian.model.events import (
+    AttemptEnded,
+    CancelRequested,
+    ClockTicked,
+    Event,
+    JobSubmitted,
+    NodeJoined,
+    NodeLost,
+)
 from artesian.model.fleet import Fleet
 from artesian.model.plan import Plan, Reason
 from artesian.policy.base import Policy
-from artesian.sim.engine import VirtualEngine
+from artesian.sim.engine import Ran, VirtualEngine
 from artesian.sim.jobs import SimJob
 
 MAX_RESTARTS = 1000
@@ -29,11 +38,14 @@ class SimResult:
     """What happened. ``records`` is the journal, events and plans in order: replayed, it gives ``state``.
 
     A plan that changed nothing is left out. ``reasons`` says of each job that still waits at the end why.
+    ``jobs`` are those that it was told of, ``ran`` what the attempts that ended have lost.
     """
 
     records: tuple[Record, ...]
     state: State
     reasons: Mapping[str, Reason]
+    jobs: Mapping[str, SimJob]
+    ran: tuple[Ran, ...]
 
 
 def simulate(
@@ -42,24 +54,40 @@ def simulate(
     policy: Policy,
     *,
     events: Iterable[Event] = (),
+    faults: Iterator[Event] | None = None,
     until: Collection[str] | None = None,
     progress: Callable[[int], None] | None = None,
+    keeps_records: bool = True,
 ) -> SimResult:
     """Return what ``policy`` makes of ``jobs`` on ``fleet``, whose nodes join at time 0.
 
-    ``events`` are what else happens: a node lost, a job cancelled. What happens at one time is one
-    cycle. The same arguments give the same records. A job that can never start ends the simulation where
+    ``events`` are what else happens: a node lost, a job cancelled; ``faults`` are more of them, in the order
+    of their times and possibly without end (``NodeFaults``). What happens at one time is one cycle. The same arguments give the same records. A job that can never start ends the simulation where
     it waits: ``report`` lists it, with its reason. With ``until``, ids of jobs, it ends as soon as all of
     these are over, whatever else still runs or is to come: arrivals go on while those are looked at.
+    Without ``keeps_records`` there are none in the result: of a million jobs they take more than all else.
     ``progress`` is told how many jobs are over, after each cycle in which one more is.
 
     Raises ValueError when two jobs have one id or an event cannot be taken, NoProgress when the end would
     never come.
     """
+    with collector_paused():
+        return _simulate(fleet, jobs, policy, tuple(events), faults, until, progress, keeps_records)
+
+
+def _simulate(
+    fleet: Fleet,
+    jobs: Sequence[SimJob],
+    policy: Policy,
+    others: tuple[Event, ...],
+    faults: Iterator[Event] | None,
+    until: Collection[str] | None,
+    progress: Callable[[int], None] | None,
+    keeps_records: bool,
+) -> SimResult:
     known = {entry.job.id: entry for entry in jobs}
     if len(known) < len(jobs):
         raise ValueError(f"jobs: expected distinct ids, got {len(jobs)} jobs with {len(known)} ids")
-    others = tuple(events)
     untimed = [event.at_s for event in others if not 0 <= event.at_s < math.inf]
     unknown = [event.job.id for event in others if isinstance(event, JobSubmitted)]
     if untimed:
@@ -68,24 +96,30 @@ def simulate(
         raise ValueError(f"events: expected jobs to come as SimJobs, with a duration, got {unknown[0]}")
     engine = VirtualEngine(known)
     engine.push(NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
-    engine.push(JobSubmitted(at_s=entry.submit_s, job=entry.job) for entry in jobs)
+    engine.push(JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
     engine.push(others)
+    if faults is not None:
+        engine.follow(faults)
 
     scheduler = Scheduler(policy)
     records: list[Record] = []
     looked_at = None if until is None else set(until)
     over = 0
+    told = len(others)
     while (at_s := _earlier(engine.next_s, scheduler.next_due_s)) is not None:
         happened = engine.pop(at_s)
         if not happened:
             if scheduler.next_due_s != at_s:
                 continue  # only attempts that were stopped before had something to say
             happened.append(ClockTicked(at_s=at_s))
+        if faults is not None:
+            told += sum(isinstance(event, NodeLost) for event in happened)
         plan = scheduler.step(happened)
-        records += happened
-        if not plan.is_empty:
-            records.append(plan)
-        _check_progress(plan, known, engine, len(others))
+        if keeps_records:
+            records += happened
+            if not plan.is_empty:
+                records.append(plan)
+        _check_progress(plan, known, engine, told)
         for command in plan.commands:
             engine.carry_out(command, at_s)
         if progress is not None and (more := sum(_is_over(event, scheduler.state) for event in happened)):
@@ -95,16 +129,28 @@ def simulate(
             looked_at -= {event.job_id for event in happened if _is_over(event, scheduler.state)}
             if not looked_at:
                 break
+        if faults is not None and engine.is_quiet and _is_settled(scheduler):
+            break  # from here on nodes would come and go for ever, and nobody would care
     reasons = {job_id: scheduler.why(job_id) for job_id in scheduler.state.waiting}
     return SimResult(
         records=tuple(records),
         state=scheduler.state,
         reasons={job_id: reason for job_id, reason in reasons.items() if reason is not None},
+        jobs=known,
+        ran=tuple(engine.ran),
     )
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
     return min((at_s for at_s in (one, other) if at_s is not None), default=None)
+
+
+def _is_settled(scheduler: Scheduler) -> bool:
+    """Return whether nothing runs and, with every node up, nobody who waits could start."""
+    state = scheduler.state
+    if state.running or scheduler.next_due_s is not None:
+        return False
+    return not state.waiting or all(record.is_open for record in state.nodes.values())
 
 
 def _is_over(event: Event, state: State) -> TypeGuard[AttemptEnded | CancelRequested]:

@@ -8,10 +8,11 @@
         ├── JournalTooNew        whole, and written by an artesian that says what this one does not know
         ├── NotAJournal          a database, but somebody else's
         ├── UnstorableRecord     a record that would not come back as it went in (also a ValueError)
-        └── StoreUnavailable     the file system or another process stands in the way
-            └── JournalMissing   there is nothing to read yet
+        └── StoreUnavailable     the file system, the database or another process stands in the way
+            ├── JournalMissing   there is nothing to read yet
+            └── LeaseLost        another process leads by now: what this one decided is not written
 
-No error of the database library leaves the store.
+No error of a database library leaves the store.
 """
 
 from pathlib import Path
@@ -20,7 +21,10 @@ from artesian.model.errors import ArtesianError
 
 
 class StoreError(ArtesianError):
-    """Base of the store's errors. ``path`` is the journal's file, None where no file is concerned."""
+    """Base of the store's errors. ``path`` is the journal's file, None where no file is concerned.
+
+    Where a journal is, ``place``, is its file, or the URL of its database without a password.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None, path: Path | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -33,18 +37,18 @@ class JournalCorrupt(StoreError):  # noqa: N818 - reads as what it is
     ``seq`` is the first record that is not what was written; None where the file cannot even be opened.
     """
 
-    def __init__(self, path: Path, actual: str, *, seq: int | None = None) -> None:
-        where = f"journal {path}" if seq is None else f"journal {path}: record {seq}"
+    def __init__(self, place: Path | str, actual: str, *, seq: int | None = None) -> None:
         if seq is None:
-            intact = "keep the damaged file aside"
+            intact = ""
         elif seq == 1:
-            intact = "no record before it is left; keep the damaged file aside"
+            intact = "no record before it is left; "
         else:
-            intact = f"records 1 to {seq - 1} are intact; keep the damaged file aside"
+            intact = f"records 1 to {seq - 1} are intact; "
+        aside = "file aside with its -wal file" if isinstance(place, Path) else "database aside"
         super().__init__(
-            f"{where} is damaged: {actual}",
-            hint=f"{intact} with its -wal file, and restore a backup or start a new journal",
-            path=path,
+            f"{_where(place, seq)} is damaged: {actual}",
+            hint=f"{intact}keep the damaged {aside}, and restore a backup or start a new journal",
+            path=_file(place),
         )
         self.seq = seq
 
@@ -52,24 +56,24 @@ class JournalCorrupt(StoreError):  # noqa: N818 - reads as what it is
 class JournalTooNew(StoreError):  # noqa: N818 - reads as what it is
     """A newer artesian wrote what this one does not know. ``seq`` is the record, None for the whole file."""
 
-    def __init__(self, path: Path, actual: str, *, seq: int | None = None) -> None:
-        where = f"journal {path}" if seq is None else f"journal {path}: record {seq}"
+    def __init__(self, place: Path | str, actual: str, *, seq: int | None = None) -> None:
         super().__init__(
-            f"{where} needs another version of artesian: {actual}",
+            f"{_where(place, seq)} needs another version of artesian: {actual}",
             hint="use the version that wrote it, or a later one; this one would misread it",
-            path=path,
+            path=_file(place),
         )
         self.seq = seq
 
 
 class NotAJournal(StoreError):  # noqa: N818 - reads as what it is
-    """The file is a database that artesian did not make."""
+    """A database is there that artesian did not make."""
 
-    def __init__(self, path: Path, actual: str) -> None:
+    def __init__(self, place: Path | str, actual: str) -> None:
+        kind = "file" if isinstance(place, Path) else "database"
         super().__init__(
-            f"{path}: expected a journal of artesian, got {actual}",
-            hint="name another file; this one is left as it is",
-            path=path,
+            f"{place}: expected a journal of artesian, got {actual}",
+            hint=f"name another {kind}; this one is left as it is",
+            path=_file(place),
         )
 
 
@@ -93,3 +97,22 @@ class JournalMissing(StoreUnavailable):
             hint="it is made by the first command that writes, such as a submit",
             path=path,
         )
+
+
+class LeaseLost(StoreUnavailable):
+    """This process does not lead any more. Nothing was written, and it must carry nothing out."""
+
+    def __init__(self, place: Path | str, actual: str) -> None:
+        super().__init__(
+            f"journal {place}: expected to lead, but {actual}",
+            hint="nothing is lost: who leads now goes on from the journal",
+            path=_file(place),
+        )
+
+
+def _where(place: Path | str, seq: int | None) -> str:
+    return f"journal {place}" if seq is None else f"journal {place}: record {seq}"
+
+
+def _file(place: Path | str) -> Path | None:
+    return place if isinstance(place, Path) else None

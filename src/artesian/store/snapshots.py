@@ -3,19 +3,32 @@
 A snapshot is only a shortcut. It is used when it is whole, when the version that saved it is the one
 that reads it (another version's ``apply`` may come to another state from the same records), and when
 the record at its place still has the checksum it had. In every other case replay is the truth.
+
+The bytes are lines of JSON, compressed: the image without its jobs, then some jobs in each line. So neither
+who saves nor who loads 100,000 jobs ever has them all in memory as text.
 """
 
+import zlib
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 from zlib import crc32
 
 import msgspec
 
 from artesian import __version__
+from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.state import State, StateImage
 from artesian.store.chain import Link
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
-_DECODER = msgspec.json.Decoder(StateImage)
+_IMAGE = msgspec.json.Decoder(StateImage)
+_JOBS = msgspec.json.Decoder(list[JobRecord])
+
+_LINE = 100
+"""Jobs in a line."""
+_COMPRESSION = 1  # three times as quick as the default, for a sixth more bytes
+_CHUNK_BYTES = 2**14
 
 
 class SnapshotRow(NamedTuple):
@@ -38,8 +51,10 @@ def _checksum(at: Link, version: str, body: bytes) -> int:
 
 def encode(state: State, at: Link) -> SnapshotRow:
     """Return the snapshot of ``state``, which is the one after the record at ``at``."""
-    body = _ENCODER.encode(state.image())
-    return SnapshotRow(at.seq, at.crc, __version__, body, _checksum(at, __version__, body))
+    packer = zlib.compressobj(_COMPRESSION)
+    body = b"".join([*(packer.compress(line + b"\n") for line in _lines(state)), packer.flush()])
+    version = _version()
+    return SnapshotRow(at.seq, at.crc, version, body, _checksum(at, version, body))
 
 
 def decode(row: SnapshotRow, at: Link) -> State | None:
@@ -51,9 +66,36 @@ def decode(row: SnapshotRow, at: Link) -> State | None:
     try:
         expected = _checksum(Link(row.seq, row.record_crc), row.version, row.body)
         if expected == row.crc and row.record_crc == at.crc:
-            return State.from_image(_DECODER.decode(row.body)) if row.version == __version__ else None
-    except (TypeError, ValueError) as error:
+            return _restored(row.body) if row.version == _version() else None
+    except (TypeError, ValueError, zlib.error) as error:
         raise UnusableSnapshot(f"it is no state: {error}") from error
     if expected != row.crc:
         raise UnusableSnapshot(f"expected checksum {expected}, got {row.crc!r}")
     raise UnusableSnapshot(f"it was taken of a record with checksum {row.record_crc}, here is {at.crc}")
+
+
+def _version() -> str:
+    return f"{__version__}, lines"
+
+
+def _lines(state: State) -> Iterator[bytes]:
+    yield _ENCODER.encode(state.image(has_jobs=False))
+    jobs = iter(state.jobs.values())
+    while line := list(islice(jobs, _LINE)):
+        yield _ENCODER.encode(line)
+
+
+def _restored(body: bytes) -> State:
+    lines = _unpacked(body)
+    state = State.from_image(_IMAGE.decode(next(lines)))
+    for line in lines:
+        state.restore(_JOBS.decode(line))
+    return state
+
+
+def _unpacked(body: bytes) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj()
+    left = b""
+    for start in range(0, len(body), _CHUNK_BYTES):
+        *lines, left = (left + unpacker.decompress(body[start : start + _CHUNK_BYTES])).split(b"\n")
+        yield from lines

@@ -98,7 +98,7 @@ class SampleOrder:
         if position < 0:
             raise IndexError(f"position must not be negative, got {position}")
         number, index = divmod(position, self._size)
-        key = _mix(_mix(self._seed & _MASK) + number)
+        key = mix(mix(self._seed & _MASK) + number)
         index = self._permute(index, key)
         while index >= self._size:
             index = self._permute(index, key)
@@ -108,7 +108,7 @@ class SampleOrder:
         mask = (1 << self._half_bits) - 1
         left, right = index >> self._half_bits, index & mask
         for round_number in range(4):
-            left, right = right, left ^ (_mix(key + (round_number << 32) + right) & mask)
+            left, right = right, left ^ (mix(key + (round_number << 32) + right) & mask)
         return left << self._half_bits | right
 
 
@@ -128,7 +128,7 @@ def rank_share(start: int, global_batch: int, rank: int, world_size: int) -> ran
     return range(start + rank * share, start + (rank + 1) * share)
 
 
-def _mix(value: int) -> int:
+def mix(value: int) -> int:
     """Return 64 bits that each depend on every bit of ``value`` (SplitMix64's finaliser)."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK

@@ -4,7 +4,8 @@
 
     TrainError
     ├── CheckpointError     a checkpoint that cannot be written, or none that can be read
-    └── DataError           training data that is not there, or too little
+    ├── DataError           training data that is not there, or too little
+    └── UnstableError       losses that leap or are no numbers, and a policy that says to stop
 
 The library stands alone, so this is a tree of its own; like every error of artesian's, each carries a
 ``hint``: what to do about it.
@@ -27,3 +28,7 @@ class CheckpointError(TrainError):
 
 class DataError(TrainError):
     """Training data that is missing, unreadable or too short."""
+
+
+class UnstableError(TrainError):
+    """Losses that leap or are no numbers, again and again, or under a policy that says to stop."""

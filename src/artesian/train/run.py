@@ -12,6 +12,7 @@ Without artesian's environment variables it reports to nobody and saves nothing,
 where; the loop is the same.
 """
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -28,9 +29,12 @@ from torch.utils.data import default_collate
 from artesian.train.checkpoint import Checkpoint, Checkpointer
 from artesian.train.data import SampleOrder, rank_share
 from artesian.train.errors import CheckpointError
+from artesian.train.heartbeat import Activity
+from artesian.train.link import link
 from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter, say
 from artesian.train.signals import StopRequest
+from artesian.train.vote import Vote
 from artesian.wire import environment
 from artesian.wire.faults import Fault, FaultKind, decode_faults
 from artesian.wire.messages import Phase
@@ -39,6 +43,7 @@ PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop, and has saved its state: 143."""
 
 _DATA_WAIT_S = 1e-4
+_FOREVER_S = 86_400
 _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -90,10 +95,12 @@ class Run:
         self._scheduler = scheduler
         self.member = member
         self._reporter = reporter
+        self._link = link()
         self._checkpointer = checkpointer
         self._checkpoint_every = checkpoint_every
         self._faults = {fault.step: fault.kind for fault in faults}
         self._stop = StopRequest(member.control)
+        self._all_saved = None if member.control is None else Vote(member.control, dist.ReduceOp.MIN)
         self.step = 0
         self.position = 0
         self.failed_saves = 0
@@ -131,6 +138,7 @@ class Run:
             checkpoint_every = _whole_number(environ, environment.CHECKPOINT_EVERY)
         member = member or current(next(model.parameters()).device)
         epoch = _whole_number(environ, environment.EPOCH) or 1
+        restart = _whole_number(environ, environment.RESTART) or 0
         return cls(
             model=model,
             optimizer=optimizer,
@@ -146,7 +154,7 @@ class Run:
             faults=tuple(
                 fault
                 for fault in decode_faults(environ.get(environment.FAULTS) or "[]")
-                if fault.worker == member.rank and fault.epoch == epoch
+                if (fault.worker, fault.epoch, fault.restart) == (member.rank, epoch, restart)
             ),
         )
 
@@ -177,6 +185,8 @@ class Run:
         finally:
             self._stop.remove()
             self._reporter.close()
+            if self._link is not None:
+                self._link.heart.set(Activity.BUSY)  # what comes now is no step
 
     def batches(
         self, dataset: Dataset, *, global_batch: int, steps: int | None = None, seed: int = 0
@@ -244,6 +254,9 @@ class Run:
         self.step += 1
         self.position = self._handed_out
         self._reporter.step(self.step, self._step_start_s, value, tokens, model_flops)
+        if self._link is not None:
+            self._link.heart.beat(self.step)
+            self._link.check()
         self._step_start_s = None
         must_stop = self._stop.is_granted()
         if must_stop:
@@ -266,6 +279,12 @@ class Run:
                 os.kill(os.getpid(), signal.SIGKILL)
             case FaultKind.EXCEPTION:
                 raise RuntimeError(f"injected fault: exception before step {self.step + 1} is committed")
+            case FaultKind.STOP:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case FaultKind.SEGFAULT:
+                ctypes.string_at(0)
+            case FaultKind.GIL:
+                ctypes.PyDLL(None).sleep(_FOREVER_S)  # PyDLL: without letting go of the interpreter's lock
 
     def _restore(self, checkpointer: Checkpointer) -> None:
         start_s = self._reporter.end_start_up()
@@ -274,6 +293,8 @@ class Run:
             say(f"{rejected.path} is not whole, going back to an older one: {rejected.reason}")
         self._agree_on(checkpoint)
         if checkpoint is None:
+            if self._link is not None:
+                self._link.heart.restored(0, self._reporter.now_s() - start_s)
             return
         state = checkpoint.state
         self._model.load_state_dict(state["model"])
@@ -285,19 +306,20 @@ class Run:
         self.step = self._saved_step = checkpoint.manifest.step
         self.position = self._handed_out = checkpoint.manifest.position
         self._reporter.restored(self.step, start_s)
+        if self._link is not None:
+            self._link.heart.restored(self.step, self._reporter.now_s() - start_s)
 
     def _agree_on(self, checkpoint: Checkpoint | None) -> None:
         """Raise CheckpointError on every rank unless all have found the same step."""
         if self.member.control is None:
             return
         step = -1 if checkpoint is None else checkpoint.manifest.step
-        span = torch.tensor([step, -step])
-        dist.all_reduce(span, op=dist.ReduceOp.MAX, group=self.member.control)
-        if span[0] != -span[1]:
+        newest, oldest = Vote(self.member.control, dist.ReduceOp.MAX, 2).hold(step, -step)
+        if newest != -oldest:
             assert self._checkpointer is not None
             raise CheckpointError(
                 f"the ranks find different checkpoints in {self._checkpointer.folder}: "
-                f"steps {-span[1].item()} to {span[0].item()} (-1: none)",
+                f"steps {-oldest} to {newest} (-1: none)",
                 hint="the folder must be one that all nodes share",
             )
 
@@ -308,6 +330,8 @@ class Run:
     def _save(self, *, is_last: bool) -> None:
         if self._checkpointer is None:
             return
+        if self._link is not None:
+            self._link.heart.set(Activity.BUSY)
         start_s = self._reporter.now_s()
         failure: CheckpointError | None = None
         size_bytes = 0
@@ -321,6 +345,8 @@ class Run:
         is_saved = self._tell_all(failure is None)
         end_s = self._reporter.now_s()
         self._reporter.phase(Phase.CHECKPOINT_STALL, start_s, end_s)
+        if self._link is not None:
+            self._link.heart.set(Activity.STEPPING)
         if is_saved:
             self._saved_step = self.step
             if self.member.rank == 0:
@@ -334,11 +360,9 @@ class Run:
 
     def _tell_all(self, is_saved: bool) -> bool:
         """Wait until rank 0 has saved, and return on every rank whether it has."""
-        if self.member.control is None:
+        if self._all_saved is None:
             return is_saved
-        flag = torch.tensor([int(is_saved)])
-        dist.all_reduce(flag, op=dist.ReduceOp.MIN, group=self.member.control)
-        return bool(flag.item())
+        return self._all_saved.hold(int(is_saved)) == (1,)
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -61,6 +61,13 @@ class Trace:
         )
         return replace(self, jobs=jobs)
 
+    def with_start_up(self, start_up_s: float) -> "Trace":
+        """Return the trace with jobs that take so long, in seconds, to start and to start again, where they do not tell."""
+        jobs = tuple(
+            entry if entry.start_up_s else replace(entry, start_up_s=start_up_s) for entry in self.jobs
+        )
+        return replace(self, jobs=jobs)
+
     def on(self, fleet: Fleet) -> "Trace":
         """Return the trace on ``fleet``, without the jobs that even the empty fleet could not start.
 

@@ -1,0 +1,229 @@
+"""Simulations of several policies as one HTML file: tables and charts, no script, nothing from elsewhere."""
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from artesian.cli import charts, plot
+from artesian.cli.picture import cause_label, percent_text, stage_label
+from artesian.kernel.lifecycle import JobRecord
+from artesian.model.errors import ArtesianError
+from artesian.model.fleet import Fleet
+from artesian.model.units import format_duration
+from artesian.sim.report import Group, Report, Spread, Summary
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1060px; padding: 1.5rem; }
+h1 { font-size: 1.5rem; margin: 0 0 .2rem } h2 { font-size: 1.1rem; margin: 2.2rem 0 .5rem }
+h3 { font-size: .95rem; margin: 1.4rem 0 .3rem } p, .note { color: #555; margin: .2rem 0 .8rem }
+.tag { background: #fdf0d5; color: #7a5200; border-radius: 4px; font-size: .8rem; padding: .1rem .5rem; vertical-align: middle }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap } th:first-child, td:first-child { text-align: left; padding-left: 0 }
+th { border-bottom: 1px solid #ccc; font-weight: 600 } tr + tr td { border-top: 1px solid #eee }
+.best { font-weight: 700 } svg { height: auto; max-width: 100% }
+"""
+
+
+class PageError(ArtesianError):
+    """The page cannot be made, or not be written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a policy made of the jobs."""
+
+    policy: str
+    figures: Report
+    records: Sequence[JobRecord]
+
+
+def check_path(path: Path) -> None:
+    """Raise PageError for a path that cannot be a page, PlotError without matplotlib: before the long work."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise PageError(
+            f"html: expected a file that ends in .html, got {path.name!r}", hint="such as policies.html"
+        )
+    plot.check_path(path.with_suffix(".svg"))
+
+
+def write(path: Path, *, title: str, fleet: Fleet, runs: Sequence[Run]) -> None:
+    """Write the page. The same runs give the same page, byte for byte. Raises PageError where that fails."""
+    text = _page(title, fleet, runs)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PageError(
+            f"html: cannot write {path}: {error.strerror}", hint="choose a folder that you can write to"
+        ) from error
+
+
+def _page(title: str, fleet: Fleet, runs: Sequence[Run]) -> str:
+    curves = [charts.Curve(name=run.policy, figures=run.figures) for run in runs]
+    parts = [
+        f"<h1>{_text(title)} <span class=tag>simulated</span></h1>",
+        f"<p>{len(runs[0].figures.jobs):,} jobs on {fleet.devices:,} devices of {len(fleet.nodes):,} nodes</p>",
+        "<h2>Policies</h2>",
+        _policies(runs),
+        "<h2>Devices allocated over time</h2>",
+        plot.svg(lambda: charts.allocation(curves, fleet.devices)),
+        "<h2>Completion times</h2>",
+        plot.svg(lambda: charts.completion(curves)),
+        "<h2>Where device time went</h2>",
+        _waterfalls(runs),
+    ]
+    for heading, name in (("Teams", "by_team"), ("Models of device", "by_accelerator")):
+        parts.append(f"<h2>{heading}</h2>")
+        for run in runs:
+            parts += [f"<h3>{_text(run.policy)}</h3>", _groups(getattr(run.figures, name))]
+    parts.append("<h2>Who ran where</h2>")
+    for run in runs:
+        end_s = run.figures.allocation[-1].at_s if run.figures.allocation else 0.0
+        notes: list[str] = []
+
+        def draw(run: Run = run, end_s: float = end_s, notes: list[str] = notes) -> object:
+            figure, note = charts.gantt(run.records, fleet, end_s)
+            notes.append(note)
+            return figure
+
+        picture = plot.svg(draw)
+        parts += [
+            f"<h3>{_text(run.policy)}</h3>",
+            f"<div class=note>{_text(notes[0])}</div>" if notes[0] else "",
+            picture,
+        ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>{_text(title)} (simulated)</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _policies(runs: Sequence[Run]) -> str:
+    """A row for each policy; the best of each column stands out where there are several."""
+    names = (
+        "mean JCT",
+        "median",
+        "p99",
+        "mean wait",
+        "p99 wait",
+        "makespan",
+        "allocated",
+        "stranded",
+        "preemptions",
+        "ρ mean",
+        "ρ p99",
+        "unstarted",
+    )
+    rows: list[list[float | None]] = []
+    for run in runs:
+        f = run.figures
+        rows.append(
+            [
+                *_figures(f.jct, "mean_s", "median_s", "p99_s"),
+                *_figures(f.wait, "mean_s", "p99_s"),
+                f.makespan_s,
+                None if f.allocated_share is None else -f.allocated_share,
+                f.stranded_share,
+                f.preemptions,
+                *_figures(f.finish_time_ratio, "mean", "p99"),
+                len(f.unstarted),
+            ]
+        )
+    shown = []
+    for row in rows:
+        cells = []
+        for column, value in enumerate(row):
+            known = [other[column] for other in rows]
+            is_best = (
+                value is not None and len(set(known)) > 1 and value == min(k for k in known if k is not None)
+            )
+            cells.append(
+                f"<td class=best>{_shown(column, value)}</td>"
+                if is_best
+                else f"<td>{_shown(column, value)}</td>"
+            )
+        shown.append("".join(cells))
+    return _table(
+        ("policy", *names), ((run.policy, cells) for run, cells in zip(runs, shown, strict=True))
+    ) + (
+        "<div class=note>JCT: from submission to end. Stranded: free although a job waited. "
+        "ρ: how much later than on the job's own part of the fleet; 1 or less is fair.</div>"
+    )
+
+
+def _shown(column: int, value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    if column in (6, 7):
+        return f"{abs(value):.1%}"
+    if column in (9, 10):
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if column in (8, 11) else format_duration(value)
+
+
+def _groups(groups: dict[str, Group]) -> str:
+    def cells(group: Group) -> str:
+        values = [
+            f"{group.jobs:,}",
+            *(_time(value) for value in _figures(group.jct, "mean_s", "median_s", "p99_s")),
+            *(_time(value) for value in _figures(group.wait, "mean_s", "p99_s")),
+            f"{group.held_milli_us / 3.6e12:,.0f}",
+            f"{group.preemptions:,}",
+            *(
+                "unknown" if value is None else f"{value:.2f}"
+                for value in _figures(group.finish_time_ratio, "mean")
+            ),
+        ]
+        return "".join(f"<td>{_text(value)}</td>" for value in values)
+
+    names = (
+        "",
+        "jobs",
+        "mean JCT",
+        "median",
+        "p99",
+        "mean wait",
+        "p99 wait",
+        "device-hours",
+        "preemptions",
+        "ρ mean",
+    )
+    return _table(names, ((name, cells(group)) for name, group in groups.items()))
+
+
+def _waterfalls(runs: Sequence[Run]) -> str:
+    def cells(run: Run) -> str:
+        waterfall = run.figures.waterfall
+        values = []
+        for stage in waterfall.stages:
+            left = "unknown" if stage.left_us is None else percent_text(stage.left_us, waterfall.nameplate_us)
+            lost = ", ".join(
+                f"{cause_label(cause)} {percent_text(amount, waterfall.nameplate_us)}"
+                for cause, amount in sorted(stage.lost_us.items(), key=lambda item: -item[1])
+                if amount
+            )
+            values.append(f"<td>{left}<br><small>{_text(lost)}</small></td>")
+        return "".join(values)
+
+    names = ("of nameplate", *(stage_label(stage.stage) for stage in runs[0].figures.waterfall.stages))
+    return _table(names, ((run.policy, cells(run)) for run in runs))
+
+
+def _table(names: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = "".join(f"<tr><td>{_text(name)}</td>{cells}</tr>" for name, cells in rows)
+    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
+
+
+def _figures(summary: Summary | Spread | None, *names: str) -> list[float | None]:
+    return [None if summary is None else getattr(summary, name) for name in names]
+
+
+def _time(seconds: float | None) -> str:
+    return "unknown" if seconds is None else format_duration(seconds)
+
+
+def _text(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,68 @@
+"""A replica without an API: ``python -m artesian.server.headless URL STATE_DIR [POLICY]``.
+
+Any number may run on one database; one of them leads. Jobs run by the local engine, whose attempts lie below
+STATE_DIR. SIGTERM and SIGINT give the lease back; what runs goes on.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from artesian.census import discover
+from artesian.engines.registry import engine
+from artesian.model.errors import ArtesianError
+from artesian.policy import registry as policies
+from artesian.server.config import StateDir
+from artesian.server.fleet import nodes_of
+from artesian.server.replica import Replica
+from artesian.server.snapshotting import SnapshotProcess
+from artesian.server.storage import PostgresStorage
+from artesian.wire import AnchoredClock
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(url: str, state: StateDir, policy: str) -> None:
+    """Follow and lead until SIGTERM or SIGINT comes."""
+    clock = AnchoredClock().now_s
+    nodes = nodes_of(discover())
+    replica = Replica(
+        PostgresStorage(url),
+        lambda: engine("local")(state.jobs, nodes, clock),
+        lambda: policies.policy(policy),
+        clock,
+        name=f"{socket.gethostname()}:{os.getpid()}",
+        save_snapshot=SnapshotProcess(url).save,
+    )
+    running = asyncio.create_task(replica.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        await running
+    except asyncio.CancelledError:
+        _log.info("told to stop; attempts run on")
+    finally:
+        replica.close()
+
+
+def main(argv: list[str]) -> int:
+    """Become a replica on the database ``argv[0]``."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    state = StateDir(Path(argv[1]))
+    try:
+        state.create()
+        asyncio.run(serve(argv[0], state, argv[2] if len(argv) > 2 else policies.DEFAULT))
+    except ArtesianError as error:
+        _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

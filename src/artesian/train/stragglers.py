@@ -1,0 +1,147 @@
+"""Ranks that are slower than the others, and stay so.
+
+In synchronous training all ranks' steps take equally long, as the fast wait for the slow in the collectives. So
+what is compared is the time that a rank computes for itself, from when it has its batch to when its last gradient
+is ready, before the collectives are waited for (``ComputeTimer``).
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.hooks import RemovableHandle
+
+from artesian.train.exchange import Exchange, bits_of, float_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Straggler:
+    """A rank that took ``ratio`` times as long as the middle rank, in each of the last ``windows`` windows."""
+
+    rank: int
+    ratio: float
+    windows: int
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} computes {self.ratio:.2f} times as long as the others ({self.windows} windows in a row)"
+
+
+def slow_ranks(times_s: Sequence[float | None], *, factor: float) -> dict[int, float]:
+    """Return the ranks that took more than ``factor`` times as long as the middle one, with their ratio.
+
+    Of an even number the faster of the two in the middle counts, so that of two ranks one can be slow. None
+    is a rank that did not tell. Fewer than two that did have nobody to be compared with.
+    """
+    told = [seconds for seconds in times_s if seconds is not None]
+    if len(told) < 2 or (middle := statistics.median_low(told)) <= 0:
+        return {}
+    return {
+        rank: seconds / middle
+        for rank, seconds in enumerate(times_s)
+        if seconds is not None and seconds > factor * middle
+    }
+
+
+class Stragglers:
+    """Finds slow ranks by the times that all tell each other, a window of steps at a time."""
+
+    def __init__(
+        self,
+        control: dist.ProcessGroup | None,
+        *,
+        every: int = 16,
+        factor: float = 1.3,
+        patience: int = 3,
+    ) -> None:
+        """Compare the medians of ``every`` steps; name a rank that is slow ``patience`` windows in a row.
+
+        Raises ValueError unless every and patience are positive and factor is above 1.
+        """
+        if every < 1 or patience < 1 or not factor > 1:
+            raise ValueError(
+                f"every and patience must be positive and factor above 1, got {every}, {patience} and {factor}"
+            )
+        self._exchange = Exchange(control)
+        self._every, self._factor, self._patience = every, factor, patience
+        self._times_s: list[float] = []
+        self._notes = 0
+        self._in_a_row: dict[int, int] = {}
+
+    def note(self, compute_s: float | None) -> list[Straggler]:
+        """Take in a step's time, and return the stragglers, the same on all ranks; once a step on each.
+
+        It answers at the last step of a window, about the window before; at others the list is empty.
+        """
+        self._notes += 1
+        if compute_s is not None:
+            self._times_s.append(compute_s)
+        if self._notes % self._every:
+            return []
+        rows = self._exchange.settle()
+        mine = statistics.median(self._times_s) if self._times_s else float("nan")
+        self._times_s.clear()
+        self._exchange.send(bits_of(mine))
+        return [] if rows is None else self._judge([float_of(bits) for bits in rows])
+
+    def _judge(self, times_s: list[float]) -> list[Straggler]:
+        slow = slow_ranks([None if each != each else each for each in times_s], factor=self._factor)
+        self._in_a_row = {rank: self._in_a_row.get(rank, 0) + 1 for rank in slow}
+        return [
+            Straggler(rank=rank, ratio=slow[rank], windows=windows)
+            for rank, windows in sorted(self._in_a_row.items())
+            if windows >= self._patience
+        ]
+
+
+class ComputeTimer:
+    """Measures how long a rank computes for itself in a step, up to its last gradient.
+
+    The last gradient is that of the first parameter: backward goes from the end to the beginning. Under FSDP
+    parameters are gathered in the forward pass, so that waiting for others is in the time there.
+    """
+
+    def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
+        """Hook into the first parameter of ``model`` that is trained. Raises ValueError where none is."""
+        first = next((each for each in model.parameters() if each.requires_grad), None)
+        if first is None:
+            raise ValueError("a model to be timed must have a parameter that is trained, got none")
+        self._is_host = device.type == "cpu"
+        self._begin: Any = None
+        self._end: Any = None
+        self._hook: RemovableHandle = first.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+            lambda _: self._note_end()
+        )
+
+    def begin(self) -> None:
+        """Say that the batch is there."""
+        self._begin, self._end = self._mark(), None
+
+    def read_s(self) -> float | None:
+        """Return the seconds of the step that has ended, None where it had no backward pass.
+
+        On an accelerator it waits for the gradient: call it once the step is applied.
+        """
+        if self._begin is None or self._end is None:
+            return None
+        if self._is_host:
+            return float(self._end - self._begin)
+        self._end.synchronize()
+        return float(self._begin.elapsed_time(self._end)) / 1000
+
+    def remove(self) -> None:
+        """Take the hook away."""
+        self._hook.remove()
+
+    def _note_end(self) -> None:
+        self._end = self._mark()
+
+    def _mark(self) -> Any:
+        if self._is_host:
+            return time.perf_counter()
+        event = torch.Event(enable_timing=True)
+        event.record()
+        return event

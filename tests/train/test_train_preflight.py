@@ -1,0 +1,258 @@
+"""The check before a job: who meets whom, who is left out and why, and what a device says against itself."""
+
+import ctypes
+from collections import Counter
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artesian.train import preflight
+from artesian.train.faults import DeviceFaults, FaultWatch
+from artesian.train.preflight import Finding, PairCheck, Preflight, RankCheck, check, judge, rounds
+from gang_harness import in_gang
+
+CPU = torch.device("cpu")
+
+
+@given(world_size=st.integers(1, 40))
+def test_in_the_rounds_every_pair_meets_once_and_nobody_twice_in_a_round(world_size: int) -> None:
+    met: Counter[tuple[int, int]] = Counter()
+    for pairs in rounds(world_size):
+        ranks = [rank for pair in pairs for rank in pair]
+        assert len(ranks) == len(set(ranks)) >= world_size - 1
+        met.update(pairs)
+    assert met == Counter(combinations(range(world_size), 2))
+
+
+def gang_of(
+    size: int,
+    *,
+    flops: dict[int, float] | None = None,
+    wrong: set[int] = frozenset(),  # type: ignore[assignment]
+    faults: dict[int, tuple[str, ...]] | None = None,
+    links: dict[tuple[int, int], float | None] | None = None,
+) -> Preflight:
+    return Preflight(
+        ranks=tuple(
+            RankCheck(
+                rank=rank,
+                flops_per_s=(flops or {}).get(rank, 100.0),
+                is_right=rank not in wrong,
+                faults=(faults or {}).get(rank, ()),
+            )
+            for rank in range(size)
+        ),
+        pairs=tuple(
+            PairCheck(ranks=pair, bytes_per_s=(links or {}).get(pair, 10.0))
+            for pair in combinations(range(size), 2)
+        ),
+    )
+
+
+def slow_links_of(rank: int, size: int, rate: float | None) -> dict[tuple[int, int], float | None]:
+    return {pair: rate for pair in combinations(range(size), 2) if rank in pair}
+
+
+@pytest.mark.parametrize(
+    ("found", "findings"),
+    [
+        (gang_of(4), []),
+        (
+            gang_of(4, flops={2: 60.0}),
+            [Finding(rank=2, reason="it multiplies at 60% of the middle rank's rate")],
+        ),
+        (gang_of(4, wrong={1}), [Finding(rank=1, reason="its matrix product is wrong")]),
+        (gang_of(4, faults={3: ("Xid 79",)}), [Finding(rank=3, reason="Xid 79")]),
+        (
+            gang_of(4, links=slow_links_of(1, 4, 3.0)),
+            [Finding(rank=1, reason="3 of its 3 links are slow or fail")],
+        ),
+        (
+            gang_of(5, links=slow_links_of(1, 5, None) | slow_links_of(4, 5, 1.0)),
+            [
+                Finding(rank=1, reason="4 of its 4 links are slow or fail"),
+                Finding(rank=4, reason="3 of its 3 links are slow or fail"),
+            ],
+        ),
+        (gang_of(4, links={(0, 1): 1.0}), []),
+        (gang_of(2, links={(0, 1): None}), []),
+        (
+            gang_of(2, flops={0: 50.0}),
+            [Finding(rank=0, reason="it multiplies at 50% of the middle rank's rate")],
+        ),
+        (gang_of(1), []),
+    ],
+    ids=["good", "slow", "wrong", "faulty", "links", "two", "one link", "one pair", "slow of two", "alone"],
+)
+def test_who_is_left_out_and_why(found: Preflight, findings: list[Finding]) -> None:
+    assert judge(found) == findings
+
+
+@given(
+    size=st.integers(4, 12),
+    bad=st.integers(0, 3),
+    jitter=st.lists(st.floats(0.9, 1.1), min_size=66, max_size=66),
+)
+def test_one_bad_rank_is_found_and_its_partners_are_not_blamed(
+    size: int, bad: int, jitter: list[float]
+) -> None:
+    links = {
+        pair: 10.0 * noise * (0.3 if bad in pair else 1.0)
+        for pair, noise in zip(combinations(range(size), 2), jitter, strict=False)
+    }
+    assert [finding.rank for finding in judge(gang_of(size, links=dict(links)))] == [bad]
+
+
+def test_a_share_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="least_share must lie between 0 and 1, got 1"):
+        judge(gang_of(2), least_share=1)
+
+
+def test_a_worker_that_is_alone_checks_its_device_alone() -> None:
+    found = check(rank=0, world_size=1, device=CPU, control=None, size=64)
+    assert found.pairs == ()
+    (alone,) = found.ranks
+    assert alone.is_right
+    assert alone.flops_per_s > 0
+    assert alone.faults is None
+    assert judge(found) == []
+
+
+def checked(rank: int, **more: Any) -> Preflight:
+    return check(
+        rank=rank,
+        world_size=4,
+        device=CPU,
+        control=dist.group.WORLD,
+        size=64,
+        buffer_bytes=4096,
+        **more,
+    )
+
+
+def test_all_ranks_of_a_gang_get_the_figures_of_all_pairs() -> None:
+    found = in_gang(4, lambda rank: checked(rank, faults=DeviceFaults(xids=(79,)) if rank == 3 else None))
+    assert all(each == found[0] for each in found)
+    assert [pair.ranks for pair in found[0].pairs] == list(combinations(range(4), 2))
+    assert all(pair.bytes_per_s is not None and pair.bytes_per_s > 0 for pair in found[0].pairs)
+    assert all(each.is_right for each in found[0].ranks)
+    assert [each.faults for each in found[0].ranks] == [None, None, None, ("Xid 79",)]
+    assert [finding.rank for finding in judge(found[0], least_share=1e-6)] == [3]
+
+
+def test_few_rounds_try_few_pairs() -> None:
+    found = in_gang(4, lambda rank: checked(rank, most_rounds=1))
+    assert [pair.ranks for pair in found[0].pairs] == [(0, 3), (1, 2)]
+
+
+def test_a_rank_that_computes_or_sends_what_is_wrong_is_left_out() -> None:
+    def work(rank: int) -> Preflight:
+        if rank == 1:
+            exchanged = preflight._exchanged
+            preflight._exchanged = lambda *words: exchanged(*words) + 1e-3
+        if rank == 2:
+            preflight._multiply = lambda *_: (1e9, False)
+        return checked(rank)
+
+    found = in_gang(4, work)[0]
+    assert {pair.ranks for pair in found.pairs if pair.bytes_per_s is None} == {(0, 1), (1, 2), (1, 3)}
+    assert [finding.rank for finding in judge(found, least_share=1e-6)] == [1, 2]
+
+
+# -- faults ----------------------------------------------------------------------------------------------
+
+
+class Nvml:
+    """NVIDIA's library as it answers through ctypes; what is None it does not know."""
+
+    def __init__(
+        self, *, ecc: int | None = 0, remaps: tuple[int, int] | None = (0, 0), xids: Any = ()
+    ) -> None:
+        self.ecc, self.remaps = ecc, remaps
+        self.xids = None if xids is None else list(xids)
+        self.is_lost = False
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802 - the library's name
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: bytes, device: Any) -> int:  # noqa: N802
+        return 0 if uuid == b"GPU-1" else 6
+
+    def nvmlEventSetCreate(self, events: Any) -> int:  # noqa: N802
+        return 3 if self.xids is None else 0
+
+    def nvmlDeviceRegisterEvents(self, device: Any, kind: Any, events: Any) -> int:  # noqa: N802
+        assert kind.value == 8
+        return 0
+
+    def nvmlDeviceGetTotalEccErrors(self, device: Any, kind: int, counter: int, count: Any) -> int:  # noqa: N802
+        assert (kind, counter) == (1, 0)
+        if self.ecc is None:
+            return 3
+        count._obj.value = self.ecc
+        return 0
+
+    def nvmlDeviceGetRemappedRows(self, device: Any, *rows: Any) -> int:  # noqa: N802
+        if self.remaps is None:
+            return 3
+        rows[2]._obj.value, rows[3]._obj.value = self.remaps
+        return 0
+
+    def nvmlEventSetWait_v2(self, events: Any, data: Any, timeout: int) -> int:  # noqa: N802
+        assert timeout == 0, "reading never waits"
+        if self.is_lost:
+            return 15
+        if not self.xids:
+            return 10
+        data._obj.event_data = self.xids.pop(0)
+        return 0
+
+
+def test_a_healthy_device_has_nothing_against_it() -> None:
+    faults = FaultWatch("GPU-1", Nvml()).read()
+    assert faults == DeviceFaults(
+        uncorrected_errors=0, is_remap_pending=False, has_remap_failed=False, xids=()
+    )
+    assert faults.reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("library", "reasons"),
+    [
+        (Nvml(ecc=2), ("2 uncorrected memory errors",)),
+        (Nvml(remaps=(1, 0)), ("a row of memory awaits a reset to be remapped",)),
+        (Nvml(remaps=(0, 1)), ("a row of memory could not be remapped",)),
+        (Nvml(xids=[79, 48]), ("Xid 79, 48",)),
+        (Nvml(xids=[31, 43]), ()),
+        (Nvml(ecc=None, remaps=None, xids=None), ()),
+    ],
+)
+def test_what_speaks_against_a_device_is_said_and_what_is_the_applications_fault_is_not(
+    library: Nvml, reasons: tuple[str, ...]
+) -> None:
+    assert FaultWatch("GPU-1", library).read().reasons == reasons
+
+
+def test_what_is_not_told_is_unknown_and_events_are_remembered() -> None:
+    assert FaultWatch("GPU-1", Nvml(ecc=None, remaps=None, xids=None)).read() == DeviceFaults()
+    assert FaultWatch("GPU-2", Nvml()).read() == DeviceFaults()
+    assert FaultWatch(None, Nvml()).read() == DeviceFaults()
+    library = Nvml(xids=[79])
+    watch = FaultWatch("GPU-1", library)
+    assert watch.read().xids == watch.read().xids == (79,)
+    library.is_lost = True
+    assert watch.read().xids is None
+
+
+def test_a_machine_without_the_library_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert FaultWatch("GPU-1").read() == DeviceFaults()
+    assert FaultWatch.of(CPU).read() == DeviceFaults()
