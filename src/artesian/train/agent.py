@@ -295,7 +295,11 @@ class Agent:
             self._rejoining.discard(worker.rank)
             if not self._rejoining:
                 self._rejoin_by_s = None
-        elif "failed" in message and message["round"] == self._formation.number and worker.pid not in self._dying:
+        elif (
+            "failed" in message
+            and message["round"] == self._formation.number
+            and worker.pid not in self._dying
+        ):
             self._hear_error(worker, message["failed"], message.get("trace"))
 
     def _hear_error(self, worker: WorkerProcess, text: str, trace: str | None) -> None:
