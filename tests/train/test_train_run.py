@@ -263,7 +263,7 @@ class FullDisk:
 
 def test_training_goes_on_when_a_save_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("artesian.train.run.say", said.append)
+    monkeypatch.setattr("artesian.train.saves.say", said.append)
     training = Training(checkpoint_dir=tmp_path, checkpoint_every=2)
 
     def at_step(run: Run) -> None:

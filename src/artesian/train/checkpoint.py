@@ -84,14 +84,18 @@ class Checkpointer:
             keep_every=self._keep_every,
         )
 
-    def load_newest(self) -> Checkpoint | None:
+    def load_newest(self, *, at_most: int | None = None) -> Checkpoint | None:
         """Return the newest whole checkpoint, its tensors on the CPU; None where none was ever saved.
+
+        ``at_most``: of those of this step and before only.
 
         Raises CheckpointError when there are checkpoints but none is whole: starting from scratch is not
         for this library to decide.
         """
         rejected: list[Rejected] = []
         for step in reversed(self.steps()):
+            if at_most is not None and step > at_most:
+                continue
             try:
                 manifest, state = self._read(step)
             except (OSError, ValueError) as error:

@@ -21,11 +21,14 @@ the others to ``rank-N.out`` in ARTESIAN_LOG_DIR where that is set.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from artesian.train.agent import Agent
+from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
+from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.wire import environment
 
@@ -37,7 +40,30 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = _parser()
     gang = _gang(parser, parser.parse_args(argv))
-    return Agent(gang, os.environ).run()
+    with _memory(os.environ, is_wanted=gang.max_restarts > 0) as environ:
+        return Agent(gang, environ).run()
+
+
+@contextmanager
+def _memory(environ: Mapping[str, str], *, is_wanted: bool) -> Iterator[Mapping[str, str]]:
+    """Hold the shared memory in which workers keep their state from one restart to the next, and give its name.
+
+    Nothing of it is left in the end. Where there is no room for the folder, storage has to do.
+    """
+    name = environ.get(environment.MEMORY) or f"{environ.get(environment.JOB_ID, 'launch')}-{os.getpid()}"
+    try:
+        folder = JobFolder(name) if is_wanted else None
+    except (CheckpointError, ValueError) as error:
+        say(f"no shared memory for restarts: {error}")
+        folder = None
+    if folder is None:
+        yield environ
+        return
+    try:
+        sweep()
+        yield {**environ, environment.MEMORY: name}
+    finally:
+        folder.leave(keep=False)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -208,6 +208,18 @@ class Loader:
         self._source_state = None if isinstance(self._source, MapSource) else dict(source)
         self.rewind()
 
+    def seek(self, position: int) -> None:
+        """Go on from the sample at ``position``, for checkpoints that have nothing but that.
+
+        Raises DataError for a stream, which only its own state brings back.
+        """
+        if isinstance(self._source, StreamSource):
+            raise DataError(
+                "the checkpoint has no state of the stream", hint="it was saved by a run on other data"
+            )
+        self._committed = Cursor(position=position)
+        self.rewind()
+
     # -- preparing ------------------------------------------------------------------------------------
 
     def _plans(self) -> Iterator[_Plan]:

@@ -12,66 +12,50 @@ Without artesian's environment variables it reports to nobody and saves nothing,
 where; the loop is the same.
 """
 
-import ctypes
 import os
 import signal
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import default_collate
 
-from artesian.train.checkpoint import Checkpoint, Checkpointer
-from artesian.train.data import SampleOrder, rank_share
-from artesian.train.errors import CheckpointError
+from artesian.train.data import rank_share
+from artesian.train.divergence import ReplicaCheck
+from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
+from artesian.train.injected import inject
+from artesian.train.interval import BestInterval, EverySteps, Interval
 from artesian.train.link import link
+from artesian.train.loader import Batch, Loader
 from artesian.train.membership import Membership, current
+from artesian.train.persist import Report
 from artesian.train.reporter import Reporter, say
+from artesian.train.restorable import Restorable, Scheduler
+from artesian.train.saver import Saver
+from artesian.train.saves import Position, Saves
 from artesian.train.signals import StopRequest
-from artesian.train.vote import Vote
+from artesian.train.sources import MapDataset, Stream
 from artesian.wire import environment
-from artesian.wire.faults import Fault, FaultKind, decode_faults
+from artesian.wire.faults import Fault, decode_faults
 from artesian.wire.messages import Phase
 
 PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop, and has saved its state: 143."""
 
 _DATA_WAIT_S = 1e-4
-_FOREVER_S = 86_400
 _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-
-
-class Dataset(Protocol):
-    """Samples by index, such as a ``torch.utils.data.Dataset`` of the map style."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
-class Stateful(Protocol):
-    """What has a state to save: a scheduler, a scaler."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
-
-
-class Scheduler(Stateful, Protocol):
-    """A learning-rate scheduler: stepped once after every step of the optimizer."""
-
-    def step(self) -> Any: ...
 
 
 class Run:
     """One worker's part in a training run: its position, its checkpoints, its reports.
 
     Every rank makes one, with a model that is the same on all of them (DDP), and calls the same methods
-    in the same order. ``step`` is the last committed step, ``position`` the samples the job has consumed.
+    in the same order. ``step`` is the last committed step, ``position`` the samples the job has consumed,
+    ``batch`` the batch that was handed out last.
     """
 
     def __init__(
@@ -82,30 +66,31 @@ class Run:
         scheduler: Scheduler | None,
         member: Membership,
         reporter: Reporter,
-        checkpointer: Checkpointer | None,
-        checkpoint_every: int | None,
-        faults: tuple[Fault, ...],
+        saves: Saves,
+        faults: tuple[Fault, ...] = (),
+        guard: Policy | None = None,
+        check_replicas_every: int | None = None,
     ) -> None:
         """Use ``from_env``; this is for those who configure by other means than the environment."""
-        if checkpoint_every is not None and checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be positive, got {checkpoint_every}")
-        # DDP prefixes every name with "module."; a checkpoint should fit with and without it.
-        self._model: Stateful = model.module if isinstance(model, DistributedDataParallel) else model
         self._optimizer = optimizer
         self._scheduler = scheduler
         self.member = member
         self._reporter = reporter
         self._link = link()
-        self._checkpointer = checkpointer
-        self._checkpoint_every = checkpoint_every
+        self._saves = saves
         self._faults = {fault.step: fault.kind for fault in faults}
         self._stop = StopRequest(member.control)
-        self._all_saved = None if member.control is None else Vote(member.control, dist.ReduceOp.MIN)
+        self._guard = None if guard is None else Guard(guard, control=member.control)
+        self._replicas = (
+            None
+            if check_replicas_every is None
+            else ReplicaCheck(model, member.control, every=check_replicas_every)
+        )
         self.step = 0
         self.position = 0
-        self.failed_saves = 0
-        self._handed_out = 0
-        self._saved_step: int | None = None
+        self.batch: Batch | None = None
+        self._loader: Loader | None = None
+        self._data: Mapping[str, Any] | None = None
         self._step_start_s: float | None = None
 
     @classmethod
@@ -119,53 +104,83 @@ class Run:
         dtype: torch.dtype | None = None,
         progress_dir: Path | str | None = None,
         checkpoint_dir: Path | str | None = None,
-        checkpoint_every: int | None = None,
+        checkpoint_every: int | Literal["auto"] | None = None,
         keep_last: int = 2,
+        keep_every: int | None = None,
+        memory: str | None = None,
+        guard: Policy | None = None,
+        check_replicas_every: int | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Self:
         """Return a run set up by artesian's environment variables; arguments win over them.
 
         ``member`` is what ``join`` returned; without it the worker is a member of the process group that
         the script has set up itself, or alone, on the device of the model.
-        ``dtype`` is what the matrix products are computed in, for the report. ``checkpoint_every`` counts
-        steps; without it only the end, and a stop, are saved.
+        ``dtype`` is what the matrix products are computed in, for the report.
+        ``checkpoint_dir`` is a folder, or a URL of fsspec's. ``checkpoint_every`` counts steps; ``"auto"``
+        chooses by what a save costs and how often the job fails; without it only the end, and a stop, are
+        saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
+        ``memory`` names the node's shared memory that has the state of every step; the launch agent sets it.
+        ``guard`` says what to do about losses that leap or are no numbers (None: nothing);
+        ``check_replicas_every`` so many steps the ranks compare their parameters.
 
         Raises ValueError for a variable that does not parse.
         """
         progress = progress_dir or environ.get(environment.PROGRESS_DIR)
         folder = checkpoint_dir or environ.get(environment.CHECKPOINT_DIR)
         if checkpoint_every is None:
-            checkpoint_every = _whole_number(environ, environment.CHECKPOINT_EVERY)
+            checkpoint_every = _interval_of(environ)
+        if isinstance(checkpoint_every, int) and checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every must be positive, got {checkpoint_every}")
         member = member or current(next(model.parameters()).device)
+        memory = memory or environ.get(environment.MEMORY) or None
         epoch = _whole_number(environ, environment.EPOCH) or 1
         restart = _whole_number(environ, environment.RESTART) or 0
+        reporter = Reporter(
+            member,
+            None if dtype is None else _DTYPE_NAMES.get(dtype, str(dtype).removeprefix("torch.")),
+            Path(progress) if progress else None,
+        )
+        reports: deque[Report] = deque()
+        saver = None
+        if memory is not None or (folder and member.rank == 0):
+            saver = Saver(
+                (folder or None) if member.rank == 0 else None,
+                job=memory,
+                rank=member.rank,
+                interval=_interval(checkpoint_every, epoch + restart - 1),
+                keep_last=keep_last,
+                keep_every=keep_every,
+                on_report=reports.append,
+            )
+        what = Restorable(model, optimizer, scheduler, member.device)
         return cls(
             model=model,
             optimizer=optimizer,
             scheduler=scheduler,
             member=member,
-            reporter=Reporter(
-                member,
-                None if dtype is None else _DTYPE_NAMES.get(dtype, str(dtype).removeprefix("torch.")),
-                Path(progress) if progress else None,
-            ),
-            checkpointer=Checkpointer(folder, keep_last=keep_last) if folder else None,
-            checkpoint_every=checkpoint_every,
+            reporter=reporter,
+            saves=Saves(saver, reports, what, member, reporter, has_storage=bool(folder)),
             faults=tuple(
                 fault
                 for fault in decode_faults(environ.get(environment.FAULTS) or "[]")
                 if (fault.worker, fault.epoch, fault.restart) == (member.rank, epoch, restart)
             ),
+            guard=guard,
+            check_replicas_every=check_replicas_every,
         )
 
     def __enter__(self) -> Self:
-        """Report the start, restore the newest whole checkpoint, and take SIGTERM over.
+        """Report the start, restore the newest whole state, and take SIGTERM over.
 
         Raises CheckpointError when there are checkpoints but none is whole.
         """
         self._reporter.started()
-        if self._checkpointer is not None:
-            self._restore(self._checkpointer)
+        start_s = self._reporter.now_s()
+        if (found := self._saves.restore()) is not None:
+            self._stand_at(found)
+        if self._link is not None:
+            self._link.heart.restored(self.step, self._reporter.now_s() - start_s)
         self._stop.install()
         return self
 
@@ -176,11 +191,15 @@ class Run:
 
         Raises CheckpointError when that last save fails.
         """
+        is_well = kind is None or kind is Preempted
         try:
             if kind is None:
-                self._save_last()
-            if kind is None or kind is Preempted:
+                self._save_now()
+            if is_well:
                 self._stop.settle()
+            # After an error the agent may start a successor, which goes on from what memory has.
+            self._saves.close(keep=not is_well and self._link is not None)
+            if is_well:
                 self.member.leave()  # else the others may be stuck in a collective, and leaving would hang
         finally:
             self._stop.remove()
@@ -189,35 +208,62 @@ class Run:
                 self._link.heart.set(Activity.BUSY)  # what comes now is no step
 
     def batches(
-        self, dataset: Dataset, *, global_batch: int, steps: int | None = None, seed: int = 0
+        self,
+        dataset: MapDataset | Stream,
+        *,
+        global_batch: int,
+        steps: int | None = None,
+        seed: int = 0,
+        ahead: int = 0,
+        is_uneven: bool = False,
     ) -> Iterator[Any]:
         """Yield this rank's share of one global batch after the other, on its device.
 
         The samples come in a shuffled order that depends on ``seed`` alone, from where the last committed
         step has left off, pass after pass; a sample that was handed out but not committed comes again
         after a restart. It ends when ``steps`` steps of the whole run are committed, and saves.
+        ``ahead`` batches are prepared in the background. With ``is_uneven`` the ranks may get unequal shares:
+        then multiply the loss with ``run.batch.weight``.
 
         Raises ValueError unless the ranks can share ``global_batch`` evenly, CheckpointError when the
         save at the end fails.
         """
-        order = SampleOrder(len(dataset), seed)
-        rank_share(0, global_batch, self.member.rank, self.member.world_size)
-        self._handed_out = self.position
+        member = self.member
+        if not is_uneven:
+            rank_share(0, global_batch, member.rank, member.world_size)
+        loader = self._loader = Loader(
+            dataset,
+            global_batch=global_batch,
+            rank=member.rank,
+            world_size=member.world_size,
+            seed=seed,
+            ahead=ahead,
+        )
+        if self._data is not None and self._data["loader"] is not None:
+            loader.load_state_dict(self._data["loader"])
+        elif self.position:
+            loader.seek(self.position)
         self._reporter.ready()
-        while steps is None or self.step < steps:
-            wait_start_s = self._reporter.now_s()
-            positions = rank_share(self._handed_out, global_batch, self.member.rank, self.member.world_size)
-            batch = _to_device(
-                default_collate([dataset[order[position]] for position in positions]), self.member.device
-            )
-            self._handed_out += global_batch
-            now_s = self._reporter.now_s()
-            if now_s - wait_start_s > _DATA_WAIT_S:
-                self._reporter.phase(Phase.DATA_WAIT, wait_start_s, now_s)
-            if self._step_start_s is None:  # else: more micro-batches for the same step
-                self._step_start_s = now_s
-            yield batch
-        self._save_last()
+        handed_out = iter(loader)
+        try:
+            while steps is None or self.step < steps:
+                wait_start_s = self._reporter.now_s()
+                self.batch = next(handed_out)
+                data = _to_device(self.batch.data, member.device)
+                now_s = self._reporter.now_s()
+                if now_s - wait_start_s > _DATA_WAIT_S:
+                    self._reporter.phase(Phase.DATA_WAIT, wait_start_s, now_s)
+                if self._step_start_s is None:  # else: more micro-batches for the same step
+                    self._step_start_s = now_s
+                yield data
+        finally:
+            loader.close()
+        self._save_now()
+
+    @property
+    def failed_saves(self) -> int:
+        """Saves that failed; training went on, as what was saved before is intact."""
+        return self._saves.failed
 
     @property
     def lost_messages(self) -> int:
@@ -237,33 +283,82 @@ class Run:
         forward and backward FLOPs; None where you do not know. The loss is read after the optimizer's
         step, which waits for the device: the time reported is the time that the step took.
 
-        Saves when a checkpoint is due; a save that fails is reported on stderr and counted in
-        ``failed_saves``, and training goes on, as the checkpoint before is intact.
+        Saves to memory, and to storage when a checkpoint is due, beside the next step; a save that fails is
+        reported on stderr and counted in ``failed_saves``, and training goes on. A guard may skip the batch, or
+        go back to an earlier step; ``step`` tells.
 
         Raises Preempted (SystemExit with code 143) when the job was asked to stop with SIGTERM: all ranks
-        finish the same step, which is saved first.
+        finish the same step, which is saved first. Raises UnstableError when a guard says to stop.
         """
-        self._inject_fault()
+        inject(self._faults.get(self.step + 1), self.step + 1)
         if self._step_start_s is None:
             self._step_start_s = self._reporter.ready()
+        if self._guard is not None and not self._is_good(self._guard, loss):
+            return
+        self._saves.settle()
         self._optimizer.step()
         if self._scheduler is not None:
             self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         value = self._read(loss)
         self.step += 1
-        self.position = self._handed_out
+        if self._loader is not None:
+            self._loader.commit()
+            self.position = self._loader.cursor.position
         self._reporter.step(self.step, self._step_start_s, value, tokens, model_flops)
+        self._step_start_s = None
+        self._saves.begin(self._here())
         if self._link is not None:
             self._link.heart.beat(self.step)
             self._link.check()
-        self._step_start_s = None
-        must_stop = self._stop.is_granted()
-        if must_stop:
-            self._save_last()
+        if self._replicas is not None and (found := self._replicas.note(self.step)) is not None:
+            say(str(found))
+        if self._stop.is_granted():
+            self._save_now()
             raise Preempted(self.step)
-        if self._checkpoint_every is not None and self.step % self._checkpoint_every == 0:
-            self._save(is_last=False)
+
+    def _is_good(self, guard: Guard, loss: Tensor | float | None) -> bool:
+        """Return whether to apply the gradients; if not, what the guard says is done."""
+        verdict = guard.inspect(
+            loss, step=self.step + 1, taken=None if self.batch is None else self.batch.taken
+        )
+        if verdict.symptom is not None and self.member.rank == 0:
+            say(str(verdict))
+        if verdict.action is Action.GO_ON:
+            return True
+        if verdict.action is Action.STOP:
+            raise guard.stop(verdict)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._step_start_s = None
+        if verdict.action is Action.SKIP:
+            if self._loader is not None:
+                self._loader.drop()
+                self.position = self._loader.cursor.position
+            return False
+        assert verdict.to_step is not None
+        self._saves.settle()
+        found = self._saves.go_back(verdict.to_step)
+        if found is None:
+            raise guard.stop(verdict)
+        self._stand_at(found)
+        if self._loader is not None:
+            if self._data is not None:
+                self._loader.load_state_dict(self._data["loader"])
+            self._loader.rewind(exclude=verdict.exclude)
+        return False
+
+    def _stand_at(self, at: Position) -> None:
+        self.step, self.position, self._data = at.step, at.samples, at.data
+        if self._guard is not None and at.data is not None and at.data["guard"] is not None:
+            self._guard.load_state_dict(at.data["guard"])
+
+    def _here(self) -> Position:
+        before = self._data or {"loader": None}
+        data = {
+            "loader": before["loader"] if self._loader is None else self._loader.state_dict(),
+            "guard": None if self._guard is None else self._guard.state_dict(),
+        }
+        return Position(step=self.step, samples=self.position, data=data)
 
     def _read(self, loss: Tensor | float | None) -> float | None:
         device = self.member.device
@@ -271,106 +366,14 @@ class Run:
             torch.accelerator.synchronize(device)
         return loss.item() if isinstance(loss, Tensor) else loss
 
-    def _inject_fault(self) -> None:
-        match self._faults.get(self.step + 1):
-            case None:
-                return
-            case FaultKind.KILL:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case FaultKind.EXCEPTION:
-                raise RuntimeError(f"injected fault: exception before step {self.step + 1} is committed")
-            case FaultKind.STOP:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            case FaultKind.SEGFAULT:
-                ctypes.string_at(0)
-            case FaultKind.GIL:
-                ctypes.PyDLL(None).sleep(_FOREVER_S)  # PyDLL: without letting go of the interpreter's lock
-
-    def _restore(self, checkpointer: Checkpointer) -> None:
-        start_s = self._reporter.end_start_up()
-        checkpoint = checkpointer.load_newest()
-        for rejected in checkpoint.rejected if checkpoint else ():
-            say(f"{rejected.path} is not whole, going back to an older one: {rejected.reason}")
-        self._agree_on(checkpoint)
-        if checkpoint is None:
-            if self._link is not None:
-                self._link.heart.restored(0, self._reporter.now_s() - start_s)
-            return
-        state = checkpoint.state
-        self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        if self._scheduler is not None and state["scheduler"] is not None:
-            self._scheduler.load_state_dict(state["scheduler"])
-        if self.member.rank == 0:  # the others have streams of their own, which are not saved
-            torch.set_rng_state(state["rng"])
-        self.step = self._saved_step = checkpoint.manifest.step
-        self.position = self._handed_out = checkpoint.manifest.position
-        self._reporter.restored(self.step, start_s)
-        if self._link is not None:
-            self._link.heart.restored(self.step, self._reporter.now_s() - start_s)
-
-    def _agree_on(self, checkpoint: Checkpoint | None) -> None:
-        """Raise CheckpointError on every rank unless all have found the same step."""
-        if self.member.control is None:
-            return
-        step = -1 if checkpoint is None else checkpoint.manifest.step
-        newest, oldest = Vote(self.member.control, dist.ReduceOp.MAX, 2).hold(step, -step)
-        if newest != -oldest:
-            assert self._checkpointer is not None
-            raise CheckpointError(
-                f"the ranks find different checkpoints in {self._checkpointer.folder}: "
-                f"steps {-oldest} to {newest} (-1: none)",
-                hint="the folder must be one that all nodes share",
-            )
-
-    def _save_last(self) -> None:
-        if self._checkpointer is not None and self._saved_step != self.step and self.step:
-            self._save(is_last=True)
-
-    def _save(self, *, is_last: bool) -> None:
-        if self._checkpointer is None:
-            return
+    def _save_now(self) -> None:
         if self._link is not None:
             self._link.heart.set(Activity.BUSY)
-        start_s = self._reporter.now_s()
-        failure: CheckpointError | None = None
-        size_bytes = 0
-        if self.member.rank == 0:
-            try:
-                size_bytes = self._checkpointer.save(
-                    self.step, self._state(), position=self.position, world_size=self.member.world_size
-                ).size_bytes
-            except CheckpointError as error:
-                failure = error
-        is_saved = self._tell_all(failure is None)
-        end_s = self._reporter.now_s()
-        self._reporter.phase(Phase.CHECKPOINT_STALL, start_s, end_s)
-        if self._link is not None:
-            self._link.heart.set(Activity.STEPPING)
-        if is_saved:
-            self._saved_step = self.step
-            if self.member.rank == 0:
-                self._reporter.checkpoint(self.step, size_bytes)
-            return
-        self.failed_saves += 1
-        if is_last:
-            raise failure or CheckpointError(f"rank 0 could not save the checkpoint of step {self.step}")
-        if failure is not None:
-            say(f"{failure}; training goes on ({self.failed_saves} saves failed so far)")
-
-    def _tell_all(self, is_saved: bool) -> bool:
-        """Wait until rank 0 has saved, and return on every rank whether it has."""
-        if self._all_saved is None:
-            return is_saved
-        return self._all_saved.hold(int(is_saved)) == (1,)
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
-            "rng": torch.get_rng_state(),
-        }
+        try:
+            self._saves.save_now(self._here())
+        finally:
+            if self._link is not None:
+                self._link.heart.set(Activity.STEPPING)
 
 
 class Preempted(SystemExit):
@@ -379,6 +382,23 @@ class Preempted(SystemExit):
     def __init__(self, step: int) -> None:
         super().__init__(PREEMPTED)
         self.step = step
+
+
+def _interval_of(environ: Mapping[str, str]) -> int | Literal["auto"] | None:
+    if environ.get(environment.CHECKPOINT_EVERY) == "auto":
+        return "auto"
+    return _whole_number(environ, environment.CHECKPOINT_EVERY)
+
+
+def _interval(every: int | Literal["auto"] | None, failures: int) -> Interval | None:
+    """Return when to save to storage; ``failures`` is how often this job has failed before."""
+    if every is None:
+        return None
+    if every == "auto":
+        best = BestInterval()
+        best.observed(failures=failures, duration_s=0.0)
+        return best
+    return EverySteps(every)
 
 
 def _whole_number(environ: Mapping[str, str], name: str) -> int | None:

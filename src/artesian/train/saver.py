@@ -79,6 +79,7 @@ class Saver:
         self._stall_s = 0.0
         self._interval = interval
         self._memory_every = memory_every
+        self._rank = rank
         self._on_report = on_report
         self._checkpointer = (
             None
@@ -155,12 +156,25 @@ class Saver:
             step=found_step, position=recalled.meta["position"], state=recalled.state, layer="memory"
         )
 
-    def restore_from_storage(self) -> Restored | None:
+    def restore_at_most(self, step: int) -> Restored | None:
+        """Return the newest state of ``step`` or before, of memory or storage; None if there is none.
+
+        Raises CheckpointError when there are such checkpoints in storage, but none is whole.
+        """
+        if self._memory is not None and self._folder is not None:
+            self._memory.finish()
+            for snapshot in self._folder.snapshots(self._rank):
+                if snapshot.step <= step and (found := self.restore_from_memory(snapshot.step)) is not None:
+                    return found
+        return self.restore_from_storage(at_most=step)
+
+    def restore_from_storage(self, *, at_most: int | None = None) -> Restored | None:
         """Return the newest whole state in storage; None if there never was one.
 
-        Raises CheckpointError when there are checkpoints, but none is whole.
+        ``at_most``: of those of this step and before only. Raises CheckpointError when there are
+        checkpoints, but none is whole.
         """
-        checkpoint = None if self._checkpointer is None else self._checkpointer.load_newest()
+        checkpoint = None if self._checkpointer is None else self._checkpointer.load_newest(at_most=at_most)
         if checkpoint is None:
             return None
         found = checkpoint.manifest
