@@ -60,6 +60,7 @@ def jobs(is_all: bool, output: str) -> None:
 def show(job: str, output: str) -> None:
     """Show JOB: what it asked for, its attempts, its training and its recoveries."""
     from artesian.cli import picture
+    from artesian.kernel.goodput import goodput_json, goodput_text
     from artesian.server.report import job_report
 
     with control_plane() as plane:
@@ -69,10 +70,12 @@ def show(job: str, output: str) -> None:
         told = job_json(record, reason)
         plane.revive()
     if output == "json":
-        print_json({**told, "training": plain(report.summary)})
+        print_json({**told, "training": plain(report.summary), "goodput": goodput_json(report.goodput)})
         return
     console = stdout()
     facts = _facts(record, reason)
+    if record.attempts:
+        facts["goodput"] = goodput_text(report.goodput)
     width = max(map(len, facts))
     for name, value in facts.items():
         console.print(Text.assemble((name.ljust(width), "bold"), "  ", visible(value)), soft_wrap=True)

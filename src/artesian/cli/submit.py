@@ -77,6 +77,7 @@ def _say_detached(plane: ControlPlane, record: JobRecord, output: str) -> None:
 def _report(plane: ControlPlane, record: JobRecord, output: str, plot: Path | None) -> None:
     from artesian.cli import picture
     from artesian.cli import plot as drawing
+    from artesian.kernel.goodput import goodput_json
     from artesian.server.report import job_report
 
     report = job_report(plane, record)
@@ -85,6 +86,7 @@ def _report(plane: ControlPlane, record: JobRecord, output: str, plot: Path | No
             {
                 "job": job_json(record, plane.why(record)),
                 "training": plain(report.summary),
+                "goodput": goodput_json(report.goodput),
                 "waterfall": report.waterfall.to_dict(),
             }
         )

@@ -39,7 +39,7 @@ def waterfall(job: str | None, since: float | None, plot: Path | None, output: s
     """
     from artesian.cli import picture
     from artesian.cli import plot as drawing
-    from artesian.server.report import waterfall_between
+    from artesian.server.report import job_report, waterfall_between
 
     if job is not None and since is not None:
         raise click.UsageError("--job and --since are two ways to choose a window: leave one out")
@@ -49,11 +49,10 @@ def waterfall(job: str | None, since: float | None, plot: Path | None, output: s
     with control_plane() as plane:
         state = plane.state()
         if job is not None:
-            record = find_job(plane, job)
-            start_s, end_s = record.submitted_s, now_s if record.ended_s is None else record.ended_s
+            found = job_report(plane, find_job(plane, job)).waterfall
         else:
-            start_s, end_s = (state.first_s or now_s) if since is None else now_s - since, now_s
-        found = waterfall_between(plane, start_s, end_s)
+            start_s = (state.first_s or now_s) if since is None else now_s - since
+            found = waterfall_between(plane, start_s, now_s)
         plane.revive()
     if output == "json":
         print_json(found.to_dict())

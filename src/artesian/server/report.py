@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artesian.census import Census, CensusError
 from artesian.engines.local.engine import attempt_folder
 from artesian.kernel.accounting import Ceilings, waterfall
+from artesian.kernel.goodput import Goodput, goodput_text, job_goodput
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.progress import Progress
 from artesian.kernel.training import TrainingSummary, training_summary
@@ -19,20 +20,24 @@ from artesian.wire import ProgressReader
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
-    """What a job has trained, and where the whole machine's compute went while it was there."""
+    """What a job has trained, its goodput, and where the whole machine's compute went while it was there."""
 
     summary: TrainingSummary
+    goodput: Goodput
     waterfall: Waterfall
 
 
 def job_report(plane: ControlPlane, record: JobRecord) -> JobReport:
     """Return the report of one job, from its submit to its end, or to now."""
     end_s = time.time() if record.ended_s is None else record.ended_s
+    progress = read_progress(plane.dir.jobs, [record])
+    goodput = job_goodput(plane.state(), record, progress, at_s=end_s)
+    found = waterfall_between(plane, record.submitted_s, end_s)
+    note = f"goodput of {record.job.id}: {goodput_text(goodput)}"
     return JobReport(
-        summary=training_summary(
-            record, read_progress(plane.dir.jobs, [record]), at_s=end_s, ceilings=known_ceilings(plane)
-        ),
-        waterfall=waterfall_between(plane, record.submitted_s, end_s),
+        summary=training_summary(record, progress, at_s=end_s, ceilings=known_ceilings(plane)),
+        goodput=goodput,
+        waterfall=replace(found, notes=(*found.notes, note)),
     )
 
 
