@@ -11,6 +11,10 @@
 ``reporter``        what a worker says on the wire
 ``checkpoint``      atomic, verified checkpoints in a folder
 ``data``            text as bytes, in an order that the job owns
+``loader``          global batches, dealt to the ranks: exactly once; from ``sources``, by a ``cursor``
+``guards``          losses that leap or are no numbers; ``stragglers``, ``divergence`` watch the ranks
+``preflight``       a check of every node before a job; ``faults`` is what a device says against itself
+``integrations``    callbacks for the trainers of Hugging Face and Lightning
 ``models``          a small decoder with DeepSeek's mixture of experts
 ``errors``          the tree of errors
 
