@@ -33,6 +33,13 @@ SECTIONS: dict[str, dict[str, Collection[str] | None]] = {
         "artesian.train.data": train_names,
         "artesian.train.errors": train_names,
     },
+    "Data and guards": {
+        f"artesian.train.{name}": None
+        for name in (
+            *("loader", "sources", "cursor", "guards", "stragglers", "divergence", "preflight", "faults"),
+            *("integrations.huggingface", "integrations.lightning"),
+        )
+    },
     "Operators": {"artesian.operators.reference": None},
     "Wire": {
         "artesian.wire.messages": wire_names,
@@ -56,6 +63,8 @@ SECTIONS: dict[str, dict[str, Collection[str] | None]] = {
         "artesian.kernel.scheduler": None,
         "artesian.sim.jobs": None,
         "artesian.sim.run": None,
+        "artesian.sim.goodput": None,
+        "artesian.kernel.goodput": None,
     },
 }
 """Modules by section, each with the names that are public; None: all that do not begin with ``_``."""

@@ -198,8 +198,11 @@ def test_run_shows_the_same_as_show_and_waterfall(cli: Cli) -> None:
     ran = cli.json("run", "--no-census", "trainer.yaml")
     id_ = ran["job"]["id"]
     shown = cli.json("show", id_)
-    assert shown == {**ran["job"], "training": ran["training"]}
+    assert shown == {**ran["job"], "training": ran["training"], "goodput": ran["goodput"]}
     assert cli.json("waterfall", "--job", id_) == ran["waterfall"]
+    assert ran["waterfall"]["notes"][-1].startswith(f"goodput of {id_}: ")
+    share = ran["goodput"]["cumulative"]["share"]
+    assert f"{share:.1%} of " in cli("show", id_).stdout
 
 
 def test_without_a_census_mfu_is_unknown_and_never_0(cli: Cli) -> None:

@@ -138,6 +138,8 @@ def test_a_checksum_sees_order_dtypes_and_values_that_compare_equal() -> None:
     assert checksum([torch.tensor([True])]) != checksum([torch.tensor([False])])
     assert checksum([torch.ones(2, 3).T]) == checksum([torch.ones(3, 2)])
     assert checksum([]) == 0
+    odd = torch.arange(32.0).bfloat16()
+    assert checksum([odd[1:30]]) == checksum([odd[1:30].clone()]), "wherever its storage begins"
 
 
 @pytest.mark.parametrize(

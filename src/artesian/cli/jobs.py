@@ -50,15 +50,18 @@ def jobs(is_all: bool, output: str) -> None:
 def show(job: str, output: str) -> None:
     """Show JOB: what it asked for, its attempts, its training and its recoveries."""
     from artesian.cli import picture
+    from artesian.kernel.goodput import goodput_json, goodput_text
 
     with control_plane() as plane, known_job():
-        found = plane.job(job)
-        summary = plane.training(found.id)
+        report = plane.report(job)
+    found, summary = report.job, report.training
     if output == "json":
-        print_json({**job_json(found), "training": plain(summary)})
+        print_json({**job_json(found), "training": plain(summary), "goodput": goodput_json(report.goodput)})
         return
     console = stdout()
     facts = _facts(found)
+    if found.attempts:
+        facts["goodput"] = goodput_text(report.goodput)
     width = max(map(len, facts))
     for name, value in facts.items():
         console.print(Text.assemble((name.ljust(width), "bold"), "  ", visible(value)), soft_wrap=True)

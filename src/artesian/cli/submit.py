@@ -77,12 +77,14 @@ def _say_detached(job: JobView, output: str) -> None:
 def _report(report: JobReport, output: str, plot: Path | None) -> None:
     from artesian.cli import picture
     from artesian.cli import plot as drawing
+    from artesian.kernel.goodput import goodput_json
 
     if output == "json":
         print_json(
             {
                 "job": job_json(report.job),
                 "training": plain(report.training),
+                "goodput": goodput_json(report.goodput),
                 "waterfall": report.waterfall.to_dict(),
             }
         )

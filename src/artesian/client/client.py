@@ -9,6 +9,7 @@ import httpx
 import msgspec
 
 from artesian.client.transport import Transport
+from artesian.kernel.goodput import Goodput
 from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.ledger import Waterfall
 from artesian.model.views import (
@@ -145,6 +146,7 @@ class Client:
         return JobReport(
             job=msgspec.convert(found["job"], JobView),
             training=msgspec.convert(found["training"], TrainingSummary),
+            goodput=msgspec.convert(found["goodput"], Goodput),
             waterfall=Waterfall.from_dict(found["waterfall"]),
         )
 

@@ -14,7 +14,7 @@ from artesian.kernel.gang import Gang
 from artesian.kernel.intervals import Times
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.notes import ceiling_note, unknown_flops_notes
-from artesian.kernel.progress import AttemptLog, Progress, WorkerLog, read_log
+from artesian.kernel.progress import AttemptLog, JobLog, Progress, WorkerLog, read_log
 from artesian.kernel.state import State
 from artesian.kernel.timeline import NO_STEP, Piece, pieces
 from artesian.model.ledger import US, Ceiling, Loss, Stage, StageResult, Waterfall, to_us
@@ -58,16 +58,8 @@ def waterfall(
     if end_s < start_s:
         raise ValueError(f"the window must not end before it starts, got {start_s} to {end_s}")
     start, end = to_us(start_s), to_us(end_s)
-    owned = {
-        node_id: Times([(max(start, to_us(record.joined_s)), end)]) for node_id, record in state.nodes.items()
-    }
+    owned, up = _owned_and_up(state, start, end)
     devices = {node_id: record.node.devices for node_id, record in state.nodes.items()}
-    up = {
-        node_id: owned[node_id].without(
-            Times((to_us(o.start_s), end if o.end_s is None else to_us(o.end_s)) for o in record.outages)
-        )
-        for node_id, record in state.nodes.items()
-    }
     tally = _Tally(waited=_waited(state, end) if waited is None else _times(waited, end))
     for record in state.jobs.values():
         if any(_is_in(a.decided_s, a.ended_s, start, end) for a in record.attempts):
@@ -94,6 +86,41 @@ def waterfall(
         is_simulated=is_simulated,
         notes=(*_notes(tally, productive), *why_unknown),
     )
+
+
+def held_by_job(
+    state: State, record: JobRecord, job: JobLog, *, start_s: float, end_s: float
+) -> dict[Loss | None, int] | None:
+    """Return what the device time of one job's attempts went into between two times; None is productive.
+
+    Amounts are device-microseconds, each of which has one cause; None where devices were held and no worker
+    reported at all.
+    """
+    start, end = to_us(start_s), to_us(end_s)
+    _, up = _owned_and_up(state, start, end)
+    devices = {node_id: node.node.devices for node_id, node in state.nodes.items()}
+    tally = _Tally(waited=Times())
+    for log in job.attempts:
+        if _is_in(log.attempt.decided_s, log.attempt.ended_s, start, end):
+            _count(tally, record, log, up=up, devices=devices, end=end, ceilings={})
+    if tally.held and not tally.reports:
+        return None
+    parts: dict[Loss | None, int] = {None: tally.productive, **dict(tally.lost.items())}
+    return _apportion(parts, MILLI, tally.held // MILLI)
+
+
+def _owned_and_up(state: State, start: int, end: int) -> tuple[dict[str, Times], dict[str, Times]]:
+    """Return when each node was there, and when it was there and not lost."""
+    owned = {
+        node_id: Times([(max(start, to_us(record.joined_s)), end)]) for node_id, record in state.nodes.items()
+    }
+    up = {
+        node_id: owned[node_id].without(
+            Times((to_us(o.start_s), end if o.end_s is None else to_us(o.end_s)) for o in record.outages)
+        )
+        for node_id, record in state.nodes.items()
+    }
+    return owned, up
 
 
 @dataclass(slots=True, kw_only=True)

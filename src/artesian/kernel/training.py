@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from artesian.kernel.gang import Gang
+from artesian.kernel.goodput import Goodput
 from artesian.kernel.intervals import Times
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.notes import ceiling_text
@@ -62,10 +63,11 @@ class TrainingSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
-    """A job, what it has trained, and where the whole fleet's compute went while it was there."""
+    """A job, what it has trained, its goodput, and where the whole fleet's compute went while it was there."""
 
     job: JobView
     training: TrainingSummary
+    goodput: Goodput
     waterfall: Waterfall
 
 

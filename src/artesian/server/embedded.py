@@ -191,11 +191,10 @@ class ControlPlane:
         now_s = time.time()
         state = self.state()
         if job is not None:
-            record = self.record(job)
-            start_s, end_s = record.submitted_s, now_s if record.ended_s is None else record.ended_s
+            found = report.job_report(self, self.record(job)).waterfall
         else:
-            start_s, end_s = (state.first_s or now_s) if since_s is None else now_s - since_s, now_s
-        found = report.waterfall_between(self, start_s, end_s)
+            start_s = (state.first_s or now_s) if since_s is None else now_s - since_s
+            found = report.waterfall_between(self, start_s, now_s)
         self.revive()
         return found
 

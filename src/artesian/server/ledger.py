@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from artesian.kernel.accounting import waterfall
+from artesian.kernel.goodput import Goodput, job_goodput
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.state import State
 from artesian.kernel.told import job_view
@@ -19,7 +20,7 @@ from artesian.kernel.training import TrainingSummary, training_summary
 from artesian.model.ledger import Waterfall
 from artesian.server.config import StateDir
 from artesian.server.mirror import Mirror
-from artesian.server.report import ceilings_in, read_progress
+from artesian.server.report import ceilings_in, read_progress, with_goodput
 
 _KEPT_S = 2.0
 """How long an answer is given again: many dashboards ask for the same one."""
@@ -85,12 +86,23 @@ class Ledger:
         """Return a job, what it has trained, and the waterfall from its submit to its end, as JSON types."""
         view = replace(job_view(record), waits_for=self.mirror.why(record))
         summary = await self.training(record)
+        goodput = await self.goodput(record)
         found = await self.waterfall(start_s=record.submitted_s, end_s=record.ended_s)
         return {
             "job": msgspec.to_builtins(view),
             "training": msgspec.to_builtins(summary),
-            "waterfall": found.to_dict(),
+            "goodput": msgspec.to_builtins(goodput),
+            "waterfall": with_goodput(found, goodput).to_dict(),
         }
+
+    async def goodput(self, record: JobRecord) -> Goodput:
+        """Return which share of the job's device time became progress."""
+        part = _part(self.mirror.state, [record])
+        return await asyncio.to_thread(self._goodput, part, record.job.id)
+
+    def _goodput(self, part: State, job_id: str) -> Goodput:
+        record = part.jobs[job_id]
+        return job_goodput(part, record, read_progress(self.dir.jobs, [record]), at_s=time.time())
 
     async def training(self, record: JobRecord) -> TrainingSummary:
         """Return what the job has trained."""

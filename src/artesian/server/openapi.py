@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from artesian.kernel.goodput import Goodput
 from artesian.kernel.training import TrainingSummary
 from artesian.model import jobfile, views
 from artesian.server.problems import MEDIA_TYPE
@@ -23,6 +24,7 @@ _VIEWS: list[type] = [
     views.QueueView,
     views.TokenView,
     views.NewToken,
+    Goodput,
     TrainingSummary,
     Submission,
 ]
@@ -61,10 +63,11 @@ def completed(found: dict[str, Any]) -> dict[str, Any]:
         "Waterfall": _waterfall(),
         "JobReport": {
             "type": "object",
-            "required": ["job", "training", "waterfall"],
+            "required": ["job", "training", "goodput", "waterfall"],
             "properties": {
                 "job": _ref("JobView"),
                 "training": _ref("TrainingSummary"),
+                "goodput": _ref("Goodput"),
                 "waterfall": _ref("Waterfall"),
             },
         },

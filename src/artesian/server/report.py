@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artesian.census import Census, CensusError
 from artesian.engines.local.engine import attempt_folder
 from artesian.kernel.accounting import Ceilings, waterfall
+from artesian.kernel.goodput import Goodput, goodput_text, job_goodput
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.progress import Progress
 from artesian.kernel.training import JobReport, TrainingSummary, training_summary
@@ -22,11 +24,21 @@ if TYPE_CHECKING:
 def job_report(plane: "ControlPlane", record: JobRecord) -> JobReport:
     """Return the report of one job, from its submit to its end, or to now."""
     end_s = time.time() if record.ended_s is None else record.ended_s
+    progress = read_progress(plane.dir.jobs, [record])
+    goodput = job_goodput(plane.state(), record, progress, at_s=end_s)
+    found = waterfall_between(plane, record.submitted_s, end_s)
     return JobReport(
         job=plane.view(record),
-        training=training(plane, record),
-        waterfall=waterfall_between(plane, record.submitted_s, end_s),
+        training=training_summary(record, progress, at_s=end_s, ceilings=known_ceilings(plane)),
+        goodput=goodput,
+        waterfall=with_goodput(found, goodput),
     )
+
+
+def with_goodput(found: Waterfall, goodput: Goodput) -> Waterfall:
+    """Return the waterfall with the goodput of one job among its notes."""
+    note = f"goodput of {goodput.job_id}: {goodput_text(goodput)}"
+    return replace(found, notes=(*found.notes, note))
 
 
 def training(plane: "ControlPlane", record: JobRecord) -> TrainingSummary:

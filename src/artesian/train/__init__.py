@@ -16,6 +16,10 @@
 ``checkpoint``      atomic, verified checkpoints in a ``storage``: a ``directory`` or an ``object_store``
 ``sharded``         the same for sharded state, in the format of ``torch.distributed.checkpoint``
 ``data``            text as bytes, in an order that the job owns
+``loader``          global batches, dealt to the ranks: exactly once; from ``sources``, by a ``cursor``
+``guards``          losses that leap or are no numbers; ``stragglers``, ``divergence`` watch the ranks
+``preflight``       a check of every node before a job; ``faults`` is what a device says against itself
+``integrations``    callbacks for the trainers of Hugging Face and Lightning
 ``models``          a small decoder with DeepSeek's mixture of experts
 ``errors``          the tree of errors
 

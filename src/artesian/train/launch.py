@@ -54,7 +54,7 @@ def _memory(environ: Mapping[str, str], *, is_wanted: bool) -> Iterator[Mapping[
     try:
         folder = JobFolder(name) if is_wanted else None
     except (CheckpointError, ValueError) as error:
-        say(f"no shared memory for restarts: {error}")
+        _say(f"no shared memory for restarts: {error}")
         folder = None
     if folder is None:
         yield environ
@@ -64,6 +64,10 @@ def _memory(environ: Mapping[str, str], *, is_wanted: bool) -> Iterator[Mapping[
         yield {**environ, environment.MEMORY: name}
     finally:
         folder.leave(keep=False)
+
+
+def _say(text: str) -> None:
+    print(f"artesian launch: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _parser() -> argparse.ArgumentParser:
