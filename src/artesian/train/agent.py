@@ -148,6 +148,8 @@ class Agent:
         steps = [beat.step for beat in self._beats() if beat.step is not None]
         if self._recovery is not None and self._recovery.step_before is not None:
             steps.append(self._recovery.step_before)  # the one before failed on the way
+        if cause is not None:
+            self._at_fault.add(cause.rank)
         survivors = [
             worker
             for worker in self._running.values()
@@ -373,7 +375,7 @@ class Agent:
         """Decide how to go on after the failures that were noted, or leave it to the leader."""
         failures, self._failures = self._failures, []
         cause = cause_of(failures)
-        self._at_fault = {failure.rank for failure in failures if not failure.is_suspect} or {cause.rank}
+        self._at_fault = {failure.rank for failure in failures if not failure.is_suspect}
         if self._exit_code:
             return
         if self._council is not None and self._stopped_by is None and self._formation is not None:

@@ -1,0 +1,254 @@
+"""How long training stands still after a fault: from the fault to the first new committed step.
+
+A tiny DDP model on gloo, two workers, steps of 50 ms, a checkpoint of every step in memory (/dev/shm). The
+fault is timed by the worker just before it happens, or by this script when it kills a node; the step by the
+worker that commits it. Node faults emulate nodes: agents in sessions of their own on 127.0.0.1, of which one
+is killed with all its workers. With ``--peer torchrun`` the same model with the same checkpoints runs under
+``torchrun`` as well; kinds of faults that it recovers from only after its long timeouts are cut off at
+``--limit`` seconds, and reported as that.
+
+``--script FILE`` runs another training script, which must use ``Run`` (see examples/pretrain.py).
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from artesian.wire.channel import ProgressReader
+from artesian.wire.faults import Fault, FaultKind, encode_faults
+from artesian.wire.messages import StepCommitted
+from harness import Result, measured
+
+_MODEL = Path(__file__).with_name("recovery_job.py")
+_BARS_S = {
+    "kill": 1.5,
+    "segfault": 1.5,
+    "exception": 1.5,
+    "stop": 5.0,
+    "gil": 5.0,
+    "node-spare": 5.0,
+    "node-shrink": 5.0,
+}
+_WARM_UP_STEPS = 15
+_PATIENCE_S = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to measure."""
+
+    faults: tuple[str, ...]
+    repeat: int
+    peer: str | None
+    script: Path
+    is_resilient: bool
+    limit_s: float
+
+
+def run(options: Options) -> Sequence[Result]:
+    """Measure every kind of fault."""
+    results = []
+    for fault in options.faults:
+        ours = _samples(fault, options, _ours)
+        theirs: list[float] = []
+        if options.peer == "torchrun":
+            theirs = _samples(fault, options, _torchrun)
+        if ours:
+            results.append(
+                measured(
+                    f"{fault}: fault -> first new step, {len(ours)} of {options.repeat} recovered",
+                    ours,
+                    "s",
+                    "lower",
+                    bar=_BARS_S[fault],
+                    peer=options.peer,
+                    peer_samples=theirs,
+                )
+            )
+    return results
+
+
+def _samples(fault: str, options: Options, once: Callable[[str, Options], float | None]) -> list[float]:
+    found = []
+    for number in range(options.repeat):
+        taken_s = once(fault, options)
+        harness.say(
+            f"{once.__name__[1:]} {fault} {number + 1}/{options.repeat}: {taken_s and round(taken_s, 2)} s"
+        )
+        if taken_s is not None:
+            found.append(taken_s)
+    return found
+
+
+def _ours(fault: str, options: Options) -> float | None:
+    launch = [sys.executable, "-m", "artesian.train.launch", "--max-restarts", "3"]
+    if not fault.startswith("node-"):
+        return _worker_fault(fault, options, [[*launch, "--nproc-per-node", "2", str(options.script)]])
+    span = "1:2" if fault == "node-shrink" else "2"
+    agent = [*launch, "--nnodes", span, "--nproc-per-node", "1"]
+    command = [*agent, "--rdzv-endpoint", f"127.0.0.1:{_free_port()}", str(options.script)]
+    return _node_fault(options, [command] * (3 if fault == "node-spare" else 2))
+
+
+def _torchrun(fault: str, options: Options) -> float | None:
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--max-restarts",
+        "3",
+        "--monitor-interval",
+        "0.1",
+    ]
+    if not fault.startswith("node-"):
+        return _worker_fault(
+            fault, options, [[*torchrun, "--standalone", "--nproc-per-node", "2", str(options.script)]]
+        )
+    span = "1:2" if fault == "node-shrink" else "2:2"
+    agent = [*torchrun, "--nnodes", span, "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "x"]
+    command = [*agent, "--rdzv-endpoint", f"127.0.0.1:{_free_port()}", str(options.script)]
+    return _node_fault(options, [command] * (3 if fault == "node-spare" else 2))
+
+
+def _worker_fault(fault: str, options: Options, commands: Sequence[Sequence[str]]) -> float | None:
+    """Return the seconds from the fault that worker 1 injects into itself; None where it did not recover."""
+    step = _WARM_UP_STEPS + 1
+    faults = encode_faults([Fault(kind=FaultKind(fault), worker=1, step=step)])
+    with _started(commands, options, faults) as (folder, _):
+        # Worker 1 has done the step before, and sleeps through its 50 ms until the fault.
+        before = _await(folder, lambda said: said.rank == 1 and said.step == step - 1, _PATIENCE_S)
+        if before is None:
+            return None
+        mark = folder / "fault"
+        after = _await(folder, lambda said: said.step >= step and said.end_s > before.end_s, options.limit_s)
+        if after is None or not mark.exists():
+            return None
+        return after.end_s - float(mark.read_text())
+
+
+def _node_fault(options: Options, commands: Sequence[Sequence[str]]) -> float | None:
+    """Return the seconds from the loss of the second agent with its workers."""
+    with _started(commands, options, "[]") as (folder, agents):
+        before = _await(folder, lambda said: said.rank == 1 and said.step >= _WARM_UP_STEPS, _PATIENCE_S)
+        if before is None:
+            return None
+        victim = _agent_of_rank(1, agents)
+        last = max(said.step for said in _steps(folder))
+        at_s = time.time()
+        _kill_session(victim)
+        after = _await(folder, lambda said: said.step > last and said.end_s > at_s, options.limit_s)
+        return None if after is None else after.end_s - at_s
+
+
+@contextmanager
+def _started(
+    commands: Sequence[Sequence[str]], options: Options, faults: str
+) -> Iterator[tuple[Path, list[subprocess.Popen[bytes]]]]:
+    shared = Path("/dev/shm")  # noqa: S108  memory, not a place to guess names in
+    folder = Path(tempfile.mkdtemp(prefix="artesian-recovery-", dir=shared if shared.is_dir() else None))
+    agents: list[subprocess.Popen[bytes]] = []
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ARTESIAN_CHECKPOINT_DIR": str(folder / "checkpoints"),
+        "ARTESIAN_CHECKPOINT_EVERY": "1",
+        "ARTESIAN_PROGRESS_DIR": str(folder / "progress"),
+        "ARTESIAN_FAULTS": faults,
+        "RECOVERY_MARK": str(folder / "fault"),
+        "RECOVERY_RESILIENT": "1" if options.is_resilient else "",
+    }
+    try:
+        for command in commands:
+            with (folder / f"agent-{len(agents)}.log").open("wb") as log:
+                agents.append(
+                    subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+                )
+        yield folder, agents
+    finally:
+        for agent in agents:
+            _kill_session(agent)
+            agent.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _steps(folder: Path) -> list[StepCommitted]:
+    messages = ProgressReader(folder / "progress").read()
+    return [message for message in messages if isinstance(message, StepCommitted)]
+
+
+def _await(folder: Path, is_it: Callable[[StepCommitted], bool], limit_s: float) -> StepCommitted | None:
+    """Return the earliest step that ``is_it``; None where none comes within ``limit_s`` seconds."""
+    deadline_s = time.monotonic() + limit_s
+    while time.monotonic() < deadline_s:
+        if found := [said for said in _steps(folder) if is_it(said)]:
+            return min(found, key=lambda said: said.end_s)
+        time.sleep(0.05)
+    return None
+
+
+def _agent_of_rank(rank: int, agents: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Return the agent whose session has the worker of ``rank``."""
+    for agent in agents:
+        for pid in _session(agent.pid):
+            with suppress(OSError):
+                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                if f"RANK={rank}".encode() in variables:
+                    return agent
+    return agents[rank]  # forked workers keep the template's environment: the second to come is node 1
+
+
+def _session(sid: int) -> list[int]:
+    found = []
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            if name.isdigit() and os.getsid(int(name)) == sid:
+                found.append(int(name))
+    return found
+
+
+def _kill_session(agent: subprocess.Popen[bytes]) -> None:
+    for pid in _session(agent.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def _options() -> Options:
+    """Take this benchmark's own options out of the command line; the harness reads what is left."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--faults", default=",".join(_BARS_S))
+    parser.add_argument("--repeat", type=int)
+    parser.add_argument("--peer", choices=["torchrun"])
+    parser.add_argument("--script", type=Path, default=_MODEL)
+    parser.add_argument(
+        "--no-wrapper", action="store_true", help="without `resilient`: the layer of the fork"
+    )
+    parser.add_argument("--limit", type=float, default=150.0)
+    own, rest = parser.parse_known_args()
+    sys.argv[1:] = rest
+    faults = tuple(own.faults.split(","))
+    if unknown := set(faults) - set(_BARS_S):
+        parser.error(f"unknown faults {sorted(unknown)}; known are {', '.join(_BARS_S)}")
+    repeat = own.repeat or (1 if "--quick" in rest else 10)
+    return Options(faults, repeat, own.peer, own.script, not own.no_wrapper, own.limit)
+
+
+if __name__ == "__main__":
+    chosen = _options()
+    harness.main("recovery", lambda _: run(chosen))
