@@ -23,12 +23,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import harness
 from artesian.wire.channel import ProgressReader
 from artesian.wire.faults import Fault, FaultKind, encode_faults
-from artesian.wire.messages import StepCommitted
+from artesian.wire.messages import Restored, StepCommitted
 from harness import Result, measured
+
+T = TypeVar("T")
 
 _MODEL = Path(__file__).with_name("recovery_job.py")
 _BARS_S = {
@@ -126,29 +129,21 @@ def _worker_fault(fault: str, options: Options, commands: Sequence[Sequence[str]
     step = _WARM_UP_STEPS + 1
     faults = encode_faults([Fault(kind=FaultKind(fault), worker=1, step=step)])
     with _started(commands, options, faults) as (folder, _):
-        # Worker 1 has done the step before, and sleeps through its 50 ms until the fault.
-        before = _await(folder, lambda said: said.rank == 1 and said.step == step - 1, _PATIENCE_S)
-        if before is None:
-            return None
         mark = folder / "fault"
-        after = _await(folder, lambda said: said.step >= step and said.end_s > before.end_s, options.limit_s)
-        if after is None or not mark.exists():
+        if _until(lambda: mark.exists() or None, _PATIENCE_S) is None:
             return None
-        return after.end_s - float(mark.read_text())
+        return _recovery_s(folder, float(mark.read_text()), options.limit_s)
 
 
 def _node_fault(options: Options, commands: Sequence[Sequence[str]]) -> float | None:
     """Return the seconds from the loss of the second agent with its workers."""
     with _started(commands, options, "[]") as (folder, agents):
-        before = _await(folder, lambda said: said.rank == 1 and said.step >= _WARM_UP_STEPS, _PATIENCE_S)
-        if before is None:
+        if _until(lambda: _has_step(folder, rank=1, step=_WARM_UP_STEPS), _PATIENCE_S) is None:
             return None
         victim = _agent_of_rank(1, agents)
-        last = max(said.step for said in _steps(folder))
         at_s = time.time()
         _kill_session(victim)
-        after = _await(folder, lambda said: said.step > last and said.end_s > at_s, options.limit_s)
-        return None if after is None else after.end_s - at_s
+        return _recovery_s(folder, at_s, options.limit_s)
 
 
 @contextmanager
@@ -182,18 +177,37 @@ def _started(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _steps(folder: Path) -> list[StepCommitted]:
+def _has_step(folder: Path, rank: int, step: int) -> bool | None:
     messages = ProgressReader(folder / "progress").read()
-    return [message for message in messages if isinstance(message, StepCommitted)]
+    return any(isinstance(m, StepCommitted) and m.rank == rank and m.step >= step for m in messages) or None
 
 
-def _await(folder: Path, is_it: Callable[[StepCommitted], bool], limit_s: float) -> StepCommitted | None:
-    """Return the earliest step that ``is_it``; None where none comes within ``limit_s`` seconds."""
+def _recovery_s(folder: Path, fault_s: float, limit_s: float) -> float | None:
+    """Return the seconds from the fault to the first step that nobody had committed before; None: too late.
+
+    A survivor may still commit the step that was under way: what counts comes after the restore.
+    """
+
+    def first_new() -> float | None:
+        messages = ProgressReader(folder / "progress").read()
+        restores = [m.at_s for m in messages if isinstance(m, Restored) and m.at_s > fault_s]
+        if not restores:
+            return None
+        steps = [message for message in messages if isinstance(message, StepCommitted)]
+        last = max(said.step for said in steps if said.end_s <= min(restores))
+        return min((said.end_s for said in steps if said.step > last and said.end_s > fault_s), default=None)
+
+    found = _until(first_new, limit_s)
+    return None if found is None else found - fault_s
+
+
+def _until(ask: Callable[[], T | None], limit_s: float) -> T | None:
+    """Return the first answer that is not None; None where none comes within ``limit_s`` seconds."""
     deadline_s = time.monotonic() + limit_s
     while time.monotonic() < deadline_s:
-        if found := [said for said in _steps(folder) if is_it(said)]:
-            return min(found, key=lambda said: said.end_s)
-        time.sleep(0.05)
+        if (answer := ask()) is not None:
+            return answer
+        time.sleep(0.1)
     return None
 
 

@@ -31,7 +31,8 @@ def main() -> None:
     layers = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
     model = DistributedDataParallel(layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    if os.path.exists(os.environ["RECOVERY_MARK"]):
+    mark = os.environ["RECOVERY_MARK"]
+    if os.path.exists(mark):
         os.environ["ARTESIAN_FAULTS"] = "[]"  # it has happened; torchrun's workers cannot know by themselves
     fault_at = [
         fault.step for fault in decode_faults(os.environ["ARTESIAN_FAULTS"]) if fault.worker == member.rank
@@ -42,8 +43,9 @@ def main() -> None:
             loss.backward()
             time.sleep(_STEP_S)
             if run.step + 1 in fault_at:
-                with open(os.environ["RECOVERY_MARK"], "x") as mark:
-                    mark.write(str(time.time()))
+                with open(mark + ".part", "w") as file:
+                    file.write(str(time.time()))
+                os.rename(mark + ".part", mark)
             run.commit(loss)
 
 

@@ -444,7 +444,7 @@ class Agent:
         self._settle_at_s = now_s + _TRACES_S
 
     def _note_recovery(self, recovery: Recovery, now_s: float) -> None:
-        if self._missing or self._dying or self._starter.is_owing:
+        if self._missing or self._dying or self._rejoining or self._starter.is_owing:
             return
         record = recovery.record(self._beats(), now_s, self._clock.now_s())
         if record is not None:

@@ -55,17 +55,24 @@ class Peer:
             return None
 
     def wait_for(self, timeout_s: float) -> Message | None:
-        """Return the next message, the first of its packet; None when none comes in time."""
+        """Return the next message, and leave those behind it in the socket; None when none comes in time."""
         deadline_s = time.monotonic() + timeout_s
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            if not select.select([self.socket], [], [], left_s)[0]:
+        line = b""
+        while not line.endswith(b"\n"):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or len(line) > _LINE_BYTES or not select.select([self.socket], [], [], left_s)[0]:
                 return None
-            messages = self.receive()
-            if messages is None:
+            try:
+                seen = self.socket.recv(65_536, socket.MSG_PEEK)
+                line += self.socket.recv(seen.find(b"\n") + 1 or len(seen))
+            except OSError:
                 return None
-            if messages:
-                return messages[0]
-        return None
+            if not seen:
+                return None
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError):
+            return None
 
     def close(self) -> None:
         """Close the connection. Calling it again does nothing."""
