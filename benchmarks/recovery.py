@@ -28,7 +28,7 @@ from typing import TypeVar
 import harness
 from artesian.wire.channel import ProgressReader
 from artesian.wire.faults import Fault, FaultKind, encode_faults
-from artesian.wire.messages import Restored, StepCommitted
+from artesian.wire.messages import Restored, StepCommitted, WorkerStarted
 from harness import Result, measured
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ def _node_fault(options: Options, commands: Sequence[Sequence[str]]) -> float | 
     with _started(commands, options, "[]") as (folder, agents):
         if _until(lambda: _has_step(folder, rank=1, step=_WARM_UP_STEPS), _PATIENCE_S) is None:
             return None
-        victim = _agent_of_rank(1, agents)
+        victim = _agent_of_rank(1, folder, agents)
         at_s = time.time()
         _kill_session(victim)
         return _recovery_s(folder, at_s, options.limit_s)
@@ -211,15 +211,14 @@ def _until(ask: Callable[[], T | None], limit_s: float) -> T | None:
     return None
 
 
-def _agent_of_rank(rank: int, agents: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Return the agent whose session has the worker of ``rank``."""
-    for agent in agents:
-        for pid in _session(agent.pid):
-            with suppress(OSError):
-                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-                if f"RANK={rank}".encode() in variables:
-                    return agent
-    return agents[rank]  # forked workers keep the template's environment: the second to come is node 1
+def _agent_of_rank(
+    rank: int, folder: Path, agents: Sequence[subprocess.Popen[bytes]]
+) -> subprocess.Popen[bytes]:
+    """Return the agent whose session has the worker of ``rank``: which node is which is for them to say."""
+    messages = ProgressReader(folder / "progress").read()
+    (pid,) = {m.pid for m in messages if isinstance(m, WorkerStarted) and m.rank == rank}
+    session = os.getsid(pid)
+    return next(agent for agent in agents if session == agent.pid)
 
 
 def _session(sid: int) -> list[int]:

@@ -39,8 +39,8 @@ def main():
                 loss.backward()
                 time.sleep(float(os.environ.get("STEP_S", "0")))
                 asked, data.asked = data.asked, []
+                print(run.step + 1, *asked, file=seen)
                 run.commit(loss)
-                print(run.step, *asked, file=seen)
 
 if os.environ.get("RESILIENT"):
     main = resilient(main)

@@ -330,6 +330,12 @@ class Agent:
             self._start_missing()
             return
         del self._running[worker.rank]
+        if worker.rank in self._rejoining and self._formation is not None:
+            # It had no time to hear the call: it had finished, or failed on its own. The round needs its rank.
+            self._rejoining.discard(worker.rank)
+            self._missing.append(worker.rank % self._gang.local_workers)
+            self._start_missing()
+            return
         if self._is_yielding or (worker.shell_code == 0 and not self._exit_code):
             self._note_good_end()
             return

@@ -43,7 +43,6 @@ PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop, and has saved its state: 143."""
 
 _DATA_WAIT_S = 1e-4
-_FOREVER_S = 86_400
 _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -284,7 +283,7 @@ class Run:
             case FaultKind.SEGFAULT:
                 ctypes.string_at(0)
             case FaultKind.GIL:
-                ctypes.PyDLL(None).sleep(_FOREVER_S)  # PyDLL: without letting go of the interpreter's lock
+                _hold_the_lock()
 
     def _restore(self, checkpointer: Checkpointer) -> None:
         start_s = self._reporter.end_start_up()
@@ -379,6 +378,17 @@ class Preempted(SystemExit):
     def __init__(self, step: int) -> None:
         super().__init__(PREEMPTED)
         self.step = step
+
+
+def _hold_the_lock() -> None:
+    """Never return, nor let go of the interpreter's lock: lock a mutex twice, in a call that keeps the lock.
+
+    No signal ends that, as one would a sleep; the stacks are asked for by one.
+    """
+    mutex = ctypes.create_string_buffer(64)  # zeroes are an unlocked mutex on Linux
+    lock = ctypes.PyDLL(None).pthread_mutex_lock
+    lock(mutex)
+    lock(mutex)
 
 
 def _whole_number(environ: Mapping[str, str], name: str) -> int | None:
