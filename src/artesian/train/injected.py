@@ -6,8 +6,6 @@ import signal
 
 from artesian.wire.faults import FaultKind
 
-_FOREVER_S = 86_400
-
 
 def inject(kind: FaultKind | None, step: int) -> None:
     """Do to this process what ``kind`` says, just before ``step`` is committed; None: nothing."""
@@ -23,4 +21,15 @@ def inject(kind: FaultKind | None, step: int) -> None:
         case FaultKind.SEGFAULT:
             ctypes.string_at(0)
         case FaultKind.GIL:
-            ctypes.PyDLL(None).sleep(_FOREVER_S)  # PyDLL: without letting go of the interpreter's lock
+            _hold_the_lock()
+
+
+def _hold_the_lock() -> None:
+    """Never return, nor let go of the interpreter's lock: lock a mutex twice, in a call that keeps the lock.
+
+    No signal ends that, as one would a sleep; the stacks are asked for by one.
+    """
+    mutex = ctypes.create_string_buffer(64)  # zeroes are an unlocked mutex on Linux
+    lock = ctypes.PyDLL(None).pthread_mutex_lock
+    lock(mutex)
+    lock(mutex)

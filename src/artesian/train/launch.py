@@ -19,6 +19,7 @@ the others to ``rank-N.out`` in ARTESIAN_LOG_DIR where that is set.
 """
 
 import argparse
+import ipaddress
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +27,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from artesian.train.agent import Agent
+from artesian.train.council import Address, Terms
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.wire import environment
+
+_LAST_PORT = 65_535
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,9 +43,10 @@ def main(argv: Sequence[str]) -> int:
     Raises SystemExit with code 2 for a wrong command line, as argparse does.
     """
     parser = _parser()
-    gang = _gang(parser, parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    gang = _gang(parser, args)
     with _memory(os.environ, is_wanted=gang.max_restarts > 0) as environ:
-        return Agent(gang, environ).run()
+        return Agent(gang, environ, _terms(parser, args, gang)).run()
 
 
 @contextmanager
@@ -101,7 +106,17 @@ def _parser() -> argparse.ArgumentParser:
         "(default: torch, where SCRIPT imports it)",
         metavar="MODULES",
     )
-    add("nnodes", "nodes of the gang (default: 1)", type=_count, default=1, metavar="N")
+    add("nnodes", "nodes of the gang, or MIN:MAX (default: 1)", type=_span, default=(1, 1), metavar="N")
+    add(
+        "rdzv-endpoint",
+        "where the agents of several nodes meet: HOST:PORT, more separated by commas; any number of nodes "
+        "may come, those beyond --nnodes are spares",
+        type=_endpoints,
+        default=(),
+        metavar="HOST:PORT",
+    )
+    add("rdzv-id", "accepted, as torchrun's", metavar="ID")
+    add("rdzv-backend", "accepted, as torchrun's", metavar="NAME")
     add("node-rank", "which of them this is, from 0", type=int, default=0, metavar="N")
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
     add("master-port", "port of rank 0 (default: a free one)", type=int, metavar="PORT")
@@ -120,6 +135,24 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _span(text: str) -> tuple[int, int]:
+    low, _, high = text.partition(":")
+    span = _count(low), _count(high or low)
+    if span[0] > span[1]:
+        raise argparse.ArgumentTypeError(f"expected MIN:MAX with MIN at most MAX, got {text!r}")
+    return span
+
+
+def _endpoints(text: str) -> tuple[Address, ...]:
+    found = []
+    for item in text.split(","):
+        host, _, port = item.rpartition(":")
+        if not host or not port.isdigit() or int(port) > _LAST_PORT:
+            raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {item!r}")
+        found.append((host.strip("[]"), int(port)))
+    return tuple(found)
+
+
 def _whole(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
@@ -133,12 +166,19 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
             workers = _count(os.environ.get(environment.WORKERS, "1"))
         except argparse.ArgumentTypeError as error:
             parser.error(f"${environment.WORKERS}: {error}")
-    if not 0 <= args.node_rank < args.nnodes:
-        parser.error(
-            f"--node-rank must lie between 0 and --nnodes - 1 = {args.nnodes - 1}, got {args.node_rank}"
-        )
-    if args.nnodes > 1 and (args.master_addr is None or args.master_port is None):
-        parser.error(f"--nnodes {args.nnodes} needs --master-addr and --master-port, the same on every node")
+    least, most = args.nnodes
+    if not 0 <= args.node_rank < most:
+        parser.error(f"--node-rank must lie between 0 and --nnodes - 1 = {most - 1}, got {args.node_rank}")
+    if not args.rdzv_endpoint:
+        if least != most:
+            parser.error(f"--nnodes {least}:{most} needs --rdzv-endpoint, where the agents meet")
+        if most > 1 and (args.master_addr is None or args.master_port is None):
+            parser.error(
+                f"--nnodes {most} needs --rdzv-endpoint, or --master-addr and --master-port, "
+                "the same on every node"
+            )
+        if most > 1 and args.max_restarts:
+            parser.error("--max-restarts for several nodes needs --rdzv-endpoint, where the agents meet")
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
     if args.grace < 0:
@@ -152,7 +192,7 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         preload=_preload(args, workers),
         max_restarts=args.max_restarts,
         local_workers=workers,
-        nodes=args.nnodes,
+        nodes=most,
         node_rank=args.node_rank,
         master_host=args.master_addr or "127.0.0.1",
         master_port=args.master_port,
@@ -162,13 +202,42 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
     )
 
 
+def _terms(parser: argparse.ArgumentParser, args: argparse.Namespace, gang: Gang) -> Terms | None:
+    """Return on what terms the agents of several nodes meet; None where this one is alone, or told its place."""
+    if not args.rdzv_endpoint:
+        return None
+    if not gang.preload:
+        parser.error("--rdzv-endpoint needs a Python script that imports torch (or --preload torch)")
+    token = os.environ.get(environment.RDZV_TOKEN, "")
+    if not token and any(not _is_loopback(host) for host, _ in args.rdzv_endpoint):
+        parser.error(
+            f"agents that meet over a network need a shared secret in ${environment.RDZV_TOKEN}, "
+            "such as the output of `openssl rand -hex 32`"
+        )
+    least, most = args.nnodes
+    return Terms(
+        endpoints=args.rdzv_endpoint,
+        token=token,
+        min_nodes=least,
+        max_nodes=most,
+        max_restarts=args.max_restarts,
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _preload(args: argparse.Namespace, workers: int) -> tuple[str, ...]:
     """Return what the template imports. One worker that is never restarted gains nothing from one."""
     if args.no_python:
         return ()
     if args.preload is not None:
         return tuple(name for name in args.preload.split(",") if name not in ("", "none"))
-    is_worth_it = workers > 1 or args.max_restarts > 0
+    is_worth_it = workers > 1 or args.max_restarts > 0 or bool(args.rdzv_endpoint)
     return TORCH_MODULES if is_worth_it and (args.module or uses_torch(Path(args.script))) else ()
 
 

@@ -63,14 +63,17 @@ def join(environ: Mapping[str, str] = os.environ) -> Membership:
     """Meet the other workers that torchrun's variables in ``environ`` speak of.
 
     Gradients go over NCCL (or the device's own) when every worker of the node has an accelerator to itself,
-    over gloo otherwise. Without the variables, or for one worker, there is no group. Each attempt meets
-    under a name of its own, so that a late worker of an older one is never mistaken for a member.
+    over gloo otherwise. Without the variables there is no group; nor is there for one worker, unless its
+    agent serves a store: then the gang may have been larger, or become so, and DDP wants a group all the
+    same. Each attempt meets under a name of its own, so that a late worker of an older one is never mistaken
+    for a member.
 
     Raises ValueError when the variables are incomplete, torch.distributed.DistStoreError when the others
     do not come.
     """
     world_size = _integer(environ, "WORLD_SIZE", 1)
-    if world_size == 1:
+    is_served = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if world_size == 1 and not is_served:
         return alone()
     rank, local_rank = _integer(environ, "RANK"), _integer(environ, "LOCAL_RANK")
     if not environ.get("MASTER_ADDR"):
@@ -82,8 +85,8 @@ def join(environ: Mapping[str, str] = os.environ) -> Membership:
         environ["MASTER_ADDR"],
         _integer(environ, "MASTER_PORT"),
         world_size,
-        # torchrun's agent serves the store itself, and says so.
-        is_master=rank == 0 and environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        # torchrun's agent serves the store itself, and says so; so does ours.
+        is_master=rank == 0 and not is_served,
         timeout=_RENDEZVOUS_TIMEOUT,
     )
     epoch = environ.get(environment.EPOCH) or environ.get("TORCHELASTIC_RESTART_COUNT") or "0"
@@ -99,7 +102,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Membership:
         world_size=world_size,
         local_rank=local_rank,
         device=device,
-        control=dist.new_group(backend="gloo"),
+        control=dist.new_group(backend="gloo") if world_size > 1 else None,
         is_joined=True,
     )
 

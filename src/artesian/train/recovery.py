@@ -1,10 +1,16 @@
 """One recovery, from the verdict to the first new step, and the record of it."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from artesian.train.heartbeat import Activity, Beat
 from artesian.wire.messages import Layer, Recovered
+
+PREEMPTED = 128 + signal.SIGTERM
+"""Exit code of a worker that was asked to stop, and has: 143."""
+CANNOT_START, NOT_FOUND = 126, 127
+_FINAL_CODES = (PREEMPTED, CANNOT_START, NOT_FOUND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +30,18 @@ class Failure:
     detect_s: float | None = None
     trace: str | None = None
 
+    @property
+    def is_worth_a_restart(self) -> bool:
+        """Whether a new start may go better: not after a stop that was asked for, nor without a program."""
+        return self.exit_code not in _FINAL_CODES
+
 
 def cause_of(failures: Sequence[Failure]) -> Failure:
-    """Return the one of ``failures``, oldest first, that was the cause of the others."""
-    return min(failures, key=lambda failure: failure.is_suspect)
+    """Return the one of ``failures``, oldest first, that was the cause of the others.
+
+    A stop that was asked for comes first: all workers leave then, and some agents before others.
+    """
+    return min(failures, key=lambda failure: (failure.is_worth_a_restart, failure.is_suspect))
 
 
 @dataclass(slots=True, kw_only=True)

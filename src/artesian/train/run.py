@@ -147,7 +147,7 @@ class Run:
             saver = Saver(
                 (folder or None) if member.rank == 0 else None,
                 job=memory,
-                rank=member.rank,
+                rank=member.local_rank,  # what a node remembers does not depend on which node it is
                 interval=_interval(checkpoint_every, epoch + restart - 1),
                 keep_last=keep_last,
                 keep_every=keep_every,

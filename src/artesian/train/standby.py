@@ -135,7 +135,7 @@ class Standby:
         """
         data = self.control.recv(4096)
         if not data:
-            self._end()
+            self.is_alive = False
             return None
         told = json.loads(data)
         if "id" not in told:
@@ -165,16 +165,18 @@ class Standby:
         return [asked.rank for asked in self._asked.values() if asked is not None]
 
     def forget(self) -> None:
-        """Give up what was asked for and has not begun."""
-        for asked in self._asked.values():
+        """Give up the workers that were asked for and have not begun."""
+        for number, asked in list(self._asked.items()):
             if asked is not None:
                 asked.line.close()
-        self._asked.clear()
+                del self._asked[number]
 
     def close(self) -> None:
         """End the template. Its workers do not notice."""
         self._process.kill()
-        self._end()
+        self.is_alive = False
+        self._process.wait()
+        self.control.close()
         self.forget()
 
     def _ask(self, request: dict[str, object], fds: list[int], asked: _Asked | None) -> None:
@@ -182,9 +184,3 @@ class Standby:
         data = json.dumps({**request, "id": self._next_id}).encode()
         socket.send_fds(self.control, [data], fds)
         self._asked[self._next_id] = asked
-
-    def _end(self) -> None:
-        if self.is_alive:
-            self.is_alive = False
-            self.control.close()
-            self._process.wait()

@@ -32,6 +32,8 @@ MEMORY = "ARTESIAN_MEMORY"
 """Name of the node's shared memory in which workers keep their state between restarts by the launch agent."""
 RESTART = "ARTESIAN_RESTART"
 """How often the launch agent has restarted the gang within this attempt."""
+RDZV_TOKEN = "ARTESIAN_RDZV_TOKEN"  # noqa: S105 - a name
+"""Secret that the launch agents of several nodes share; needed where they meet over a network."""
 STATE_DIR = "ARTESIAN_STATE"
 """Folder of the embedded control plane's state."""
 CONFIG = "ARTESIAN_CONFIG"

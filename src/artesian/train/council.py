@@ -1,0 +1,409 @@
+"""The agents of several nodes: who leads, who is there, and what the leader tells them.
+
+The first to bind the endpoint leads. The others connect to it and stay connected: the connection and a beat
+every half second are how a node is known to be there. Everybody knows the list of members in the order of
+their coming, and each listens on an address of its own; when the leader is lost the next of the list leads,
+and the others come to it.
+
+member → leader  introduction (``id``, ``address``, ``number`` and ``nodes`` of the formation it is in)
+                 ``{"failed": {…}, "number": N}``, ``{"done": N}``, ``{"yielded": N}``, ``{"beat": 1}``
+leader → member  ``{"members": [[id, host, port], …]}``, ``{"form": {…}}``, ``{"yield": N}``, ``{"end": CODE}``,
+                 ``{"beat": 1}``
+"""
+
+import contextlib
+import secrets
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from artesian.train.neighbour import Message, Neighbour, admit, introduce
+from artesian.train.recovery import PREEMPTED, Failure, cause_of
+from artesian.train.roster import can_grow, line_up
+from artesian.wire.messages import Layer
+
+BEAT_S = 0.5
+_LOST_S = 3.0
+_LAST_CALL_S = 5.0
+_RETURN_S = 2.0
+_YIELD_S = 30.0
+_JOIN_S = 300.0
+_SETTLE_S = 0.1
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What all agents of a gang are started with. ``endpoints`` are tried in turn; the first is bound."""
+
+    endpoints: tuple[Address, ...]
+    token: str
+    min_nodes: int
+    max_nodes: int
+    max_restarts: int
+
+
+class Node(Protocol):
+    """What the council needs of the agent that it belongs to."""
+
+    def open_store(self, host: str) -> int:
+        """Serve a new store on ``host``, and return its port."""
+
+    def form(
+        self,
+        number: int,
+        nodes: int,
+        node_rank: int | None,
+        master: Address,
+        layer: Layer | None,
+        cause: Failure | None,
+    ) -> None:
+        """Enter a formation; ``node_rank`` None is a spare's."""
+
+    def give_way(self) -> None:
+        """Have the workers save and leave, so that the gang can be formed anew; then ``yielded``."""
+
+    def end(self, exit_code: int) -> None:
+        """The gang is over."""
+
+
+class Council:
+    """This node's part among the agents; ``is_leader`` says which one it plays."""
+
+    def __init__(
+        self, terms: Terms, node: Node, selector: selectors.BaseSelector, say: Callable[[str], None]
+    ) -> None:
+        self._terms = terms
+        self._node = node
+        self._selector = selector
+        self._say = say
+        self.id = secrets.token_hex(8)
+        self.is_leader = False
+        self.is_over = False
+        self._listeners: list[socket.socket] = []
+        self._address: Address = ("127.0.0.1", 0)
+        self._leader: Neighbour | None = None
+        self._peers: dict[str, Neighbour] = {}
+        self._members: dict[str, Address] = {}
+        """In the order of their coming, this node among them."""
+        self._nodes: tuple[str, ...] = ()
+        """Who trains, by node rank."""
+        self._number = -1
+        self._restarts = 0
+        self._done: set[str] = set()
+        self._failures: list[Failure] = []
+        self._yielding: set[str] | None = None
+        self._form_at_s: float | None = None
+        self._beat_at_s = 0.0
+        self._is_taking_over = False
+        self._comrades = 0
+        """How many members a leader that has taken over waits for, itself among them."""
+
+    # Meeting
+
+    def meet(self) -> None:
+        """Become the leader, or connect to the one there is. Raises TimeoutError when neither works."""
+        deadline_s = time.monotonic() + _JOIN_S
+        while time.monotonic() < deadline_s:
+            if self._lead_at(self._terms.endpoints[0]):
+                return
+            for endpoint in self._terms.endpoints:
+                if self._follow(endpoint):
+                    return
+            time.sleep(0.1)  # nobody to wait for yet: there is nothing to select on
+        raise TimeoutError(f"no agent answers at {self._terms.endpoints} within {_JOIN_S:.0f} s")
+
+    def _lead_at(self, endpoint: Address) -> bool:
+        try:
+            self._listen(endpoint)
+        except OSError:
+            return False
+        self.is_leader = True
+        self._address = endpoint
+        self._members[self.id] = endpoint
+        self._call()
+        return True
+
+    def _listen(self, address: Address) -> int:
+        listener = socket.create_server(address, backlog=256)
+        self._listeners.append(listener)
+        self._selector.register(listener, selectors.EVENT_READ, lambda: self._welcome(listener))
+        return int(listener.getsockname()[1])
+
+    def _follow(self, endpoint: Address) -> bool:
+        if not self._listeners:
+            with contextlib.suppress(OSError), socket.create_connection(endpoint, timeout=2.0) as probe:
+                host = probe.getsockname()[0]  # the address by which that network knows us
+                self._address = (host, self._listen((host, 0)))
+        peer = introduce(
+            endpoint,
+            self._terms.token,
+            {
+                "id": self.id,
+                "address": self._address,
+                "number": self._number,
+                "nodes": self._nodes,
+                "restarts": self._restarts,
+            },
+        )
+        if peer is None:
+            return False
+        self._leader = peer
+        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_leader(peer))
+        return True
+
+    def _welcome(self, listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        if not self.is_leader:
+            connection.close()  # not yet: it tries again, or goes to whom it finds leading
+            return
+        admitted = admit(connection, self._terms.token)
+        if admitted is None:
+            return
+        peer, told = admitted
+        self._members[peer.id] = (str(told["address"][0]), int(told["address"][1]))
+        self._peers[peer.id] = peer
+        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_member(peer))
+        self._tell_members()
+        if self._is_taking_over:
+            if len(self._members) >= self._comrades:
+                self._form_at_s = time.monotonic()
+        elif not self._nodes:
+            self._call()
+        elif self._form_at_s is None and can_grow(self._nodes, self._members, self._terms.max_nodes):
+            self._ask_to_yield(peer.id)
+
+    # Deadlines
+
+    def deadline_s(self) -> float:
+        """Return when ``keep`` should be called next, on the monotonic clock."""
+        return min(self._beat_at_s, self._form_at_s or self._beat_at_s)
+
+    def keep(self, now_s: float) -> None:
+        """Send and check beats, and form the gang when it is time."""
+        if self.is_over:
+            return
+        if now_s >= self._beat_at_s:
+            self._beat_at_s = now_s + BEAT_S
+            for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
+                is_there = peer.send({"beat": 1})
+                if not is_there or now_s - peer.heard_s > _LOST_S:
+                    self._lose(peer)
+        if self.is_leader and self._form_at_s is not None and now_s >= self._form_at_s:
+            self._form()
+
+    def _lose(self, peer: Neighbour) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(peer.socket)
+        peer.close()
+        if peer is self._leader:
+            self._leader = None
+            self._succeed()
+        elif self._peers.pop(peer.id, None) is not None:
+            self._lose_member(peer.id)
+
+    # Leading
+
+    def _call(self) -> None:
+        """Start when all are there, or some time after enough are."""
+        if len(self._members) >= self._terms.max_nodes:
+            self._form_at_s = time.monotonic()
+        elif len(self._members) >= self._terms.min_nodes:
+            self._form_at_s = time.monotonic() + _LAST_CALL_S
+
+    def _lose_member(self, member: str) -> None:
+        del self._members[member]
+        self._tell_members()
+        if member in self._nodes:
+            rank = self._nodes.index(member)
+            self._take_failure(Failure(rank=-1, text=f"node {rank} was lost", is_suspect=False, exit_code=1))
+        elif self._yielding is not None:
+            self._note_yield(member)
+
+    def _take_failure(self, failure: Failure) -> None:
+        self._failures.append(failure)
+        at_s = time.monotonic() + (_SETTLE_S if failure.is_suspect else 0.0)
+        self._form_at_s = at_s if self._form_at_s is None else min(self._form_at_s, at_s)
+
+    def _ask_to_yield(self, newcomer: str) -> None:
+        self._say(f"node {newcomer} has come; the gang is formed anew with it after the current step")
+        self._yielding = set(self._nodes)
+        self._form_at_s = time.monotonic() + _YIELD_S
+        for member in self._nodes:
+            self._tell(member, {"yield": self._number})
+
+    def _note_yield(self, member: str) -> None:
+        if self._yielding is not None:
+            self._yielding.discard(member)
+            if not self._yielding:
+                self._form_at_s = time.monotonic()
+
+    def _form(self) -> None:
+        """Form the gang of who is there."""
+        self._form_at_s = self._yielding = None
+        if self._is_taking_over:
+            self._is_taking_over = False
+            if self._nodes and set(self._nodes) <= set(self._members) and not self._failures:
+                return  # the leader was a spare: nobody who trains is missing
+            text = "the leading node was lost"
+            self._failures.append(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
+        failures, self._failures = self._failures, []
+        cause = cause_of(failures) if failures else None
+        if cause is not None:
+            code = cause.exit_code if cause.exit_code is not None else 128 + (cause.signal or 0)
+            if self._restarts >= self._terms.max_restarts or not cause.is_worth_a_restart:
+                self._end_all(code)
+                return
+        lineup = line_up(
+            self._nodes,
+            list(self._members),
+            min_nodes=self._terms.min_nodes,
+            max_nodes=self._terms.max_nodes,
+        )
+        if lineup is None:
+            missing = self._terms.min_nodes - len(self._members)
+            self._say(f"{cause.text if cause else 'nodes are missing'}; waiting for {missing} more")
+            self._failures = failures
+            return
+        self._restarts += cause is not None
+        self._number += 1
+        self._nodes, self._done = lineup.nodes, set()
+        host = self._address[0]
+        form = {
+            "number": self._number,
+            "restarts": self._restarts,
+            "nodes": list(lineup.nodes),
+            "master": [host, self._node.open_store(host)],
+            "layer": lineup.layer,
+            "cause": None if cause is None else asdict(cause),
+        }
+        for member in list(self._members):
+            self._tell(member, {"form": form})
+
+    def _tell(self, member: str, message: Message) -> None:
+        if member == self.id:
+            self._obey(message)
+        elif (peer := self._peers.get(member)) is not None:
+            peer.send(message)  # whether it is there the beats tell
+
+    def _tell_members(self) -> None:
+        listed = [[member, *address] for member, address in self._members.items()]
+        for peer in self._peers.values():
+            peer.send({"members": listed})
+
+    def _end_all(self, code: int) -> None:
+        for member in [member for member in self._members if member != self.id] + [self.id]:
+            self._tell(member, {"end": code})
+
+    def _hear_member(self, peer: Neighbour) -> None:
+        messages = peer.receive()
+        if messages is None:
+            self._lose(peer)
+            return
+        for message in messages:
+            self._take(peer.id, message)
+
+    def _take(self, member: str, message: Message) -> None:
+        """Take a member's word, this node's own included. What it says of an older formation is over."""
+        if "failed" in message and message["number"] == self._number:
+            self._take_failure(Failure(**message["failed"]))
+        elif message.get("yielded") == self._number:
+            self._note_yield(member)
+        elif message.get("done") == self._number:
+            self._done.add(member)
+            if self._done >= set(self._nodes):
+                self._end_all(0)
+
+    # Following
+
+    def _hear_leader(self, peer: Neighbour) -> None:
+        messages = peer.receive()
+        if messages is None:
+            self._lose(peer)
+            return
+        for message in messages:
+            self._obey(message)
+
+    def _obey(self, message: Message) -> None:
+        if "members" in message:
+            self._members = {str(name): (str(host), int(port)) for name, host, port in message["members"]}
+        elif "form" in message:
+            self._enter(message["form"])
+        elif "yield" in message:
+            self._node.give_way()
+        elif "end" in message:
+            self.is_over = True
+            self._node.end(int(message["end"]))
+
+    def _enter(self, form: dict[str, Any]) -> None:
+        self._number, self._restarts = int(form["number"]), int(form["restarts"])
+        self._nodes = tuple(form["nodes"])
+        self._node.form(
+            self._number,
+            len(self._nodes),
+            self._nodes.index(self.id) if self.id in self._nodes else None,
+            (str(form["master"][0]), int(form["master"][1])),
+            None if form["layer"] is None else Layer(form["layer"]),
+            None if form["cause"] is None else Failure(**form["cause"]),
+        )
+
+    def _succeed(self) -> None:
+        """Find the next leader, who may be this node."""
+        if self.is_over:
+            return
+        order = list(self._members)[1:]  # the first was leading
+        self._members = {member: self._members[member] for member in order}
+        for member in order:
+            if member == self.id:
+                self._take_over()
+                return
+            deadline_s = time.monotonic() + _RETURN_S
+            while time.monotonic() < deadline_s:
+                if self._follow(self._members[member]):
+                    return
+                time.sleep(0.02)
+            self._members.pop(member)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        self._say("the leader is lost; this node leads from here on")
+        self.is_leader = True
+        self._comrades = len(self._members)
+        self._members = {self.id: self._address}
+        with contextlib.suppress(OSError):
+            self._listen(self._terms.endpoints[0])  # where it is ours to bind, newcomers find us there
+        self._is_taking_over = True
+        self._form_at_s = time.monotonic() + (_RETURN_S if self._comrades > 1 else 0.0)
+
+    # What the agent says
+
+    def report(self, message: Message) -> None:
+        """Tell the leader, with the number of the formation."""
+        if self.is_leader:
+            self._take(self.id, message)
+        elif self._leader is not None:
+            self._leader.send(message)
+
+    def resign(self, exit_code: int) -> None:
+        """Leave because this node was asked to stop, which ends the gang."""
+        if self.is_over:
+            return
+        self.is_over = True
+        if self.is_leader:
+            self._end_all(exit_code)
+        elif self._leader is not None:
+            failure = Failure(rank=-1, text="a node was stopped", is_suspect=False, exit_code=PREEMPTED)
+            self._leader.send({"failed": asdict(failure), "number": self._number})
+
+    def close(self) -> None:
+        """Close all connections."""
+        for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(peer.socket)
+            peer.close()
+        for listener in self._listeners:
+            listener.close()

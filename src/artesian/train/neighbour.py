@@ -1,0 +1,119 @@
+"""A connection between two agents: JSON lines over TCP, after both have proved that they know the token.
+
+The proof is an HMAC of the other side's nonce, so that the token itself never travels. What follows is not
+encrypted and not signed line by line: it is meant for a cluster's own network, as torch's store is.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+import select
+import socket
+import time
+from typing import Any
+
+_HANDSHAKE_S = 1.0
+_SEND_S = 2.0
+_LINE_BYTES = 1 << 20
+
+Message = dict[str, Any]
+
+
+class Neighbour:
+    """One agent as another sees it. ``heard_s`` is when it last said something, on the monotonic clock."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.heard_s = time.monotonic()
+        self.id = ""
+        self._received = b""
+        connection.settimeout(_SEND_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, message: Message) -> bool:
+        """Send ``message``; False where the other side is gone, or does not take it."""
+        try:
+            self.socket.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> list[Message] | None:
+        """Return what has come, after the socket was readable; None when the other side is gone."""
+        try:
+            data = self.socket.recv(65_536)
+        except OSError:
+            return None
+        if not data or len(self._received) > _LINE_BYTES:
+            return None
+        self.heard_s = time.monotonic()
+        *lines, self._received = (self._received + data).split(b"\n")
+        try:
+            return [dict(json.loads(line)) for line in lines]
+        except (ValueError, TypeError):
+            return None
+
+    def wait_for(self, timeout_s: float) -> Message | None:
+        """Return the next message, and leave those behind it in the socket; None when none comes in time."""
+        deadline_s = time.monotonic() + timeout_s
+        line = b""
+        while not line.endswith(b"\n"):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or len(line) > _LINE_BYTES or not select.select([self.socket], [], [], left_s)[0]:
+                return None
+            try:
+                seen = self.socket.recv(65_536, socket.MSG_PEEK)
+                line += self.socket.recv(seen.find(b"\n") + 1 or len(seen))
+            except OSError:
+                return None
+            if not seen:
+                return None
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError):
+            return None
+
+    def close(self) -> None:
+        """Close the connection. Calling it again does nothing."""
+        self.socket.close()
+
+
+def admit(connection: socket.socket, token: str) -> tuple[Neighbour, Message] | None:
+    """Return the agent that has connected, and its introduction; None unless it knows ``token``."""
+    peer, nonce = Neighbour(connection), secrets.token_hex(16)
+    if peer.send({"nonce": nonce}):
+        answer = peer.wait_for(_HANDSHAKE_S)
+        if answer is not None and _is_proof(answer.get("proof"), token, "member", nonce):
+            peer.id = str(answer["id"])
+            if peer.send({"proof": _proof(token, "leader", str(answer.get("nonce")))}):
+                return peer, answer
+    peer.close()
+    return None
+
+
+def introduce(address: tuple[str, int], token: str, introduction: Message) -> Neighbour | None:
+    """Connect to the leader at ``address``; None unless it is there and knows ``token``."""
+    try:
+        connection = socket.create_connection(address, timeout=_HANDSHAKE_S)
+    except OSError:
+        return None
+    peer, nonce = Neighbour(connection), secrets.token_hex(16)
+    question = peer.wait_for(_HANDSHAKE_S)
+    if question is not None and "nonce" in question:
+        proof = _proof(token, "member", str(question["nonce"]))
+        introduction = {**introduction, "proof": proof, "nonce": nonce}
+        if peer.send(introduction):
+            answer = peer.wait_for(_HANDSHAKE_S)
+            if answer is not None and _is_proof(answer.get("proof"), token, "leader", nonce):
+                return peer
+    peer.close()
+    return None
+
+
+def _proof(token: str, role: str, nonce: str) -> str:
+    return hmac.new(token.encode(), f"{role} {nonce}".encode(), hashlib.sha256).hexdigest()
+
+
+def _is_proof(given: object, token: str, role: str, nonce: str) -> bool:
+    return isinstance(given, str) and hmac.compare_digest(given, _proof(token, role, nonce))

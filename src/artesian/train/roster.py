@@ -1,0 +1,59 @@
+"""Which nodes train, in which order: the leader's decision, and nothing else. No clock, no socket."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from artesian.wire.messages import Layer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineup:
+    """The nodes that train, in the order of their node ranks, and by what layer they came together.
+
+    ``layer`` None says that these are the nodes from before.
+    """
+
+    nodes: tuple[str, ...]
+    layer: Layer | None
+
+
+def line_up(
+    before: Sequence[str], present: Sequence[str], *, min_nodes: int, max_nodes: int
+) -> Lineup | None:
+    """Return who trains next, None where too few are ``present`` (in the order of their coming).
+
+    A node that trained before keeps its place, so that its data and its random numbers stay its own; a spare
+    takes the place of a node that was lost; what cannot be filled is closed up. Beyond that, nodes are added
+    until there are ``max_nodes``.
+    """
+    spares = [node for node in present if node not in before]
+    nodes: list[str] = []
+    is_filled = is_closed_up = False
+    for node in before:
+        if node in present:
+            nodes.append(node)
+        elif spares:
+            nodes.append(spares.pop(0))
+            is_filled = True
+        else:
+            is_closed_up = True
+    room = max(0, max_nodes - len(nodes))
+    added = spares[:room]
+    nodes = (nodes + added)[:max_nodes]
+    if len(nodes) < min_nodes:
+        return None
+    if not before:
+        return Lineup(nodes=tuple(nodes), layer=None)
+    layer = None
+    if is_closed_up:
+        layer = Layer.SHRINK
+    elif is_filled:
+        layer = Layer.SPARE
+    elif added:
+        layer = Layer.GROW
+    return Lineup(nodes=tuple(nodes), layer=layer)
+
+
+def can_grow(before: Sequence[str], present: Collection[str], max_nodes: int) -> bool:
+    """Return whether a node is present that could train, too."""
+    return len(before) < max_nodes and any(node not in before for node in present)

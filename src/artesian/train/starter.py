@@ -1,0 +1,126 @@
+"""How the workers of a node come to be: forked from the template while there is one, else executed."""
+
+import selectors
+import socket
+from collections.abc import Callable, Mapping, Sequence
+
+from artesian.train.gang import Formation, Gang, free_port, place_environment, shared_environment
+from artesian.train.standby import Standby, Store
+from artesian.train.worker_process import WorkerProcess, adopt_orphans, execute, reap_orphans
+from artesian.wire.oom import oom_counts
+
+
+class Starter:
+    """Starts workers, and hands each to ``on_worker`` when it runs.
+
+    ``on_loss`` gets the local ranks of the workers that a template which has ended has left unborn.
+    """
+
+    def __init__(
+        self,
+        gang: Gang,
+        environ: Mapping[str, str],
+        selector: selectors.BaseSelector,
+        *,
+        on_worker: Callable[[WorkerProcess], None],
+        on_loss: Callable[[Sequence[int]], None],
+    ) -> None:
+        self._gang = gang
+        self._environ = environ
+        self._selector = selector
+        self._on_worker = on_worker
+        self._on_loss = on_loss
+        self._shared = shared_environment(gang, environ)
+        self._kills_before = oom_counts()
+        self._standby: Standby | None = None
+        self._listener: socket.socket | None = None
+        self._stores: list[Store] = []
+
+    def warm_up(self) -> None:
+        """Start the template, where there is anything to import. Raises OSError when that fails."""
+        if self._gang.preload:
+            adopt_orphans()
+            self._standby = Standby(self._gang.preload, self._shared)
+            self._selector.register(self._standby.control, selectors.EVENT_READ, self._hear_template)
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether it can serve a store outside of the workers."""
+        return self._standby is not None
+
+    def open_store(self, host: str, port: int | None) -> int:
+        """Return the port at which a new formation meets; what served the one before is ended.
+
+        Without a template nobody listens there yet: that is rank 0's part then.
+        """
+        self.end_stores()
+        if self._standby is None:
+            return free_port(host) if port is None else port
+        self._listener = socket.create_server((host, port or 0), backlog=1024)
+        try:
+            self._standby.fork_store(self._listener)
+        except OSError:
+            self._lose_template()
+        return int(self._listener.getsockname()[1])
+
+    def start(self, formation: Formation, local_rank: int) -> None:
+        """Start a worker, now or when the template is ready. Raises OSError when it cannot be started."""
+        gang = self._gang
+        env = {**self._shared, **place_environment(gang, formation, local_rank, self._environ)}
+        rank = int(env["RANK"])
+        log = gang.log_dir / f"rank-{rank}.out" if gang.log_dir is not None and local_rank else None
+        if self._standby is not None:
+            self._standby.fork_worker(
+                rank, gang.script, is_module=gang.is_module, env=env, log=log, kills_before=self._kills_before
+            )
+        else:
+            self._on_worker(execute(rank, gang.command, env, log, self._kills_before))
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether workers were asked for that do not run yet."""
+        return self._standby is not None and bool(self._standby.owed_ranks())
+
+    def forget(self) -> None:
+        """Give up the workers that do not run yet."""
+        if self._standby is not None:
+            self._standby.forget()
+
+    def reap_orphans(self, workers: Sequence[WorkerProcess]) -> None:
+        """Reap adopted processes that have ended, but none of ``workers``."""
+        if self._standby is not None and not self._standby.is_owing:
+            own = [self._standby.pid, *(store.pid for store in self._stores)]
+            reap_orphans([worker.pid for worker in workers] + own)
+
+    def end_stores(self) -> None:
+        """End what serves a store."""
+        for store in self._stores:
+            store.end()
+        self._stores.clear()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def close(self) -> None:
+        """End the template and the stores. The workers do not notice."""
+        if self._standby is not None:
+            self._standby.close()
+        self.end_stores()
+
+    def _hear_template(self) -> None:
+        assert self._standby is not None
+        taken = self._standby.take()
+        if isinstance(taken, WorkerProcess):
+            self._on_worker(taken)
+        elif isinstance(taken, Store):
+            self._stores.append(taken)
+        elif not self._standby.is_alive:
+            self._lose_template()
+
+    def _lose_template(self) -> None:
+        standby, self._standby = self._standby, None
+        assert standby is not None
+        owed = [rank % self._gang.local_workers for rank in standby.owed_ranks()]
+        self._selector.unregister(standby.control)
+        standby.close()
+        self._on_loss(owed)

@@ -1,0 +1,121 @@
+"""What the tests of recovery share: a small script that notes what it trains on, and agents that run it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from artesian.wire.channel import ProgressReader
+from artesian.wire.messages import Message, Recovered, StepCommitted
+
+STEPS, BATCH = 14, 4
+
+SCRIPT = f"""
+import os, sys, time
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from artesian.train import Run, join, resilient
+
+class Noted:
+    def __init__(self): self.asked = []
+    def __len__(self): return 1000
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return torch.full((4,), index / 1000)
+
+def main():
+    torch.manual_seed(1)
+    member = join()
+    model = DistributedDataParallel(torch.nn.Linear(4, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    data = Noted()
+    with open(f"{{sys.argv[1]}}/rank-{{member.rank}}.txt", "a", buffering=1) as seen:
+        with Run.from_env(model=model, optimizer=optimizer, member=member) as run:
+            for batch in run.batches(data, global_batch={BATCH}, steps={STEPS}):
+                loss = (model(batch) - 1).square().mean()
+                loss.backward()
+                time.sleep(float(os.environ.get("STEP_S", "0")))
+                asked, data.asked = data.asked, []
+                print(run.step + 1, *asked, file=seen)
+                run.commit(loss)
+
+if os.environ.get("RESILIENT"):
+    main = resilient(main)
+main()
+"""
+
+
+class Job:
+    """One training job in ``folder``, whose agents share checkpoints and progress files."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        self.notes, self.progress = folder / "notes", folder / "progress"
+        self.notes.mkdir(parents=True)
+        self.script = folder / "script.py"
+        self.script.write_text(SCRIPT)
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("ARTESIAN_")}
+        self._env = {
+            **clean,
+            "OMP_NUM_THREADS": "1",
+            "ARTESIAN_CHECKPOINT_DIR": str(folder / "checkpoints"),
+            "ARTESIAN_CHECKPOINT_EVERY": "1",
+            "ARTESIAN_PROGRESS_DIR": str(self.progress),
+            **env,
+        }
+        self.agents: list[subprocess.Popen[str]] = []
+
+    def start(self, *options: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start an agent, in a session of its own as a node would be."""
+        command = [sys.executable, "-m", "artesian.train.launch", *options, str(self.script), str(self.notes)]
+        agent = subprocess.Popen(
+            command,
+            env={**self._env, **(env or {})},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.agents.append(agent)
+        return agent
+
+    def run(self, *options: str) -> "Job":
+        """Run one agent to its end, which must be a good one."""
+        agent = self.start(*options)
+        _, errors = agent.communicate(timeout=240)
+        assert agent.returncode == 0, errors
+        return self
+
+    def messages(self) -> Sequence[Message]:
+        return ProgressReader(self.progress).read()
+
+    def records(self) -> list[Recovered]:
+        return [message for message in self.messages() if isinstance(message, Recovered)]
+
+    def losses(self) -> dict[tuple[int, int], float | None]:
+        """Return the loss that counts by rank and step: the last that was told."""
+        return {(m.rank, m.step): m.loss for m in self.messages() if isinstance(m, StepCommitted)}
+
+    def samples(self) -> dict[str, set[str]]:
+        """Return the samples of each step: of all ranks, each as it trained on the step for the last time."""
+        found: dict[str, set[str]] = {}
+        for path in self.notes.glob("rank-*.txt"):
+            for step, told in dict(line.split(" ", 1) for line in path.read_text().splitlines()).items():
+                found.setdefault(step, set()).update(told.split())
+        return found
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for agent in self.agents:
+            lose_node(agent)
+            agent.communicate()
+
+
+def lose_node(agent: subprocess.Popen[str]) -> None:
+    """Kill the agent and all that runs in its session, as the loss of a machine does."""
+    for name in os.listdir("/proc"):
+        with suppress(OSError):
+            if name.isdigit() and os.getsid(int(name)) == agent.pid:
+                os.kill(int(name), signal.SIGKILL)

@@ -1,0 +1,71 @@
+"""Every kind of fault in one run of two workers: the gang comes back each time, and the outcome is the same."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from recovery_harness import BATCH, STEPS, Job
+
+from artesian.wire.faults import Fault, FaultKind, encode_faults
+from artesian.wire.messages import Layer
+
+pytestmark = pytest.mark.slow
+
+KINDS = [FaultKind.KILL, FaultKind.EXCEPTION, FaultKind.SEGFAULT, FaultKind.STOP, FaultKind.GIL]
+SIGNS = ["SIGKILL", "injected fault", "SIGSEGV", "no sign of life", "no sign of life"]
+FAULTS = [
+    Fault(kind=kind, worker=number % 2, step=4 + 2 * number, restart=number)
+    for number, kind in enumerate(KINDS)
+]
+OPTIONS = ("--nproc-per-node", "2", "--max-restarts", "5")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return Job(tmp_path_factory.mktemp("undisturbed")).run(*OPTIONS)
+
+
+@pytest.fixture(scope="module", params=["forked", "in_process"])
+def disturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+    wrapped = "1" if request.param == "in_process" else ""
+    job = Job(tmp_path_factory.mktemp("disturbed"), ARTESIAN_FAULTS=encode_faults(FAULTS), RESILIENT=wrapped)
+    try:
+        yield job.run(*OPTIONS)
+    finally:
+        job.end()
+
+
+def test_each_fault_leaves_one_record_with_its_cause_and_its_worker(disturbed: Job) -> None:
+    records = disturbed.records()
+    assert [record.restart for record in records] == [1, 2, 3, 4, 5]
+    assert [record.rank for record in records] == [fault.worker for fault in FAULTS]
+    for record, sign in zip(records, SIGNS, strict=True):
+        assert sign in record.cause
+        assert record.layer in (Layer.FORK, Layer.IN_PROCESS)
+        assert (record.detect_s is not None) == ("no sign" in sign)
+        assert record.recomputed_steps is not None
+
+
+def test_the_final_loss_is_the_undisturbed_runs_to_the_bit(disturbed: Job, undisturbed: Job) -> None:
+    assert len(undisturbed.losses()) == 2 * STEPS
+    assert disturbed.losses() == undisturbed.losses()
+
+
+def test_every_sample_is_used_exactly_once(disturbed: Job, undisturbed: Job) -> None:
+    assert disturbed.samples() == undisturbed.samples()
+    counted = [sample for samples in disturbed.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+def test_a_run_without_faults_has_no_records(undisturbed: Job) -> None:
+    assert undisturbed.records() == []
+
+
+def test_a_gang_that_keeps_failing_ends_with_the_code_of_its_last_failure(tmp_path: Path) -> None:
+    faults = [Fault(kind=FaultKind.KILL, worker=0, step=1, restart=number) for number in range(2)]
+    job = Job(tmp_path, ARTESIAN_FAULTS=encode_faults(faults))
+    agent = job.start("--nproc-per-node", "2", "--max-restarts", "1")
+    _, errors = agent.communicate(timeout=240)
+    assert agent.returncode == 137, errors
+    assert "restart 1 of 1" in errors
+    assert job.records() == []
