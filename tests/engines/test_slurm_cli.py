@@ -1,13 +1,20 @@
 """The command line with a Slurm named in artesian.toml: a real cluster, and nothing else changed."""
 
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from artesian.model.job import Cause
+from artesian.wire import ProgressReader, Restored
 from cli_harness import Cli, until
 from engines_harness import Session
 from slurm_cluster import SlurmCluster, slurm_cluster
+
+TINY = ("--batch", "2", "--context", "32", "--dim", "32", "--layers", "2", "--experts", "2")
+PRETRAIN = Path(__file__).parents[2] / "examples" / "pretrain.py"
 
 
 @pytest.fixture
@@ -69,3 +76,37 @@ def test_jobs_wait_for_what_others_run_on_slurm(cli: Cli, cluster: SlurmCluster)
     assert len(cluster.job_ids()) == 2
     cluster("scancel", foreign[0])
     cli.until_in(job_id, "succeeded")
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_its_checkpoint_on_another_node(cli: Cli, cluster: SlurmCluster) -> None:
+    pytest.importorskip("torch")
+    data = cli.folder / "data"
+    data.mkdir()
+    shutil.copy(PRETRAIN, data)
+    job_id = cli.submit(
+        "train",
+        kind="train",
+        devices="h100:2",
+        workers=2,
+        command=[sys.executable, str(PRETRAIN), "--steps", "40", *TINY],
+        checkpoint={"every": 5},
+        data=str(data),
+        retry={"backoff": "0s"},
+    )
+    checkpoints = cli.folder / "shared" / job_id / "checkpoints"
+    until(lambda: any(checkpoints.glob("*")))
+    cluster.kill_node("h1")
+    cli.until_in(job_id, "succeeded", "failed")
+    record = cli.journal().jobs[job_id]
+    first, second = record.attempts  # and none on the node that is lost
+    assert first.outcome is not None
+    assert first.outcome.cause is Cause.NODE_LOST
+    assert [share.node_id for share in second.placement.shares] == ["h2"]
+    restored = [
+        message
+        for message in ProgressReader(cli.attempt(job_id, 2).progress).read()
+        if isinstance(message, Restored)
+    ]
+    assert restored
+    assert all(message.step >= 5 for message in restored)
