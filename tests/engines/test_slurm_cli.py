@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from artesian.model.job import Cause
-from artesian.wire import ProgressReader, Restored
+from artesian.wire import CheckpointCommitted, Message, ProgressReader, Restored, StepCommitted
 from cli_harness import Cli, until
 from engines_harness import Session
 from slurm_cluster import SlurmCluster, slurm_cluster
@@ -78,6 +78,10 @@ def test_jobs_wait_for_what_others_run_on_slurm(cli: Cli, cluster: SlurmCluster)
     cli.until_in(job_id, "succeeded")
 
 
+def progress(cli: Cli, job_id: str, epoch: int) -> list[Message]:
+    return ProgressReader(cli.attempt(job_id, epoch).progress).read()
+
+
 @pytest.mark.slow
 def test_training_goes_on_from_its_checkpoint_on_another_node(cli: Cli, cluster: SlurmCluster) -> None:
     pytest.importorskip("torch")
@@ -94,19 +98,15 @@ def test_training_goes_on_from_its_checkpoint_on_another_node(cli: Cli, cluster:
         data=str(data),
         retry={"backoff": "0s"},
     )
-    checkpoints = cli.folder / "shared" / job_id / "checkpoints"
-    until(lambda: any(checkpoints.glob("*")))
+    until(lambda: any(isinstance(said, CheckpointCommitted) for said in progress(cli, job_id, 1)))
     cluster.kill_node("h1")
-    cli.until_in(job_id, "succeeded", "failed")
-    record = cli.journal().jobs[job_id]
-    first, second = record.attempts  # and none on the node that is lost
+    until(lambda: any(isinstance(said, Restored) for said in progress(cli, job_id, 2)))
+    until(lambda: any(isinstance(said, StepCommitted) for said in progress(cli, job_id, 2)))
+    restored = [said for said in progress(cli, job_id, 2) if isinstance(said, Restored)]
+    steps = [said for said in progress(cli, job_id, 2) if isinstance(said, StepCommitted)]
+    assert min(said.step for said in restored) >= 5
+    assert min(said.step for said in steps) == min(said.step for said in restored) + 1
+    first, second = cli.journal().jobs[job_id].attempts  # and none on the node that is lost
     assert first.outcome is not None
     assert first.outcome.cause is Cause.NODE_LOST
     assert [share.node_id for share in second.placement.shares] == ["h2"]
-    restored = [
-        message
-        for message in ProgressReader(cli.attempt(job_id, 2).progress).read()
-        if isinstance(message, Restored)
-    ]
-    assert restored
-    assert all(message.step >= 5 for message in restored)
