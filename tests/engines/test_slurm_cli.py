@@ -1,13 +1,20 @@
 """The command line with a Slurm named in artesian.toml: a real cluster, and nothing else changed."""
 
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from artesian.model.job import Cause
+from artesian.wire import CheckpointCommitted, Message, ProgressReader, Restored, StepCommitted
 from cli_harness import Cli, until
 from engines_harness import Session
 from slurm_cluster import SlurmCluster, slurm_cluster
+
+TINY = ("--batch", "2", "--context", "32", "--dim", "32", "--layers", "2", "--experts", "2")
+PRETRAIN = Path(__file__).parents[2] / "examples" / "pretrain.py"
 
 
 @pytest.fixture
@@ -69,3 +76,37 @@ def test_jobs_wait_for_what_others_run_on_slurm(cli: Cli, cluster: SlurmCluster)
     assert len(cluster.job_ids()) == 2
     cluster("scancel", foreign[0])
     cli.until_in(job_id, "succeeded")
+
+
+def progress(cli: Cli, job_id: str, epoch: int) -> list[Message]:
+    return ProgressReader(cli.attempt(job_id, epoch).progress).read()
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_its_checkpoint_on_another_node(cli: Cli, cluster: SlurmCluster) -> None:
+    pytest.importorskip("torch")
+    data = cli.folder / "data"
+    data.mkdir()
+    shutil.copy(PRETRAIN, data)
+    job_id = cli.submit(
+        "train",
+        kind="train",
+        devices="h100:2",
+        workers=2,
+        command=[sys.executable, str(PRETRAIN), "--steps", "40", *TINY],
+        checkpoint={"every": 5},
+        data=str(data),
+        retry={"backoff": "0s"},
+    )
+    until(lambda: any(isinstance(said, CheckpointCommitted) for said in progress(cli, job_id, 1)))
+    cluster.kill_node("h1")
+    until(lambda: any(isinstance(said, Restored) for said in progress(cli, job_id, 2)))
+    until(lambda: any(isinstance(said, StepCommitted) for said in progress(cli, job_id, 2)))
+    restored = [said for said in progress(cli, job_id, 2) if isinstance(said, Restored)]
+    steps = [said for said in progress(cli, job_id, 2) if isinstance(said, StepCommitted)]
+    assert min(said.step for said in restored) >= 5
+    assert min(said.step for said in steps) == min(said.step for said in restored) + 1
+    first, second = cli.journal().jobs[job_id].attempts  # and none on the node that is lost
+    assert first.outcome is not None
+    assert first.outcome.cause is Cause.NODE_LOST
+    assert [share.node_id for share in second.placement.shares] == ["h2"]

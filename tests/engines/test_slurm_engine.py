@@ -16,7 +16,7 @@ from artesian.model.plan import Start
 from builders import a_placement
 from engine_slurm import slurm_engine
 from engines_harness import Ground, Harness, Session, shell
-from slurm_cluster import SlurmCluster, slurm_cluster
+from slurm_cluster import Kind, SlurmCluster, slurm_cluster
 
 FAST = SlurmSettings(poll_interval_s=0.3)
 GANG = (
@@ -338,3 +338,25 @@ def test_jobs_of_ours_that_no_command_speaks_of_are_cancelled_and_others_are_not
             assert "AttemptEnded" not in harness.kinds, "for whom it ran, it is over"
 
     asyncio.run(test())
+
+
+# -- many nodes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_64_nodes_take_a_job_each(tmp_path: Path) -> None:
+    kinds = (Kind(name="n", nodes=64, accelerator="h100"),)
+    with slurm_cluster(kinds, is_authentic=False) as cluster:
+        harness = on(cluster, tmp_path / "jobs")
+        jobs = [shell("sleep 0.1", id=f"j{number}") for number in range(64)]
+
+        async def test() -> None:
+            assert len(harness.nodes) == 64
+            for job, node in zip(jobs, harness.nodes, strict=True):
+                start(harness, job, (node.id, range(8)))
+            await harness.until(lambda: harness.kinds.count("AttemptEnded") == 64)
+            ends = [event.outcome.cause for event in harness.events if isinstance(event, AttemptEnded)]
+            assert set(ends) == {Cause.COMPLETED}
+            assert harness.kinds.count("AttemptStarted") == 64
+
+        run(harness, test)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.options import OptionsError
 from artesian.engines.slurm import script
+from artesian.engines.slurm.attempts import UserUnknown, make_folder
 from artesian.engines.slurm.batch import environment_of
 from artesian.engines.slurm.client import Refused, SlurmClient
 from artesian.engines.slurm.inventory import Offer, offers_of
@@ -25,6 +28,7 @@ from artesian.engines.slurm.settings import SlurmSettings
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from builders import GIB, a_job, a_placement
+from limits import needs
 from slurm_builders import a_slurm_node
 
 WORDS = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=6)
@@ -269,3 +273,28 @@ def test_what_cannot_be_said_of_a_slurm_is_named_with_a_hint(
         SlurmSettings.of({"kind": "slurm", **table})
     assert said in str(caught.value)
     assert hint in (caught.value.hint or "")
+
+
+# -- as the submitting user -------------------------------------------------------------------------
+
+
+def test_the_folders_of_another_users_attempt_are_theirs(tmp_path: Path) -> None:
+    needs(os.geteuid() == 0, "root, to give folders to another user")
+    nobody = pwd.getpwnam("nobody")
+    folder, checkpoints = (
+        AttemptFolder(tmp_path / "jobs" / "j1" / "attempt-1"),
+        tmp_path / "jobs" / "j1" / "checkpoints",
+    )
+    make_folder(folder, checkpoints, "nobody")
+    for path in (folder.path, folder.progress, folder.logs, checkpoints):
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (nobody.pw_uid, 0o700)
+    assert (tmp_path / "jobs" / "j1").stat().st_mode & 0o777 == 0o711
+    assert (tmp_path / "jobs" / "j1").stat().st_uid == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "said"), [("root", "do not run as root"), ("no-such-user", "not known"), ("", "not known")]
+)
+def test_a_job_of_root_or_of_nobody_known_does_not_run(tmp_path: Path, user: str, said: str) -> None:
+    with pytest.raises(UserUnknown, match=said):
+        make_folder(AttemptFolder(tmp_path / "j1" / "attempt-1"), tmp_path / "j1" / "checkpoints", user)

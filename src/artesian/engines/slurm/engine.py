@@ -19,7 +19,7 @@ from artesian.engines.local.outcome import first_failure
 from artesian.engines.slurm import attempts, parse, script
 from artesian.engines.slurm.attempts import Attempt, Key, Seen, UserUnknown
 from artesian.engines.slurm.client import Refused, SlurmClient
-from artesian.engines.slurm.outcome import BY_SLURM, outcome_of_job
+from artesian.engines.slurm.outcome import BY_SLURM, NODE_STATES, outcome_of_job
 from artesian.engines.slurm.parse import SlurmJob
 from artesian.engines.slurm.runner import Unreachable
 from artesian.engines.slurm.settings import SlurmSettings
@@ -233,14 +233,18 @@ class SlurmEngine:
         began_s = time.monotonic()
         jobs = await self._client.jobs()
         by_id = {job.id: job for job in jobs}
-        for attempt in list(self._attempts.values()):
-            if attempt.slurm_id is not None and attempt.submitted_s < began_s:
-                attempt.state = by_id.get(attempt.slurm_id)
-                await self._take_in(attempt, attempt.state)
-        if began_s - self._stocked_s >= self._settings.poll_interval_s:
+        watched = [a for a in self._attempts.values() if a.slurm_id is not None and a.submitted_s < began_s]
+        for attempt in watched:
+            attempt.state = None if attempt.slurm_id is None else by_id.get(attempt.slurm_id)
+        # Nodes first: whoever hears that an attempt's node is lost must not start the next one there.
+        is_node_lost = any(a.state is not None and a.state.state in NODE_STATES for a in watched)
+        if is_node_lost or began_s - self._stocked_s >= self._settings.poll_interval_s:
             self._stocked_s = began_s
             for event in await self._stock.changes(self._taken(), self._now_s):
                 self._say(event)
+        for attempt in watched:
+            if attempt.key in self._attempts:
+                await self._take_in(attempt, attempt.state)
         if began_s - self._opened_s > _ORPHANS_AFTER_S:
             await self._end_orphans(jobs)
         self._asked_s = time.monotonic()

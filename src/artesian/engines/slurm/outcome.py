@@ -27,6 +27,9 @@ BY_SLURM: dict[str, tuple[Cause, str]] = {
 }
 """States whose cause is Slurm's doing. COMPLETED and FAILED are the command's own: see the record."""
 
+NODE_STATES = frozenset(state for state, (cause, _) in BY_SLURM.items() if cause is Cause.NODE_LOST)
+"""States of jobs whose nodes are to blame."""
+
 
 def outcome_of_job(
     state: str,
@@ -47,6 +50,8 @@ def outcome_of_job(
     if state in BY_SLURM and not _is_own_end(state, ended):
         cause, text = BY_SLURM[state]
         reason = f" ({job.reason})" if job is not None and job.reason not in ("", "None") else ""
+        if state in NODE_STATES:
+            return Outcome(cause=cause, message=f"Slurm: {text}{reason}")  # what it exited with, nobody knows
         told = outcome_of(ended, failure) if ended is not None and ended.start_error is None else None
         return Outcome(
             cause=cause,
