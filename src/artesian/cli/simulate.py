@@ -162,7 +162,12 @@ def simulate(
         with _Bar(name, len(trace.jobs)) as tell:
             faults = None if failures is None else _faults(failures, repair, fleet).events(fleet, seed)
             result = run_simulation(
-                fleet, trace.jobs, _policy(name, trace, teams), faults=faults, progress=tell
+                fleet,
+                trace.jobs,
+                _policy(name, trace, teams),
+                faults=faults,
+                progress=tell,
+                keeps_records=False,
             )
             records = () if page_file is None else tuple(result.state.jobs.values())
             outcomes.append(_Outcome(policy=name, figures=report(result), records=records))

@@ -143,6 +143,7 @@ class State:
             for entry in self.running.values():
                 self._capacity.take(entry.job, entry.placement)
                 self._capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
+            self._capacity.occupy()
         return self._capacity
 
     @property
@@ -234,6 +235,8 @@ class State:
         del self.running[event.job_id]
         for share in job.attempt.placement.shares:
             self._shrink_if_free(self.nodes[share.node_id])
+            if set(self.nodes[share.node_id].node.occupied) & set(share.devices):
+                self._capacity = None  # what was ours is the others' now
         self._to_stop.pop(event.job_id, None)
         lifecycle.ended(job, event.outcome, self.at_s)
         if job.state.is_final:

@@ -94,6 +94,19 @@ class Capacity:
         self.is_up[self.row[node_id]] = is_up
         self._remembered.clear()
 
+    def occupy(self) -> None:
+        """Count what others occupy as not free, until nobody knows when. To be called once ours is taken.
+
+        An engine may say that a device is occupied while an attempt of ours is on its way there: it keeps
+        what it has, and what is left of the device is not for others of ours.
+        """
+        for row, node in enumerate(self.nodes):
+            if node.occupied:
+                devices = list(node.occupied)
+                self.free_milli[row, devices] = 0
+                self.free_whole[row] = np.count_nonzero(self.free_milli[row] == MILLI)
+                self.ends_s[row, devices] = np.inf
+
     def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what ``compute`` returns, computed once per ``key`` for as long as the nodes stay the same.
 

@@ -126,6 +126,8 @@ def _held_by(holders: Iterable[tuple[Job, Placement]], wanted: BoolArray, free: 
         for job, placement in holders
         if (count := sum(len(share.devices) for share in placement.shares if wanted[free.row[share.node_id]]))
     ]
+    if foreign := sum(len(node.occupied) for row, node in enumerate(free.nodes) if wanted[row]):
+        counts.append(("others outside of artesian", foreign))
     counts.sort(key=lambda holder: (-holder[1], holder[0]))
     named = ", ".join(f"{name} ({count})" for name, count in counts[:_NAMED_HOLDERS])
     more = f" and {len(counts) - _NAMED_HOLDERS} more" if len(counts) > _NAMED_HOLDERS else ""

@@ -4,6 +4,8 @@ A request is an event in the journal: once it is there, it is accepted, whatever
 the daemon is woken, or started where there is none.
 """
 
+import asyncio
+import json
 import os
 import secrets
 import subprocess
@@ -15,12 +17,14 @@ from typing import NoReturn
 import msgspec
 
 from artesian.census import discover
+from artesian.engines.registry import Tables, engine_of
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
 from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted
+from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.plan import Reason
 from artesian.model.quota import Teams
@@ -59,6 +63,7 @@ class ControlPlane:
         idle_exit_s: float = IDLE_EXIT_S,
         policy: str = policies.DEFAULT,
         teams: Teams | None = None,
+        engines: Tables | None = None,
     ) -> None:
         state_dir.create()
         self.dir = state_dir
@@ -66,6 +71,7 @@ class ControlPlane:
         self._idle_exit_s = idle_exit_s
         self._policy = policy
         self._teams = teams or Teams()
+        self._engines = engines or {}
         self._state, self._seq = State(), 0
         self._is_loaded = False
         self._scheduler: Scheduler | None = None
@@ -137,10 +143,24 @@ class ControlPlane:
                 return job_id
 
     def check(self, job: Job) -> None:
-        """Raise JobImpossible where this machine could never hold the job."""
-        capacity = Capacity(entry.node for entry in nodes_of(discover()))
-        if (reason := explain.impossible(job, capacity)) is not None:
+        """Raise JobImpossible where the engines' nodes could never hold the job."""
+        if not self._engines:
+            nodes = [entry.node for entry in nodes_of(discover())]
+        else:
+            # Asking an engine takes time; what the journal knows is enough where it can hold the job.
+            nodes = [record.node for record in self.state().nodes.values()]
+            if explain.impossible(job, Capacity(nodes)) is not None:
+                nodes = asyncio.run(self._nodes())
+        if (reason := explain.impossible(job, Capacity(nodes))) is not None:
             raise JobImpossible(f"job {job.name} cannot run here: {reason.text}", hint=reason.unblock)
+
+    async def _nodes(self) -> list[Node]:
+        """Return the nodes that the engines have now."""
+        engine = engine_of(self._engines, self.dir.jobs, nodes_of(discover()), time.time)
+        try:
+            return list(await engine.open(lambda _: None))
+        finally:
+            await engine.close()
 
     def submit(self, job: Job) -> None:
         """Accept the job. Raises JobImpossible as ``check`` does."""
@@ -182,7 +202,8 @@ class ControlPlane:
 
     def _start_daemon(self) -> None:
         # It inherits nothing that a job could come to depend on: jobs bring their environment along.
-        environment = {key: os.environ[key] for key in ("HOME", "PATH", "LANG") if key in os.environ}
+        kept = ("HOME", "PATH", "LANG", "SSH_AUTH_SOCK")
+        environment = {key: os.environ[key] for key in kept if key in os.environ}
         try:
             with open(self.dir.daemon_log, "ab", opener=private) as log:
                 self._daemon = subprocess.Popen(
@@ -194,6 +215,7 @@ class ControlPlane:
                         str(self._idle_exit_s),
                         self._policy,
                         msgspec.json.encode(self._teams.teams).decode(),
+                        json.dumps(self._engines),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -1,7 +1,7 @@
 """A replica without an API: ``python -m artesian.server.headless URL STATE_DIR``.
 
-Any number may run on one database; one of them leads. Policy and teams are those of ``artesian.toml``. Jobs run
-by the local engine, whose attempts lie below STATE_DIR. SIGTERM and SIGINT give the lease back; what runs goes on.
+Any number may run on one database; one of them leads. Policy, teams and engines are those of ``artesian.toml``;
+what the engines keep of attempts lies below STATE_DIR. SIGTERM and SIGINT give the lease back; what runs goes on.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from artesian.census import discover
-from artesian.engines.registry import engine
+from artesian.engines.registry import engine_of
 from artesian.model.errors import ArtesianError
 from artesian.policy import registry as policies
 from artesian.server.config import StateDir
@@ -33,7 +33,7 @@ async def serve(url: str, state: StateDir, settings: Settings) -> None:
     nodes = nodes_of(discover())
     replica = Replica(
         PostgresStorage(url),
-        lambda: engine("local")(state.jobs, nodes, clock),
+        lambda: engine_of(settings.engines, state.jobs, nodes, clock),
         lambda: policies.policy(settings.policy, settings.teams),
         clock,
         name=f"{socket.gethostname()}:{os.getpid()}",

@@ -2,16 +2,20 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from artesian.engines.registry import engine_of
 from artesian.model.errors import ArtesianError
 from artesian.model.quota import QuotaError, Teams
 from artesian.policy import registry as policies
 from artesian.wire import environment as names
+
+_ENGINE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 class SettingsError(ArtesianError):
@@ -23,11 +27,13 @@ class Settings:
     """What the control plane goes by; each is a key of ``artesian.toml``.
 
     ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``teams``: who shares the
-    fleet, a table for each team; see ``model.quota``.
+    fleet, a table for each team; see ``model.quota``. ``engines``: who runs jobs, tables by name, each with
+    its ``kind``; without any, this machine does.
     """
 
     policy: str = policies.DEFAULT
     teams: Teams = field(default_factory=Teams)
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -53,16 +59,18 @@ class Settings:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
                 raise SettingsError(f"settings {path}: {key} is no key of theirs", hint=hint)
-            if key == "teams":
+            if key in ("teams", "engines"):
                 continue
             if not isinstance(value, str):
                 raise SettingsError(
                     f"settings {path}: {key}: expected a name in quotes, got {value!r}",
                     hint=f'{key} = "{getattr(cls(), key)}"',
                 )
+        _check_tables(path, found.get("engines", {}))
         try:
             settings = cls(**{**found, "teams": teams_of(found, "teams")})
             policies.policy(settings.policy, settings.teams)
+            engine_of(settings.engines, path.parent, (), lambda: 0.0)
         except ArtesianError as error:
             raise SettingsError(f"settings {path}: {error}", hint=error.hint) from error
         return settings
@@ -90,3 +98,19 @@ def teams_of(found: Mapping[str, Any], source: str) -> Teams:
     if not isinstance(table, Mapping):
         raise QuotaError(f"{source}: expected tables, got {table!r}", hint="[teams.vision]\nweight = 2")
     return Teams.from_table(table, source=source)
+
+
+def _check_tables(path: Path, tables: Any) -> None:
+    """See to it that every engine is a table with a kind. Raises SettingsError."""
+    example = '[engines.cluster]\nkind = "slurm"'
+    if not isinstance(tables, dict):
+        raise SettingsError(f"settings {path}: engines: expected tables, got {tables!r}", hint=example)
+    for name, table in tables.items():
+        if not _ENGINE_NAME.fullmatch(name):
+            raise SettingsError(
+                f"settings {path}: engines.{name}: expected a name of a-z, 0-9 and '-'", hint=example
+            )
+        if not isinstance(table, dict) or not isinstance(table.get("kind"), str):
+            raise SettingsError(
+                f"settings {path}: engines.{name}: expected a table with a kind", hint=example
+            )

@@ -1,6 +1,9 @@
 """Training that survives: a stand-alone library for any loop in torch, with or without a server.
 
-``launch``          the launch agent's command line; ``agent`` and ``worker_process`` do the work
+``launch``          the launch agent's command line; ``agent`` does the work, on what ``gang`` describes
+``worker_process``  a worker, as the agent sees it; ``standby`` and ``template`` fork it with its imports done
+``heartbeat``       signs of life, and ``watchdog`` that judges them; ``link`` is the worker's end
+``recovery``        what is said about a recovery; ``resilient`` has a function survive one in its process
 ``membership``      who takes part: ``join`` meets the other workers
 ``run``             ``Run`` makes a loop restartable and measurable
 ``signals``         SIGTERM as a stop that all ranks agree on
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from artesian.train.data import ByteText, SampleOrder
     from artesian.train.errors import CheckpointError, DataError, TrainError
     from artesian.train.membership import Membership, alone, join
+    from artesian.train.resilient import resilient
     from artesian.train.run import Preempted, Run
 
 __all__ = [
@@ -37,6 +41,7 @@ __all__ = [
     "TrainError",
     "alone",
     "join",
+    "resilient",
 ]
 
 _HOME = {
@@ -51,6 +56,7 @@ _HOME = {
     "TrainError": "errors",
     "alone": "membership",
     "join": "membership",
+    "resilient": "resilient",
 }
 
 

@@ -26,6 +26,10 @@ LOG_DIR = "ARTESIAN_LOG_DIR"
 
 Where it is not set, all workers of a node write to the agent's own stdout and stderr.
 """
+AGENT_FDS = "ARTESIAN_AGENT_FDS"
+"""Two file descriptors that a worker has from its launch agent: its heartbeat's page, and a socket."""
+RESTART = "ARTESIAN_RESTART"
+"""How often the launch agent has restarted the gang within this attempt."""
 STATE_DIR = "ARTESIAN_STATE"
 """Folder of the embedded control plane's state."""
 CONFIG = "ARTESIAN_CONFIG"
