@@ -6,6 +6,7 @@ The peer of the worker's start is the same command started with ``artesian launc
 or directly, without any control plane; samples are taken in turn.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -17,8 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import harness
-from artesian.model.job import Job, JobKind
-from artesian.model.resources import parse_devices
+from artesian.model.views import JobFile
 from artesian.server.config import StateDir
 from artesian.server.embedded import ControlPlane
 from harness import Result, measured
@@ -90,20 +90,20 @@ def _worker_starts(plane: ControlPlane, folder: Path, samples: int) -> list[Resu
 def _submit(plane: ControlPlane, folder: Path, *, workers: int) -> float:
     """Return the milliseconds from the call of submit to the worker's first act."""
     stamp = _fresh(folder)
-    job = Job(
-        id=plane.new_job_id("bench"),
-        name="bench",
-        kind=JobKind.TRAIN,
-        workers=workers,
-        command=("sh", "-c", _STAMP, "stamp", str(stamp)),
-        devices=parse_devices("1"),
-        workdir=str(folder),
-        env={"PATH": _PATH},
+    document = {
+        "name": "bench",
+        "kind": "train",
+        "workers": workers,
+        "command": ["sh", "-c", _STAMP, "stamp", str(stamp)],
+        "devices": 1,
+    }
+    file = JobFile(
+        text=json.dumps(document), source="bench", base_dir=str(folder), env={"PATH": _PATH}, home=None
     )
     start_s = time.time()
-    plane.submit(job)
+    job_id = plane.submit(file).id
     first_s = _read(stamp)
-    _until(lambda: plane.job(job.id).state.is_final)  # so that the next one finds the devices free
+    _until(lambda: plane.job(job_id).is_over)  # so that the next one finds the devices free
     return (first_s - start_s) * 1000
 
 
@@ -122,7 +122,7 @@ def _submit_by_command(plane: ControlPlane, folder: Path) -> float:
         text=True,
     ).stdout.strip()
     first_s = _read(stamp)
-    _until(lambda: plane.job(job_id).state.is_final)
+    _until(lambda: plane.job(job_id).is_over)
     return (first_s - start_s) * 1000
 
 

@@ -103,7 +103,7 @@ def completed(cli: Cli, *words: str) -> list[str]:
 
 def test_commands_options_and_job_ids_are_completed(cli: Cli) -> None:
     id_ = cli.submit("tiny")
-    assert completed(cli, "artesian", "s") == ["submit", "show", "simulate"]
+    assert completed(cli, "artesian", "s") == ["submit", "show", "simulate", "serve"]
     assert completed(cli, "artesian", "run", "--no") == ["--no-census"]
     for command in ("show", "why", "cancel", "logs"):
         assert completed(cli, "artesian", command, "ti") == [id_]

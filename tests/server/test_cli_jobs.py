@@ -235,8 +235,8 @@ def test_show_tells_all_of_a_job(cli: Cli) -> None:
     cli.run("tiny", "exit 5", code=100, priority=3, team="vision")
     found = cli.json("show", "tiny")
     assert found.keys() == {
-        "id", "name", "kind", "state", "team", "user", "priority", "command", "devices", "submitted_s",
-        "ended_s", "waits_for", "attempts", "training",
+        "id", "name", "kind", "state", "team", "user", "priority", "command", "workdir", "grace_s",
+        "devices", "submitted_s", "ended_s", "waits_for", "attempts", "training",
     }  # fmt: skip
     assert (found["priority"], found["team"], found["state"]) == (3, "vision", "failed")
     [attempt] = found["attempts"]

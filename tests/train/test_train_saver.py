@@ -65,6 +65,11 @@ def test_a_successor_goes_on_from_memory_and_from_storage_when_memory_is_gone(tm
     assert [(report.step, report.failure) for report in reports] == [(4, None)]
 
     successor = Saver(tmp_path / "run", job="j", shared_memory=tmp_path)
+    assert successor.memory_step == 6
+    before = successor.restore_from_memory(5)
+    assert before is not None
+    assert (before.step, before.position, value_of(before.state)) == (5, 50, 5)
+    assert successor.restore_from_memory(3) is None
     found = successor.restore()
     assert found is not None
     assert (found.step, found.position, found.layer, value_of(found.state)) == (6, 60, "memory", 6)

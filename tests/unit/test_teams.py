@@ -1,6 +1,7 @@
 """Teams: whose turn it is, what a team may hold, and that the books add up."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,8 +25,8 @@ from strategies import snapshots
 H100 = {"accelerator": "H100-SXM5-80GB"}
 
 
-def jobs(team: str, count: int, devices: str = "H100:1", **more: object) -> list[Job]:
-    return [a_job(f"{team}-{number:02}", devices=devices, team=team, **more) for number in range(count)]  # type: ignore[arg-type]
+def jobs(team: str, count: int, devices: str = "H100:1", **more: Any) -> list[Job]:
+    return [a_job(f"{team}-{number:02}", devices=devices, team=team, **more) for number in range(count)]
 
 
 def started(plan: Plan) -> Counter[str]:

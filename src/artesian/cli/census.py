@@ -18,7 +18,7 @@ from artesian.census import (
     discover,
 )
 from artesian.cli.output import Failure, output_option, print_json, stderr, stdout
-from artesian.cli.state import control_plane
+from artesian.cli.state import embedded
 from artesian.model.units import format_duration, format_flops, format_size
 from artesian.server.embedded import ControlPlane
 
@@ -36,7 +36,7 @@ def census(no_benchmark: bool, cached: bool, output: str) -> None:
     use meanwhile cannot be measured: the figures are then marked as contended, and nothing is compared
     with them.
     """
-    with control_plane() as plane:
+    with embedded() as plane:
         if cached:
             found = _latest(plane)
             if found is None:
@@ -53,8 +53,13 @@ def census(no_benchmark: bool, cached: bool, output: str) -> None:
         stdout().print(_picture(found))
 
 
-def ensure_census(plane: ControlPlane, talk: Console) -> None:
+def ensure_census(talk: Console) -> None:
     """Take a census unless there is a recent one of this machine that others did not disturb."""
+    with embedded() as plane:
+        _ensure(plane, talk)
+
+
+def _ensure(plane: ControlPlane, talk: Console) -> None:
     latest = _latest(plane)
     age_s = None if latest is None else time.time() - latest.at_s
     if latest is not None and age_s is not None and _is_good(latest) and age_s < _MAX_AGE_S:

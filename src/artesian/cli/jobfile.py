@@ -1,18 +1,16 @@
-"""A job file on disk as a Job: reads the file, and what the submitter's environment contributes."""
+"""A job file on disk: reads the file, and what the submitter's environment contributes."""
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from artesian.cli import exits
 from artesian.cli.output import Failure
-from artesian.cli.state import user_name
 from artesian.model.errors import ArtesianError
-from artesian.model.job import Job
-from artesian.model.jobfile import JobFileError, parse_job
-from artesian.server.embedded import ControlPlane
+from artesian.model.jobfile import JobFileError
+from artesian.model.views import JobFile
 
 _MAX_BYTES = 2**20
 
@@ -29,25 +27,30 @@ class JobFileUnreadable(ArtesianError):  # noqa: N818 - reads as what it is
     """The job file cannot be read."""
 
 
-def load_job(path: Path, plane: ControlPlane) -> Job:
-    """Return the job in the file, under a new id. Fails with 2 where the file is no job."""
+def load_job(path: Path) -> JobFile:
+    """Return the job file, not yet read as one. Fails with 2 where there is no text in it."""
     try:
-        job = parse_job(
-            _text(path),
-            source=str(path),
-            job_id="new",
-            base_dir=str(path.absolute().parent),
-            user=user_name(),
-            env=submitters_environment(os.environ),
-            home=_home(),
-        )
+        text = _text(path)
     except JobFileUnreadable as error:
         raise Failure(str(error), hint=error.hint, exit_code=exits.USAGE) from error
+    return JobFile(
+        text=text,
+        source=str(path),
+        base_dir=str(path.absolute().parent),
+        env=submitters_environment(os.environ),
+        home=_home(),
+    )
+
+
+@contextmanager
+def no_mistakes(path: Path) -> Iterator[None]:
+    """Fail with 2 where the file turns out to have mistakes."""
+    try:
+        yield
     except JobFileError as error:
         count = len(error.mistakes)
         said = str(error) if count == 1 else f"{path} has {count} mistakes\n{error}"
         raise Failure(said, hint=error.hint, exit_code=exits.USAGE) from error
-    return replace(job, id=plane.new_job_id(job.name))
 
 
 def _home() -> str | None:

@@ -1,12 +1,12 @@
 """``artesian logs``."""
 
+from collections.abc import Iterable
+
 import click
 
 from artesian.cli.follow import exit_code_of, follow, goes_on_without_us
-from artesian.cli.output import Failure, stderr
-from artesian.cli.state import control_plane, find_job, job_argument
-from artesian.cli.tail import Tail
-from artesian.engines.local.engine import attempt_folder
+from artesian.cli.output import stderr
+from artesian.cli.state import control_plane, job_argument, known_job
 
 
 @click.command()
@@ -24,34 +24,26 @@ def logs(job: str, is_followed: bool, attempt: int | None, worker: int | None) -
         raise click.UsageError(
             "-f follows the first worker of all attempts: leave --attempt and --worker out"
         )
-    with control_plane() as plane:
-        record = find_job(plane, job)
-        id_ = record.job.id
+    with control_plane() as plane, known_job():
         if is_followed:
-            with goes_on_without_us(plane, id_, stderr()):
-                return exit_code_of(follow(plane, id_, stderr(), is_data=True))
-        if not record.attempts:
-            raise Failure(
-                f"job {id_} has not started: it is {record.state.value}", hint=f"artesian why {id_}"
-            )
-        epoch = attempt or record.epoch
-        if epoch > record.epoch:
-            raise Failure(f"job {id_}: expected an attempt up to {record.epoch}, got {epoch}")
-        folder = attempt_folder(plane.dir.jobs, id_, epoch)
-    if worker:
-        is_any = _copy(Tail(folder.logs / f"rank-{worker}.out"), is_err=False)
-    else:
-        is_any = _copy(Tail(folder.stdout), is_err=False) | _copy(Tail(folder.stderr), is_err=True)
-    if not is_any:
-        who = f"worker {worker}" if worker else id_
-        click.echo(f"{who} has printed nothing in attempt {epoch}", err=True)
+            with goes_on_without_us(plane, stderr()) as watched:
+                found = plane.job(job)
+                watched.job_id = found.id
+                return exit_code_of(follow(plane, found, stderr(), is_data=True))
+        is_any = _copy(plane.output(job, attempt=attempt, worker=worker), is_err=False)
+        if not worker:
+            is_any |= _copy(plane.output(job, attempt=attempt, is_err=True), is_err=True)
+        if not is_any:
+            found = plane.job(job)
+            who = f"worker {worker}" if worker else found.id
+            click.echo(f"{who} has printed nothing in attempt {attempt or found.epoch}", err=True)
     return 0
 
 
-def _copy(tail: Tail, *, is_err: bool) -> bool:
+def _copy(pieces: Iterable[bytes], *, is_err: bool) -> bool:
     """Print all that is there; False where nothing is."""
     is_any = False
-    while piece := tail.read():
+    for piece in pieces:
         click.echo(piece, nl=False, err=is_err)
         is_any = True
     return is_any

@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "waterfall": ("waterfall", "waterfall", "Show where device-seconds went, from nameplate to model FLOPs."),
     "simulate": ("simulate", "simulate", "Run jobs on a fleet in virtual time, under several policies."),
     "census": ("census", "census", "Find and measure this machine's devices."),
+    "serve": ("serve", "serve", "Serve the HTTP API to a team, and drive the scheduler."),
+    "token": ("token", "token", "Make, list and revoke tokens for a server."),
     "launch": ("launch", "launch", "Start a gang of workers for a training script, as torchrun does."),
     "completion": ("completion", "completion", "Print the completion script of a shell."),
 }

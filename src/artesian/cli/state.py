@@ -4,33 +4,72 @@ import getpass
 import logging
 import os
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from artesian.cli import exits
-from artesian.cli.output import Failure
-from artesian.kernel.lifecycle import Attempt, JobRecord
-from artesian.model.errors import ArtesianError
-from artesian.model.job import Outcome
-from artesian.model.plan import Reason
-from artesian.server.config import StateDir
-from artesian.server.embedded import ControlPlane, UnknownJob
+from artesian.cli.output import Failure, plain
+from artesian.cli.plane import Plane, TokenOffice
+from artesian.model.errors import ArtesianError, UnknownJob
+from artesian.model.views import JobView
 from artesian.server.settings import Settings
+from artesian.wire import environment as names
+
+if TYPE_CHECKING:
+    from artesian.server.embedded import ControlPlane
 
 
-def control_plane() -> ControlPlane:
-    """Return the embedded control plane of the state folder that the environment names.
-
-    What it had to mend there is told on stderr.
+def control_plane() -> Plane:
+    """Return the control plane that commands ask: the server that ARTESIAN_SERVER or artesian.toml names, else
+    the embedded one. What that had to mend is told on stderr.
     """
+    _tell_warnings()
+    settings = Settings.from_env()
+    if server := os.environ.get(names.SERVER) or settings.server:
+        from artesian.cli.remote import client
+
+        return client(server)
+    return _embedded(settings)
+
+
+def embedded() -> "ControlPlane":
+    """Return the embedded control plane of the state folder that the environment names."""
+    _tell_warnings()
+    return _embedded(Settings.from_env())
+
+
+def _embedded(settings: Settings) -> "ControlPlane":
+    from artesian.server.config import StateDir
+    from artesian.server.embedded import ControlPlane
+
+    return ControlPlane(
+        StateDir.from_env(),
+        user=user_name(),
+        policy=settings.policy,
+        teams=settings.teams,
+        engines=settings.engines,
+    )
+
+
+def token_office() -> TokenOffice:
+    """Return where tokens are made: at the server that is named, else in the state folder."""
+    if server := os.environ.get(names.SERVER) or Settings.from_env().server:
+        from artesian.cli.remote import client
+
+        return client(server)
+    from artesian.server.config import StateDir
+    from artesian.server.token_office import LocalOffice
+
+    return LocalOffice(StateDir.from_env())
+
+
+def _tell_warnings() -> None:
     log = logging.getLogger("artesian")
     if not log.handlers:
         log.addHandler(_Warnings(logging.WARNING))
-    settings = Settings.from_env()
-    return ControlPlane(
-        StateDir.from_env(), policy=settings.policy, teams=settings.teams, engines=settings.engines
-    )
 
 
 class _Warnings(logging.Handler):
@@ -53,9 +92,9 @@ def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     """Return the job ids that begin so, the latest first; none where they cannot be read. For the shell."""
     del ctx, param
     try:
-        with ControlPlane(StateDir.from_env()) as plane:
-            return [id_ for id_ in reversed(plane.state().jobs) if id_.startswith(incomplete)]
-    except ArtesianError:
+        with control_plane() as plane:
+            return plane.ids(incomplete)
+    except (ArtesianError, click.ClickException):
         return []  # whoever presses TAB wants no error in the middle of the line
 
 
@@ -63,19 +102,20 @@ job_argument = click.argument("job", shell_complete=complete_job)
 """A job, by its id, its beginning, or its name."""
 
 
-def find_job(plane: ControlPlane, job: str) -> JobRecord:
-    """Return the job that the argument names. Fails with 102 where there is none, or more than one."""
+@contextmanager
+def known_job() -> Iterator[None]:
+    """Fail with 102 where a block asks for a job that is not known, or is more than one."""
     try:
-        return plane.job(job)
+        yield
     except UnknownJob as error:
         raise Failure(str(error), hint=error.hint, exit_code=exits.JOB_NOT_FOUND) from error
 
 
-def devices_in_words(record: JobRecord) -> str:
+def devices_in_words(job: JobView) -> str:
     """Return the devices that the job has or had last, else those that it asks for."""
-    if record.attempts and record.state.holds_devices:
-        return str(record.attempt.placement)
-    return " | ".join(map(str, record.job.devices))
+    if job.attempts and job.holds_devices:
+        return job.attempts[-1].place
+    return " | ".join(job.devices)
 
 
 def age_s(at_s: float) -> float:
@@ -83,56 +123,7 @@ def age_s(at_s: float) -> float:
     return max(0.0, time.time() - at_s)
 
 
-def outcome_in_words(outcome: Outcome) -> str:
-    """Return how an attempt ended, on one line."""
-    cause = outcome.cause.value.replace("_", " ")
-    return f"{cause}: {outcome.message}" if outcome.message else cause
-
-
-def attempt_json(attempt: Attempt) -> dict[str, Any]:
-    """Return an attempt as plain JSON types."""
-    outcome = attempt.outcome
-    return {
-        "epoch": attempt.epoch,
-        "placement": [
-            {"node": share.node_id, "devices": list(share.devices), "milli": share.milli}
-            for share in attempt.placement.shares
-        ],
-        "decided_s": attempt.decided_s,
-        "started_s": attempt.started_s,
-        "ended_s": attempt.ended_s,
-        "outcome": None
-        if outcome is None
-        else {
-            "cause": outcome.cause.value,
-            "exit_code": outcome.exit_code,
-            "signal": outcome.signal,
-            "worker": outcome.worker,
-            "message": outcome.message,
-        },
-    }
-
-
-def job_json(record: JobRecord, reason: Reason | None) -> dict[str, Any]:
-    """Return a job as plain JSON types, without its environment: that may hold secrets.
-
-    ``reason`` is why it waits; None where it does not.
-    """
-    job = record.job
-    return {
-        "id": job.id,
-        "name": job.name,
-        "kind": job.kind.value,
-        "state": record.state.value,
-        "team": job.team,
-        "user": job.user,
-        "priority": job.priority,
-        "command": list(job.command),
-        "devices": [str(request) for request in job.devices],
-        "submitted_s": record.submitted_s,
-        "ended_s": record.ended_s,
-        "waits_for": None
-        if reason is None
-        else {"code": reason.code.value, "text": reason.text, "unblock": reason.unblock},
-        "attempts": [attempt_json(attempt) for attempt in record.attempts],
-    }
+def job_json(job: JobView) -> dict[str, Any]:
+    """Return a job as plain JSON types. Its environment, which may hold secrets, is not in it."""
+    found: dict[str, Any] = plain(job)
+    return found

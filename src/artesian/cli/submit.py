@@ -6,8 +6,8 @@ import click
 
 from artesian.cli.output import output_option, plain, print_json, stderr, stdout
 from artesian.cli.state import control_plane, job_json
-from artesian.kernel.lifecycle import JobRecord
-from artesian.server.embedded import ControlPlane
+from artesian.kernel.training import JobReport
+from artesian.model.views import JobView
 
 _file_argument = click.argument("file", type=click.Path(path_type=Path))
 
@@ -17,16 +17,15 @@ _file_argument = click.argument("file", type=click.Path(path_type=Path))
 @output_option
 def submit(file: Path, output: str) -> None:
     """Submit the job in FILE and print its id. It runs whether anybody watches or not."""
-    from artesian.cli.jobfile import load_job
+    from artesian.cli.jobfile import load_job, no_mistakes
 
-    with control_plane() as plane:
-        job = load_job(file, plane)
-        plane.submit(job)
-        if output == "json":
-            record = plane.job(job.id)
-            print_json(job_json(record, plane.why(record)))
-        else:
-            click.echo(job.id)
+    text = load_job(file)
+    with control_plane() as plane, no_mistakes(file):
+        job = plane.submit(text)
+    if output == "json":
+        print_json(job_json(job))
+    else:
+        click.echo(job.id)
 
 
 @click.command()
@@ -46,52 +45,51 @@ def run(file: Path, detach: bool, no_census: bool, plot: Path | None, output: st
     from artesian.cli import plot as drawing
     from artesian.cli.census import ensure_census
     from artesian.cli.follow import exit_code_of, follow, goes_on_without_us
-    from artesian.cli.jobfile import load_job
+    from artesian.cli.jobfile import load_job, no_mistakes
 
     if plot is not None:
         drawing.check_path(plot)  # before the job runs, not after
     talk = stderr()
+    text = load_job(file)
     with control_plane() as plane:
-        job = load_job(file, plane)
-        plane.check(job)  # before a census that takes its time
-        with goes_on_without_us(plane, job.id, talk):
-            if not no_census and not detach:
-                ensure_census(plane, talk)
-            plane.submit(job)
+        with goes_on_without_us(plane, talk) as watched, no_mistakes(file):
+            if plane.is_local and not (no_census or detach):
+                plane.check(text)  # before a census that takes its time
+                ensure_census(talk)
+            job = plane.submit(text)
+            watched.job_id = job.id
             if detach:
-                _say_detached(plane, plane.job(job.id), output)
+                _say_detached(job, output)
                 return 0
-            record = follow(plane, job.id, talk)
-        _report(plane, record, output, plot)
-        return exit_code_of(record)
+            job = follow(plane, job, talk)
+        _report(plane.report(job.id), output, plot)
+        return exit_code_of(job)
 
 
-def _say_detached(plane: ControlPlane, record: JobRecord, output: str) -> None:
+def _say_detached(job: JobView, output: str) -> None:
     if output == "json":
-        print_json(job_json(record, plane.why(record)))
+        print_json(job_json(job))
     else:
-        click.echo(record.job.id)
-    click.echo(f"follow it with: artesian logs -f {record.job.id}", err=True)
+        click.echo(job.id)
+    click.echo(f"follow it with: artesian logs -f {job.id}", err=True)
 
 
-def _report(plane: ControlPlane, record: JobRecord, output: str, plot: Path | None) -> None:
+def _report(report: JobReport, output: str, plot: Path | None) -> None:
     from artesian.cli import picture
     from artesian.cli import plot as drawing
-    from artesian.server.report import job_report
 
-    report = job_report(plane, record)
     if output == "json":
         print_json(
             {
-                "job": job_json(record, plane.why(record)),
-                "training": plain(report.summary),
+                "job": job_json(report.job),
+                "training": plain(report.training),
                 "waterfall": report.waterfall.to_dict(),
             }
         )
     else:
         console = stdout()
-        if report.summary.steps:
-            console.print(picture.training_panel(report.summary))
+        if report.training.steps:
+            console.print(picture.training_panel(report.training))
         console.print(picture.WaterfallPicture(report.waterfall))
     if plot is not None:
         drawing.plot(report.waterfall, plot)  # last: if it fails, the figures are there

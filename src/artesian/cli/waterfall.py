@@ -1,12 +1,11 @@
 """``artesian waterfall``."""
 
-import time
 from pathlib import Path
 
 import click
 
 from artesian.cli.output import output_option, print_json, stdout
-from artesian.cli.state import complete_job, control_plane, find_job
+from artesian.cli.state import complete_job, control_plane, known_job
 from artesian.model.errors import UnitError
 from artesian.model.units import parse_duration_s
 
@@ -39,22 +38,13 @@ def waterfall(job: str | None, since: float | None, plot: Path | None, output: s
     """
     from artesian.cli import picture
     from artesian.cli import plot as drawing
-    from artesian.server.report import waterfall_between
 
     if job is not None and since is not None:
         raise click.UsageError("--job and --since are two ways to choose a window: leave one out")
     if plot is not None:
         drawing.check_path(plot)
-    now_s = time.time()
-    with control_plane() as plane:
-        state = plane.state()
-        if job is not None:
-            record = find_job(plane, job)
-            start_s, end_s = record.submitted_s, now_s if record.ended_s is None else record.ended_s
-        else:
-            start_s, end_s = (state.first_s or now_s) if since is None else now_s - since, now_s
-        found = waterfall_between(plane, start_s, end_s)
-        plane.revive()
+    with control_plane() as plane, known_job():
+        found = plane.waterfall(job=job, since_s=since)
     if output == "json":
         print_json(found.to_dict())
     elif found.nameplate_us == 0:

@@ -6,7 +6,7 @@ They are counted in whole thousandths of a device times microseconds and rounded
 figure is off by less than a microsecond per stage and the sums are exact.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -37,6 +37,7 @@ def waterfall(
     end_s: float,
     ceilings: Ceilings,
     is_simulated: bool,
+    waited: Iterable[tuple[float, float | None]] | None = None,
 ) -> Waterfall:
     """Return where the device-seconds from ``start_s`` up to ``end_s`` went.
 
@@ -48,6 +49,9 @@ def waterfall(
     unless every step that counts has told its FLOPs and has a ceiling: a mean over some of the work would pass
     for all of it. It is also unknown when a worker claims more FLOPs than its ceiling allows. A step that is
     still under way has done no FLOPs yet. ``notes`` say which of these holds.
+
+    ``waited`` is when at least one job waited, from and up to (None: one still does), for a caller who keeps
+    book of it; jobs that never had an attempt may then be left out of ``state``.
 
     Raises ValueError if the window ends before it starts.
     """
@@ -64,7 +68,7 @@ def waterfall(
         )
         for node_id, record in state.nodes.items()
     }
-    tally = _Tally(waited=_waited(state, end))
+    tally = _Tally(waited=_waited(state, end) if waited is None else _times(waited, end))
     for record in state.jobs.values():
         if any(_is_in(a.decided_s, a.ended_s, start, end) for a in record.attempts):
             for log in read_log(record, progress).attempts:
@@ -126,6 +130,10 @@ def _waited(state: State, end: int) -> Times:
                 until = to_us(changes[index + 1].at_s) if index + 1 < len(changes) else end
                 intervals.append((to_us(change.at_s), until))
     return Times(intervals)
+
+
+def _times(waited: Iterable[tuple[float, float | None]], end: int) -> Times:
+    return Times((to_us(from_s), end if to_s is None else to_us(to_s)) for from_s, to_s in waited)
 
 
 def _count(

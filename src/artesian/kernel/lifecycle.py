@@ -102,7 +102,7 @@ ALLOWED: dict[JobState, frozenset[JobState]] = {
 class Attempt:
     """One run of a job: where, when, why then and there, and how it ended.
 
-    ``stop_cause`` is set once it must stop, and ``keeps_for`` where others are to have its devices. ``accelerator`` is the model of its devices as the node named it then.
+    ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
     """
 
     epoch: int
@@ -115,7 +115,6 @@ class Attempt:
     stop_cause: Cause | None = None
     stop_reason: str = ""
     is_stop_decided: bool = False
-    keeps_for: tuple[str, ...] = ()
     accelerator: str | None = None
 
 
@@ -134,7 +133,7 @@ class JobRecord:
     ``attempts`` and ``history`` are tuples, and not lists, for what most of 100,000 waiting jobs have in
     them: nothing, and one change.
 
-    ``claim``: others were stopped for it, see ``WaitingJob``; it holds until the job starts or is over.
+    ``claim``: where devices are kept for it that others were stopped for, until it starts or is over.
     """
 
     job: Job
@@ -145,7 +144,7 @@ class JobRecord:
     counted_retries: int = 0
     due_s: float | None = None
     hold: Hold | None = None
-    claim: tuple[float, int] | None = None
+    claim: Placement | None = None
 
     @property
     def epoch(self) -> int:
@@ -202,12 +201,6 @@ def must_stop(record: JobRecord, cause: Cause, reason: str, at_s: float) -> None
     attempt.stop_cause, attempt.stop_reason = cause, reason
     if record.state is not JobState.STOPPING:
         _enter(record, JobState.STOPPING, at_s)
-
-
-def claim(record: JobRecord, at_s: float, place: int) -> None:
-    """What others give back is kept for the job from now on; ``place`` among those it is kept for."""
-    if not record.state.is_final:
-        record.claim = (at_s, place)
 
 
 def cancel_waiting(record: JobRecord, at_s: float) -> None:

@@ -165,12 +165,9 @@ class State:
     def _apply_plan(self, plan: Plan) -> None:
         for stop in plan.stops:
             job = self.jobs[stop.job_id]
-            job.attempt.keeps_for = stop.keeps_for
             self._must_stop(job, stop.cause, stop.reason)
             job.attempt.is_stop_decided = True
             self._to_stop.pop(stop.job_id, None)
-            for place, job_id in enumerate(stop.keeps_for):
-                self._claim(self.jobs[job_id], place)
         for start in plan.starts:
             job = self.jobs[start.job_id]
             self.waiting.discard(start.job_id)
@@ -180,6 +177,11 @@ class State:
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
                 self._capacity.expect(start.placement, self.at_s, job.job.estimated_duration_s)
+        for claim in plan.claims:
+            job = self.jobs[claim.job_id]
+            self.waiting.discard(claim.job_id)
+            job.claim = claim.placement
+            self._index(job)
         for hold in plan.holds:
             self.jobs[hold.job_id].hold = hold
 
@@ -268,12 +270,6 @@ class State:
         if not job.attempt.is_stop_decided:
             self._to_stop[job.job.id] = job
 
-    def _claim(self, job: JobRecord, place: int) -> None:
-        self.waiting.discard(job.job.id)
-        lifecycle.claim(job, self.at_s, place)
-        if job.state is JobState.QUEUED:
-            self._index(job)
-
     def _release_due(self) -> None:
         while (due_s := self.next_due_s) is not None and due_s <= self.at_s:
             job = self.jobs[heapq.heappop(self._due)[1]]
@@ -329,7 +325,7 @@ class State:
             submitted_s=record.submitted_s,
             served_device_s=sum(served.values()),
             served_by_accelerator=served,
-            keeps_for=attempt.keeps_for,
+            claim=record.claim,
         )
 
     # -- what must always hold ----------------------------------------------------------------------

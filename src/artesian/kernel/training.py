@@ -11,8 +11,9 @@ from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.notes import ceiling_text
 from artesian.kernel.progress import AttemptLog, JobLog, Progress, read_log
 from artesian.model.job import Cause
-from artesian.model.ledger import US, Ceiling, to_us
+from artesian.model.ledger import US, Ceiling, Waterfall, to_us
 from artesian.model.resources import MILLI
+from artesian.model.views import JobView
 from artesian.wire import StepCommitted
 
 _Number = TypeVar("_Number", int, float)
@@ -57,6 +58,15 @@ class TrainingSummary:
     mfu_basis: str | None
     recoveries: tuple[Recovery, ...]
     losses: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """A job, what it has trained, and where the whole fleet's compute went while it was there."""
+
+    job: JobView
+    training: TrainingSummary
+    waterfall: Waterfall
 
 
 def training_summary(

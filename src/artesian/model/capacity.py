@@ -267,7 +267,7 @@ class Capacity:
         for share in placement.shares:
             self._change(job, share, sign)
         self._count(job, -sign)
-        self._charge(job, placement, -sign)
+        self.charge(job, placement, -sign)
 
     def _count(self, job: Job, change: int) -> None:
         """Keep ``held`` and ``mix_changes``: what kinds of jobs run."""
@@ -279,8 +279,8 @@ class Capacity:
             del self.held[wish]
         self.mix_changes += before.bit_length() != (before + change).bit_length()
 
-    def _charge(self, job: Job, placement: Placement, sign: int) -> None:
-        """Keep ``used``."""
+    def charge(self, job: Job, placement: Placement, sign: int) -> None:
+        """Keep ``used``: count the placement in (+1) or out (-1)."""
         account = (job.team, job.priority)
         used = self.used.get(account)
         if used is None:
@@ -294,7 +294,7 @@ class Capacity:
             used[-2] += sign * round(job.cpus_per_device * MILLI) * rations
         if job.memory_bytes_per_device:
             used[-1] += sign * job.memory_bytes_per_device * rations
-        if sign < 0 and not any(used):
+        if not any(used):
             del self.used[account]
 
     def _change(self, job: Job, share: NodeShare, sign: int) -> None:
@@ -342,6 +342,7 @@ class Trial:
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
         self._taken: list[tuple[Job, Placement, int, _Times]] = []
+        self._charged: list[tuple[Job, Placement, int]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -363,8 +364,16 @@ class Trial:
         self.capacity.give(job, placement)
         self._taken.append((job, placement, -1, times))
 
+    def charge(self, job: Job, placement: Placement, sign: int) -> None:
+        """Count the placement among what the job's team uses (+1), or no more (-1), whoever holds it."""
+        self.capacity.charge(job, placement, sign)
+        self._charged.append((job, placement, sign))
+
     def undo(self) -> None:
         """Put everything back as it was."""
+        while self._charged:
+            job, placement, sign = self._charged.pop()
+            self.capacity.charge(job, placement, -sign)
         while self._taken:
             job, placement, sign, times = self._taken.pop()
             (self.capacity.give if sign > 0 else self.capacity.take)(job, placement)

@@ -4,7 +4,11 @@
 
     ArtesianError
     ├── UnitError       a duration, size, count or resource string that does not parse
-    └── JobError        a job that cannot be what it says
+    ├── JobError        a job that cannot be what it says
+    ├── UnknownJob      no job is called so, or more than one
+    ├── AttemptUnknown  the job has no such attempt
+    ├── AlreadyOver     the job is over, so that it cannot be cancelled
+    └── JobImpossible   the whole fleet could not hold the job
 
 Every error carries a ``hint``: what to do about it. The command line prints both.
 """
@@ -27,3 +31,19 @@ class UnitError(ArtesianError, ValueError):
 
 class JobError(ArtesianError, ValueError):
     """A job whose parts contradict each other."""
+
+
+class UnknownJob(ArtesianError, LookupError):  # noqa: N818 - reads as what it is
+    """No job is called so, or more than one."""
+
+
+class AttemptUnknown(ArtesianError, LookupError):  # noqa: N818 - reads as what it is
+    """The job has no such attempt, or none yet."""
+
+
+class AlreadyOver(ArtesianError):  # noqa: N818 - reads as what it is
+    """The job is over, so that it cannot be cancelled."""
+
+
+class JobImpossible(ArtesianError):  # noqa: N818 - reads as what it is
+    """The whole fleet could not hold the job."""

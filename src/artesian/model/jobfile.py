@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from artesian import catalog
 from artesian.model import document, fields
-from artesian.model.document import DocumentError, Node, describe
+from artesian.model.document import DocumentError, Mistake, Node, describe
 from artesian.model.errors import JobError, UnitError
 from artesian.model.fields import Reader, path, refuse, refuse_type
 from artesian.model.job import PRIORITY_CLASSES, Cause, Job, JobKind, RetryPolicy
@@ -84,6 +84,26 @@ def parse_job(
     Raises JobFileError with every mistake in the file.
     """
     root, mistakes = document.compose(text, what="a job", hint=f"a job has at least {_EXAMPLE}")
+    return job_of(
+        root, mistakes, source=source, job_id=job_id, base_dir=base_dir, user=user, env=env, home=home
+    )
+
+
+def job_of(
+    root: Node,
+    mistakes: list[Mistake],
+    *,
+    source: str,
+    job_id: str,
+    base_dir: str,
+    user: str = "",
+    env: Mapping[str, str] = {},
+    home: str | None = None,
+) -> Job:
+    """Return the job that a document describes which was composed already, with these mistakes.
+
+    Everything else is as in ``parse_job``. Raises JobFileError.
+    """
     reading = _Reading(
         reader=Reader(mistakes),
         job_id=job_id,

@@ -160,6 +160,23 @@ class Waterfall:
             "notes": list(self.notes),
         }
 
+    @classmethod
+    def from_dict(cls, form: Mapping[str, Any]) -> "Waterfall":
+        """Return the waterfall whose ``to_dict`` this is. Raises ValueError, KeyError, TypeError."""
+        return cls(
+            nameplate_us=to_us(form["nameplate"]),
+            stages=tuple(
+                StageResult(
+                    stage=Stage(stage["name"]),
+                    left_us=None if stage["left"] is None else to_us(stage["left"]),
+                    lost_us={loss["cause"]: to_us(loss["device_s"]) for loss in stage["lost"]},
+                )
+                for stage in form["stages"]
+            ),
+            is_simulated=form["simulated"],
+            notes=tuple(form["notes"]),
+        )
+
 
 def to_us(seconds: float) -> int:
     """Return ``seconds`` in whole microseconds, rounded half to even."""

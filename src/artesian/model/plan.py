@@ -26,9 +26,7 @@ class Start:
 class Stop:
     """Stop attempt ``epoch`` of the job: SIGTERM, and SIGKILL after ``grace_s``.
 
-    ``cause`` is what the attempt's end will count as: cancelled, preempted or node_lost. ``keeps_for`` are
-    the jobs, first come first, that what it gives back is kept for until they start; the job itself is among
-    them where it is to go on at once, elsewhere or with fewer devices.
+    ``cause`` is what the attempt's end will count as: cancelled, preempted or node_lost.
     """
 
     job_id: str
@@ -36,12 +34,23 @@ class Stop:
     grace_s: float
     cause: Cause
     reason: str
-    keeps_for: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """The command's name: the same command always has the same one."""
         return f"stop/{self.job_id}/{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Devices that are kept for the job until it starts there: free ones, and those of attempts that stop.
+
+    It is given to a job that waits, and to one that is stopped and is to go on at once, elsewhere or with fewer
+    devices. Where something else gets in its way, it is none any more.
+    """
+
+    job_id: str
+    placement: Placement
 
 
 Command = Start | Stop
@@ -85,13 +94,14 @@ class Plan:
     """The outcome of one scheduling cycle: stops go first, then starts, each in order.
 
     ``holds`` has the jobs that the cycle looked at in vain and whose reason to wait is new. Who is not
-    in it and waits is behind one of them.
+    in it and waits is behind one of them. ``claims`` keep devices for whom the stopped ones make room.
     """
 
     at_s: float
     stops: tuple[Stop, ...] = ()
     starts: tuple[Start, ...] = ()
     holds: tuple[Hold, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     @property
     def commands(self) -> tuple[Command, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from artesian.model.job import Job
+from artesian.model.placement import Placement
 
 NOTHING_SERVED: Mapping[str, float] = {}
 """Shared by all jobs that had no device yet: most of a long queue."""
@@ -27,8 +28,8 @@ class WaitingJob:
 
     ``submitted_s`` and ``waits_since_s`` are when it was submitted and when it began to wait the last
     time; ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
-    ``served_by_accelerator`` the same by model of device. ``claim`` is set while devices are kept for it
-    that others were stopped for: when that was decided, and its place among those it was decided for.
+    ``served_by_accelerator`` the same by model of device. ``claim`` is where
+    devices are kept for it that others were stopped for, if any.
     """
 
     job: Job
@@ -36,7 +37,7 @@ class WaitingJob:
     next_epoch: int
     waits_since_s: float
     served_device_s: float = 0.0
-    claim: tuple[float, int] | None = None
+    claim: Placement | None = None
     served_by_accelerator: Mapping[str, float] = field(default_factory=lambda: NOTHING_SERVED)
 
 

@@ -14,8 +14,8 @@ class RunningJob:
     """A job that holds devices, from ``since_s`` on; ``is_stopping`` when it is about to give them back.
 
     ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
-    ``served_by_accelerator`` the same by model of device. ``keeps_for`` are the jobs that what it is about
-    to give back is kept for.
+    ``served_by_accelerator`` the same by model of device. ``claim`` is where devices are kept for it,
+    to go on at once when it has stopped, if any.
     """
 
     job: Job
@@ -26,7 +26,7 @@ class RunningJob:
     submitted_s: float = 0.0
     served_device_s: float = 0.0
     served_by_accelerator: Mapping[str, float] = field(default_factory=lambda: NOTHING_SERVED)
-    keeps_for: tuple[str, ...] = ()
+    claim: Placement | None = None
 
     @property
     def is_preemptible(self) -> bool:
@@ -42,7 +42,7 @@ class RunningJob:
 
         All of it where it is not known how often the job saves its state.
         """
-        ran_s, every_s = max(0.0, at_s - self.since_s), self.job.checkpoint_every_s
+        ran_s, every_s = at_s - self.since_s, self.job.checkpoint_every_s
         if every_s is None:
             return ran_s
         return ran_s % every_s if every_s > 0 else 0.0

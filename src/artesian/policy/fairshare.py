@@ -102,7 +102,7 @@ class _TeamLine:
                 fitted = job
                 if len(job.devices) > 1 or most < request.max_milli:
                     fitted = replace(job, devices=(replace(request, max_milli=int(most)),))
-                placement = place.place(fitted, free, allowed & np.isin(free.kind, kinds))
+                placement = place.place(fitted, free, allowed & _of_kinds(free, kinds))
                 if placement is not None:
                     return placement
         return None
@@ -152,3 +152,11 @@ class _TeamLine:
             for request in job.devices
             for kind in self._accounts.kinds_of(request)
         )
+
+
+def _of_kinds(capacity: Capacity, kinds: list[int]) -> BoolArray:
+    def found() -> BoolArray:
+        is_of: BoolArray = np.isin(capacity.kind, kinds)
+        return is_of
+
+    return capacity.remember(("of kinds", tuple(kinds)), found)

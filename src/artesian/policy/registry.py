@@ -7,7 +7,9 @@ from importlib.metadata import entry_points
 from artesian.model.errors import ArtesianError
 from artesian.model.quota import Teams
 from artesian.policy.backfill import EasyBackfill
-from artesian.policy.base import Place, Policy
+from artesian.policy.base import Order, Place, Policy
+from artesian.policy.conservative import Conservative
+from artesian.policy.default import DEFAULT as DEFAULT
 from artesian.policy.fairshare import FairShare
 from artesian.policy.fragmentation import Gradient
 from artesian.policy.learning import Learning
@@ -15,14 +17,14 @@ from artesian.policy.matching import AlloX, ShortestRemaining
 from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained, PriorityFifo, ShortestFirst
 from artesian.policy.pipeline import InOrder
 from artesian.policy.place import Pack
+from artesian.policy.preemptive import Preemptive
 from artesian.policy.ranking import Ranking, Turns
+from artesian.policy.rights import ByDeadline, ByPriority, ByService, Reclaim, Right
 from artesian.policy.rounds import ROUND_S, Rounds
 from artesian.policy.scored import Anywhere, Fit, Scored, best_fit, clustering, dot_product, packing, spread
 from artesian.policy.shares import FinishTimeFairness, Makespan, MaxMin
 from artesian.policy.throughput import Throughputs
 from artesian.policy.worth import LeastWaste
-
-DEFAULT = "fifo"
 
 PLACES: dict[str, Callable[[], Place]] = {
     "pack": Pack,
@@ -61,9 +63,13 @@ def _first_come(name: str) -> Policy:
     return InOrder(order=PriorityFifo(), place=PLACES[name]())
 
 
+def _preemptive(order: Order, *rights: Right) -> Policy:
+    return Preemptive(EasyBackfill(order=order, place=Pack()), Pack(), rights)
+
+
 def fair_share(teams: Teams) -> Policy:
     """Return the policy that shares the fleet between teams."""
-    return EasyBackfill(order=FairShare(teams), place=Pack())
+    return _preemptive(FairShare(teams), Reclaim(teams), ByPriority(within_team=True))
 
 
 TEAM_POLICIES: dict[str, Callable[[Teams], Policy]] = {"fair-share": fair_share}
@@ -72,11 +78,12 @@ TEAM_POLICIES: dict[str, Callable[[Teams], Policy]] = {"fair-share": fair_share}
 BUILT_IN: dict[str, Callable[[], Policy]] = {
     "fifo": lambda: InOrder(order=PriorityFifo(), place=Pack()),
     "easy": lambda: EasyBackfill(order=PriorityFifo(), place=Pack()),
+    "conservative": lambda: Conservative(order=PriorityFifo(), place=Pack()),
     "srtf": lambda: EasyBackfill(order=ShortestFirst(), place=Pack()),
-    "priority": lambda: EasyBackfill(order=AgedPriority(), place=Pack()),
-    "deadline": lambda: EasyBackfill(order=EarliestDeadline(), place=Pack()),
+    "priority": lambda: _preemptive(AgedPriority(), ByPriority()),
+    "deadline": lambda: _preemptive(EarliestDeadline(), ByDeadline()),
     **{name: partial(made, Teams()) for name, made in TEAM_POLICIES.items()},
-    "least-attained": lambda: EasyBackfill(order=LeastAttained(), place=Pack()),
+    "least-attained": lambda: _preemptive(LeastAttained(), ByService(LeastAttained())),
     **{
         name: partial(_first_come, name)
         for name in PLACES

@@ -73,6 +73,11 @@ class StateDir:
         return self.path / "census.json"
 
     @property
+    def tokens(self) -> Path:
+        """The tokens by which the server knows who calls."""
+        return self.path / "tokens.sqlite3"
+
+    @property
     def lock(self) -> Path:
         """Held by the daemon for as long as it lives; holds its pid."""
         return self.path / "daemon.lock"
@@ -86,6 +91,14 @@ class StateDir:
     def daemon_log(self) -> Path:
         """What the daemon had to say."""
         return self.path / "daemon.log"
+
+
+def database_of(argument: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the place of a journal that a process is told to use: ``-`` stands for ``ARTESIAN_DATABASE``.
+
+    A URL may have a password in it, and every user of the machine can read the arguments of a process.
+    """
+    return environ[names.DATABASE] if argument == "-" else argument
 
 
 def private(path: str, flags: int) -> int:

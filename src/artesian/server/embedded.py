@@ -7,11 +7,13 @@ the daemon is woken, or started where there is none.
 import asyncio
 import json
 import os
-import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
+from itertools import count
 from typing import NoReturn
 
 import msgspec
@@ -21,32 +23,38 @@ from artesian.engines.registry import Tables, engine_of
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
+from artesian.kernel.told import decision, job_view
+from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted
 from artesian.model.fleet import Node
 from artesian.model.job import Job
+from artesian.model.jobfile import parse_job
+from artesian.model.ledger import Waterfall
 from artesian.model.plan import Reason
 from artesian.model.quota import Teams
+from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, Over
 from artesian.policy import explain
 from artesian.policy import registry as policies
+from artesian.policy.outlook import Outlook
+from artesian.server import report
 from artesian.server.bell import ring
+from artesian.server.board import recent
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
+from artesian.server.finding import check_not_over, check_possible, known_attempt, new_job_id, no_such_job
 from artesian.server.fleet import nodes_of
+from artesian.server.follow import Follower, log_file, read_piece
 from artesian.store import SqliteJournal
 
-_ID_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"
-_ID_LENGTH = 5
+_ID_LETTERS = 5
+_LOOK_S = 0.1
+"""Between two looks of a follower."""
+_REVIVE_EVERY = 10
+"""Looks between two checks that the daemon lives."""
+_SHOWN_ACTIVE, _SHOWN_OVER = 200, 10
 _RESTARTS = 5
 """Daemons that may die under a follower, one after the other, before it gives up."""
-
-
-class UnknownJob(ArtesianError, LookupError):  # noqa: N818 - reads as what it is
-    """No job has this id."""
-
-
-class JobImpossible(ArtesianError):  # noqa: N818 - reads as what it is
-    """The whole fleet could not hold the job."""
 
 
 class DaemonFailed(ArtesianError):  # noqa: N818 - reads as what it is
@@ -54,12 +62,18 @@ class DaemonFailed(ArtesianError):  # noqa: N818 - reads as what it is
 
 
 class ControlPlane:
-    """Submits, cancels and reads, on the state folder. Close it, or use it in ``with``."""
+    """Submits, cancels and reads, on the state folder. Close it, or use it in ``with``.
+
+    ``user`` is in whose name. What commands ask, a server's ``client.Client`` answers the same way.
+    """
+
+    is_local = True
 
     def __init__(
         self,
         state_dir: StateDir,
         *,
+        user: str = "",
         idle_exit_s: float = IDLE_EXIT_S,
         policy: str = policies.DEFAULT,
         teams: Teams | None = None,
@@ -68,6 +82,7 @@ class ControlPlane:
         state_dir.create()
         self.dir = state_dir
         self._journal = SqliteJournal.open(state_dir.journal)
+        self._user = user
         self._idle_exit_s = idle_exit_s
         self._policy = policy
         self._teams = teams or Teams()
@@ -103,56 +118,132 @@ class ControlPlane:
 
     def why(self, record: JobRecord) -> Reason | None:
         """Return why the job waits, in words; None where it does not, or would start in the next cycle."""
+        scheduler = self._current()
+        return None if scheduler is None else scheduler.why(record.job.id)
+
+    def outlook(self, record: JobRecord) -> Outlook | None:
+        """Return when the job is likely to start, and what would let it start now; None where it is not queued."""
+        scheduler = self._current()
+        return None if scheduler is None else scheduler.outlook(record.job.id, self._teams)
+
+    def _current(self) -> Scheduler | None:
         state = self.state()
         if not state.nodes:
             return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
             self._scheduler = Scheduler(policies.policy(self._policy, self._teams), state)
-        return self._scheduler.why(record.job.id)
+        return self._scheduler
 
-    def job(self, job_id: str) -> JobRecord:
+    def record(self, job: str) -> JobRecord:
         """Return the job with this id, or with an id or name that only one job's id or name begins with.
 
         Of several jobs with exactly this name, the latest. Raises UnknownJob.
         """
         jobs = self.state().jobs
-        if job_id in jobs:
-            return jobs[job_id]
-        named = [record for record in jobs.values() if record.job.name == job_id]
+        if job in jobs:
+            return jobs[job]
+        named = [record for record in jobs.values() if record.job.name == job]
         if named:
             return max(named, key=lambda record: record.submitted_s)
-        begin = [record for id_, record in jobs.items() if id_.startswith(job_id)]
+        begin = [record for id_, record in jobs.items() if id_.startswith(job)]
         if len(begin) == 1:
             return begin[0]
-        if begin:
-            ids = ", ".join(sorted(record.job.id for record in begin)[:5])
-            raise UnknownJob(
-                f"job {job_id!r}: expected one job, got {len(begin)} that begin so",
-                hint=f"name one of them: {ids}{', …' if len(begin) > 5 else ''}",
-            )
-        raise UnknownJob(f"job {job_id!r} is not known here", hint="artesian jobs lists the jobs")
+        raise no_such_job(job, [record.job.id for record in begin], len(begin))
+
+    def view(self, record: JobRecord) -> JobView:
+        """Return what is told of a job."""
+        return replace(job_view(record), waits_for=self.why(record))
+
+    # -- questions, as ``client.Client`` answers them ---------------------------------------------------
+
+    def jobs(self, *, is_all: bool = False) -> JobList:
+        """Return the jobs in the order of their submits: the latest, or all of them."""
+        records = list(self.state().jobs.values())
+        more = 0
+        if not is_all:
+            records, more = recent(records, active=_SHOWN_ACTIVE, over=_SHOWN_OVER)
+        self.revive()
+        return JobList(jobs=tuple(map(job_view, records)), more=more)
+
+    def job(self, job: str) -> JobView:
+        """Return a job. Raises UnknownJob."""
+        found = self.view(self.record(job))
+        self.revive()
+        return found
+
+    def decision(self, job: str) -> Decision:
+        """Return what was last decided about a job. Raises UnknownJob."""
+        record = self.record(job)
+        found = decision(record, self.why(record), self.outlook(record))
+        self.revive()
+        return found
+
+    def training(self, job: str) -> TrainingSummary:
+        """Return what a job has trained. Raises UnknownJob."""
+        return report.training(self, self.record(job))
+
+    def report(self, job: str) -> JobReport:
+        """Return a job, what it has trained, and where the compute went meanwhile. Raises UnknownJob."""
+        return report.job_report(self, self.record(job))
+
+    def waterfall(self, *, job: str | None = None, since_s: float | None = None) -> Waterfall:
+        """Return where the compute went: ever, while a job was there, or in the last seconds."""
+        now_s = time.time()
+        state = self.state()
+        if job is not None:
+            record = self.record(job)
+            start_s, end_s = record.submitted_s, now_s if record.ended_s is None else record.ended_s
+        else:
+            start_s, end_s = (state.first_s or now_s) if since_s is None else now_s - since_s, now_s
+        found = report.waterfall_between(self, start_s, end_s)
+        self.revive()
+        return found
+
+    def output(
+        self, job: str, *, attempt: int | None = None, worker: int | None = None, is_err: bool = False
+    ) -> Iterator[bytes]:
+        """Yield what an attempt has printed so far. Raises UnknownJob, AttemptUnknown."""
+        record = self.record(job)
+        epoch = known_attempt(record, attempt)
+        path = log_file(self.dir.jobs, record.job.id, epoch, worker=worker, is_err=is_err)
+        offset = 0
+        while data := read_piece(path, offset):
+            offset += len(data)
+            yield data
+
+    def follow(self, job: str) -> Iterator[Happening]:
+        """Yield what happens to a job until it is over, and what it prints. Raises UnknownJob."""
+        job_id = self.record(job).job.id
+        follower = Follower(self.dir.jobs)
+        for look in count(1):
+            record = self.record(job_id)
+            for happening in follower.look(record, self.why(record)):
+                yield happening
+                if isinstance(happening, Over):
+                    return
+            if look % _REVIVE_EVERY == 0:
+                self.revive()
+            time.sleep(_LOOK_S)
+
+    def ids(self, beginning: str) -> list[str]:
+        """Return the ids that begin so, the latest first."""
+        return [id_ for id_ in reversed(self.state().jobs) if id_.startswith(beginning)]
 
     # -- requests -----------------------------------------------------------------------------------
 
-    def new_job_id(self, name: str) -> str:
-        """Return an id that no job has."""
-        jobs = self.state().jobs
-        while True:
-            suffix = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
-            if (job_id := f"{name}-{suffix}") not in jobs:
-                return job_id
+    def check(self, file: JobFile) -> None:
+        """Raise JobFileError or JobImpossible where the job could not be submitted."""
+        self._read(file)
 
-    def check(self, job: Job) -> None:
-        """Raise JobImpossible where the engines' nodes could never hold the job."""
+    def _capacity_for(self, job: Job) -> Capacity:
+        """Return what the engines' nodes have, to see whether they could ever hold the job."""
         if not self._engines:
-            nodes = [entry.node for entry in nodes_of(discover())]
-        else:
-            # Asking an engine takes time; what the journal knows is enough where it can hold the job.
-            nodes = [record.node for record in self.state().nodes.values()]
-            if explain.impossible(job, Capacity(nodes)) is not None:
-                nodes = asyncio.run(self._nodes())
-        if (reason := explain.impossible(job, Capacity(nodes))) is not None:
-            raise JobImpossible(f"job {job.name} cannot run here: {reason.text}", hint=reason.unblock)
+            return Capacity(entry.node for entry in nodes_of(discover()))
+        # Asking an engine takes time; what the journal knows is enough where it can hold the job.
+        known = Capacity(record.node for record in self.state().nodes.values())
+        if explain.impossible(job, known) is None:
+            return known
+        return Capacity(asyncio.run(self._nodes()))
 
     async def _nodes(self) -> list[Node]:
         """Return the nodes that the engines have now."""
@@ -162,17 +253,36 @@ class ControlPlane:
         finally:
             await engine.close()
 
-    def submit(self, job: Job) -> None:
-        """Accept the job. Raises JobImpossible as ``check`` does."""
-        self.check(job)
+    def submit(self, file: JobFile) -> JobView:
+        """Accept the job. Raises as ``check`` does."""
+        job = self._read(file)
+        job = replace(job, id=new_job_id(job.name, self.state().jobs, _ID_LETTERS))
         self._journal.append([JobSubmitted(at_s=time.time(), job=job)])
         self.wake()
+        return self.view(self.record(job.id))
 
-    def cancel(self, job_id: str, user: str) -> None:
-        """Ask for the job to be stopped. Raises UnknownJob."""
-        record = self.job(job_id)
-        self._journal.append([CancelRequested(at_s=time.time(), job_id=record.job.id, user=user)])
+    def cancel(self, job: str) -> JobView:
+        """Ask for the job to be stopped; return it as it was then. Raises UnknownJob, AlreadyOver."""
+        record = self.record(job)
+        check_not_over(record)
+        before = self.view(record)
+        id_ = record.job.id
+        self._journal.append([CancelRequested(at_s=time.time(), job_id=id_, user=self._user)])
         self.wake()
+        return before
+
+    def _read(self, file: JobFile) -> Job:
+        job = parse_job(
+            file.text,
+            source=file.source,
+            job_id="new",
+            base_dir=file.base_dir,
+            user=self._user,
+            env=file.env,
+            home=file.home,
+        )
+        check_possible(job, self._capacity_for(job))
+        return job
 
     # -- the daemon ---------------------------------------------------------------------------------
 

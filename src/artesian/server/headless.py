@@ -1,7 +1,8 @@
-"""A replica without an API: ``python -m artesian.server.headless URL STATE_DIR``.
+"""A replica without an API: ``python -m artesian.server.headless URL STATE_DIR [POLICY]``.
 
-Any number may run on one database; one of them leads. Policy, teams and engines are those of ``artesian.toml``;
-what the engines keep of attempts lies below STATE_DIR. SIGTERM and SIGINT give the lease back; what runs goes on.
+Any number may run on one database; one of them leads. URL ``-`` is the one in ARTESIAN_DATABASE. Teams, engines
+and, unless POLICY is given, the policy are those of ``artesian.toml``; what the engines keep of attempts lies below
+STATE_DIR. SIGTERM and SIGINT give the lease back; what runs goes on.
 """
 
 import asyncio
@@ -10,13 +11,14 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from artesian.census import discover
 from artesian.engines.registry import engine_of
 from artesian.model.errors import ArtesianError
 from artesian.policy import registry as policies
-from artesian.server.config import StateDir
+from artesian.server.config import StateDir, database_of
 from artesian.server.fleet import nodes_of
 from artesian.server.replica import Replica
 from artesian.server.settings import Settings
@@ -58,7 +60,10 @@ def main(argv: list[str]) -> int:
     state = StateDir(Path(argv[1]))
     try:
         state.create()
-        asyncio.run(serve(argv[0], state, Settings.from_env()))
+        settings = Settings.from_env()
+        if len(argv) > 2:
+            settings = replace(settings, policy=argv[2])
+        asyncio.run(serve(database_of(argv[0]), state, settings))
     except ArtesianError as error:
         _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
         return 1

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from artesian.engines.registry import engine_of
 from artesian.model.errors import ArtesianError
 from artesian.model.quota import QuotaError, Teams
-from artesian.policy import registry as policies
+from artesian.policy.default import DEFAULT
 from artesian.wire import environment as names
 
 _ENGINE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -28,12 +27,14 @@ class Settings:
 
     ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``teams``: who shares the
     fleet, a table for each team; see ``model.quota``. ``engines``: who runs jobs, tables by name, each with
-    its ``kind``; without any, this machine does.
+    its ``kind``; without any, this machine does. ``server``: the address of the server that commands ask;
+    empty: they do it themselves.
     """
 
-    policy: str = policies.DEFAULT
+    policy: str = DEFAULT
     teams: Teams = field(default_factory=Teams)
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    server: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -64,13 +65,19 @@ class Settings:
             if not isinstance(value, str):
                 raise SettingsError(
                     f"settings {path}: {key}: expected a name in quotes, got {value!r}",
-                    hint=f'{key} = "{getattr(cls(), key)}"',
+                    hint=f'{key} = "{getattr(cls(), key) or "…"}"',
                 )
         _check_tables(path, found.get("engines", {}))
         try:
             settings = cls(**{**found, "teams": teams_of(found, "teams")})
-            policies.policy(settings.policy, settings.teams)
-            engine_of(settings.engines, path.parent, (), lambda: 0.0)
+            if settings.policy != DEFAULT:
+                from artesian.policy import registry as policies
+
+                policies.policy(settings.policy, settings.teams)
+            if settings.engines:
+                from artesian.engines.registry import engine_of
+
+                engine_of(settings.engines, path.parent, (), lambda: 0.0)
         except ArtesianError as error:
             raise SettingsError(f"settings {path}: {error}", hint=error.hint) from error
         return settings

@@ -11,7 +11,9 @@ import sys
 
 from artesian.kernel.state import State
 from artesian.model.errors import ArtesianError
+from artesian.server.config import database_of
 from artesian.store import open_journal
+from artesian.wire import environment as names
 
 _AT_ONCE = 5_000
 """Up to so many jobs a snapshot takes less time than a process to start."""
@@ -36,7 +38,8 @@ class SnapshotProcess:
                 journal.close()
         elif self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "artesian.server.snapshotting", self._place],
+                [sys.executable, "-m", "artesian.server.snapshotting", "-"],
+                env={**os.environ, names.DATABASE: self._place},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
@@ -51,7 +54,7 @@ class SnapshotProcess:
 def main(argv: list[str]) -> int:
     """Save a snapshot of the journal at ``argv[0]``."""
     try:
-        journal = open_journal(argv[0])
+        journal = open_journal(database_of(argv[0]))
         try:
             state, seq = journal.load()
             journal.save_snapshot(state, seq)

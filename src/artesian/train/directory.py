@@ -45,7 +45,7 @@ class Directory:
             if target.exists():  # damaged, or of a run that was rolled back to before it
                 os.rename(target, self.folder / f"{_TEMPORARY}old-{target.name}")
             os.rename(temporary, target)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError:
             with contextlib.suppress(OSError):  # what is left is swept at the next save
                 shutil.rmtree(temporary)
@@ -105,7 +105,7 @@ def _write(folder: Path, facts: Facts, pieces: Iterable[memoryview], document_by
         text.write(encode_manifest(manifest))
         text.flush()
         os.fsync(text.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
     return manifest
 
 
@@ -127,7 +127,7 @@ def set_direct(file: int, is_direct: bool) -> None:
         fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT if is_direct else flags & ~os.O_DIRECT)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -265,9 +265,9 @@ class _Copy:
         self._watched: dict[str, tuple[Tensor, int]] = {}
         on_device: list[tuple[Tensor, Tensor]] = []
         for (place, tensor), slot in zip(tensors.items(), layout.slots, strict=True):
-            if tensor.device.type != "cpu":
+            if tensor.device.type == "cuda":
                 on_device.append((slot.view(image), tensor))
-            elif slot.size_bytes <= _AT_ONCE_BYTES or place in changing:
+            elif tensor.device.type != "cpu" or slot.size_bytes <= _AT_ONCE_BYTES or place in changing:
                 slot.view(image).copy_(tensor)
                 continue
             else:

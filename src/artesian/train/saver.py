@@ -117,34 +117,61 @@ class Saver:
             except CheckpointError as error:
                 self._give_up_memory(0, error)
 
+    @property
+    def memory_step(self) -> int | None:
+        """The step of the newest snapshot in memory; None where there is none. For ranks to agree on one."""
+        newest = self._newest()
+        return None if newest is None else newest.step
+
     def restore(self) -> Restored | None:
         """Return the newest whole state, of memory or storage; None if there never was one.
 
         Raises CheckpointError when there are checkpoints, but nothing is whole.
         """
-        recalled = None if self._memory is None else self._memory.load()
+        remembered = self.restore_from_memory()
         stored = [] if self._checkpointer is None else self._checkpointer.steps()
-        if recalled is not None and (not stored or recalled.snapshot.step >= stored[-1]):
-            return self._found(recalled.snapshot.step, recalled.meta["position"], recalled.state, "memory")
+        if remembered is None:
+            return self.restore_from_storage()
+        if not stored or remembered.step >= stored[-1]:
+            return remembered
         try:
-            checkpoint = None if self._checkpointer is None else self._checkpointer.load_newest()
+            found = self.restore_from_storage()
         except CheckpointError:
-            if recalled is None:
-                raise
-            checkpoint = None
-        if recalled is not None and (
-            checkpoint is None or recalled.snapshot.step >= checkpoint.manifest.step
-        ):
-            return self._found(recalled.snapshot.step, recalled.meta["position"], recalled.state, "memory")
+            return remembered
+        return remembered if found is None or remembered.step >= found.step else found
+
+    def restore_from_memory(self, step: int | None = None) -> Restored | None:
+        """Return the newest state in memory, or that of ``step``; None if it is not there.
+
+        The snapshot before the newest is there too, mostly: ranks that were stopped one step apart can
+        agree on the lower.
+        """
+        recalled = None if self._memory is None else self._memory.load(step)
+        if recalled is None:
+            return None
+        found_step = recalled.snapshot.step
+        self._last = (found_step, time.monotonic())
+        return Restored(
+            step=found_step, position=recalled.meta["position"], state=recalled.state, layer="memory"
+        )
+
+    def restore_from_storage(self) -> Restored | None:
+        """Return the newest whole state in storage; None if there never was one.
+
+        Raises CheckpointError when there are checkpoints, but none is whole.
+        """
+        checkpoint = None if self._checkpointer is None else self._checkpointer.load_newest()
         if checkpoint is None:
             return None
-        self.saved_step = checkpoint.manifest.step
-        return self._found(
-            checkpoint.manifest.step,
-            checkpoint.manifest.position,
-            checkpoint.state,
-            "storage",
-            checkpoint.rejected,
+        found = checkpoint.manifest
+        self.saved_step = found.step
+        self._last = (found.step, time.monotonic())
+        return Restored(
+            step=found.step,
+            position=found.position,
+            state=checkpoint.state,
+            layer="storage",
+            rejected=checkpoint.rejected,
         )
 
     def begin(self, step: int, make_state: MakeState, *, position: int = 0, world_size: int = 1) -> None:
@@ -203,17 +230,6 @@ class Saver:
         if self._folder is not None:
             self._folder.leave(keep=keep)
             self._folder = None
-
-    def _found(
-        self,
-        step: int,
-        position: int,
-        state: Mapping[str, Any],
-        layer: Literal["memory", "storage"],
-        rejected: tuple[Rejected, ...] = (),
-    ) -> Restored:
-        self._last = (step, time.monotonic())
-        return Restored(step=step, position=position, state=state, layer=layer, rejected=rejected)
 
     def _is_due(self, step: int, now_s: float) -> bool:
         if self._interval is None or self._checkpointer is None:

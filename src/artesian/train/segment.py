@@ -37,6 +37,8 @@ from artesian.train.errors import CheckpointError
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is the place; the folders in it are private
 HEADER_BYTES = 4096
+_POPULATE_READ = 22
+"""``MADV_POPULATE_READ`` of Linux 5.14, which Python has no name for."""
 _MAGIC = b"artesian-memory1"
 _SEQUENCE = struct.Struct("<Q")
 _FIELDS = struct.Struct("<16sQqQQI")
@@ -220,6 +222,8 @@ def reading(snapshot: Snapshot) -> Iterator[memoryview | None]:
             return
         # Private to us: nobody's snapshot changes when a reader writes into what it got.
         mapped = mmap.mmap(file, size, access=mmap.ACCESS_COPY)
+        with contextlib.suppress(OSError):  # an older kernel maps page by page
+            mapped.madvise(_POPULATE_READ)
         image = memoryview(mapped)[HEADER_BYTES:]
         try:
             is_whole = zlib.crc32(image[: snapshot.document_bytes]) == snapshot.document_crc32

@@ -1,0 +1,214 @@
+"""The HTTP API with 100,000 jobs queued on 10,000 busy nodes: latencies at 200 requests/s, bulk submits, memory.
+
+The server is ``artesian serve`` without its own driver; beside it a driver of nodes that only pretend
+(``api_driver.py``) decides, and a third process sends the load (``api_load.py``). On two cores these three
+share them. Latencies count from when a request was due.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+import harness
+from artesian.kernel.state import Record
+from artesian.model.events import AttemptStarted, JobSubmitted, NodeJoined
+from artesian.model.fleet import Node
+from artesian.model.job import Job
+from artesian.model.placement import NodeShare, Placement
+from artesian.model.plan import Plan, Start
+from artesian.model.resources import parse_devices
+from artesian.server.config import StateDir
+from artesian.store import SqliteJournal
+from harness import Result
+
+_FOLDER = Path(__file__).parent
+_MODEL = "H100-SXM5-80GB"
+_ENV = {name: f"/some/folder/of/{name.lower()}" for name in ("PATH", "HOME", "USER", "LANG", "VIRTUAL_ENV")}
+_RATE = 200.0
+_AT_ONCE = 5_000
+
+
+def run(is_quick: bool) -> Sequence[Result]:
+    """Return the figures."""
+    jobs, nodes, seconds = (100_000, 10_000, 10.0) if is_quick else (100_000, 10_000, 60.0)
+    with tempfile.TemporaryDirectory() as folder:
+        state = StateDir(Path(folder))
+        state.create()
+        harness.say(f"writing a journal of {nodes} busy nodes and {jobs} waiting jobs")
+        _fill(state, jobs, nodes)
+        with _driver(state), _server(state) as (url, pid):
+            results = _requests(url, seconds)
+            results += _bulk(url, 5 if is_quick else 20)
+            results.append(_listing(url, 3 if is_quick else 10))
+            results.append(_memory(pid))
+    return results
+
+
+def _fill(state: StateDir, jobs: int, nodes: int) -> None:
+    with SqliteJournal.open(state.journal) as journal:
+        batch: list[Record] = []
+        for number, record in enumerate(_records(jobs, nodes)):
+            batch.append(record)
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                journal.append(batch)
+                batch = []
+        journal.append(batch)
+        loaded, seq = journal.load()
+        journal.save_snapshot(loaded, seq)
+
+
+def _records(jobs: int, nodes: int) -> Iterator[Record]:
+    now_s = time.time() - 3600
+    starts = []
+    for number in range(nodes):
+        id_ = f"node-{number:05}"
+        host = {"cpus": 192, "memory_bytes": 2**41, "vendor": "nvidia", "peak_flops": 989e12}
+        yield NodeJoined(at_s=now_s, node=Node(id=id_, accelerator=_MODEL, devices=8, **host))  # type: ignore[arg-type]
+        job = _job(f"running-{number:05}", number, "H100:8")
+        yield JobSubmitted(at_s=now_s, job=job)
+        place = Placement(shares=(NodeShare(node_id=id_, devices=tuple(range(8))),))
+        starts.append(Start(job_id=job.id, epoch=1, placement=place, reason="the benchmark says so"))
+    yield Plan(at_s=now_s, starts=tuple(starts))
+    for start in starts:
+        yield AttemptStarted(at_s=now_s, job_id=start.job_id, epoch=1)
+    for number in range(jobs):
+        devices = f"H100:{8 << number % 6}"
+        yield JobSubmitted(at_s=now_s + number / 100, job=_job(f"queued-{number:06}", number, devices))
+
+
+def _job(id_: str, number: int, devices: str) -> Job:
+    return Job(
+        id=id_,
+        name=f"train-{number % 500}",
+        team=f"team-{number % 20}",
+        user=f"user-{number % 200}",
+        command=("python", "train.py", "--size", "7b"),
+        devices=parse_devices(devices),
+        workdir="/data/project",
+        env=_ENV,
+    )
+
+
+@contextmanager
+def _driver(state: StateDir) -> Iterator[None]:
+    process = subprocess.Popen(
+        [sys.executable, str(_FOLDER / "api_driver.py"), str(state.path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "driving\n", "the driver died"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _server(state: StateDir) -> Iterator[tuple[str, int]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "artesian.cli.main", "serve", "--port", "0", "--no-driver"],
+        env={**os.environ, "ARTESIAN_STATE": str(state.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        begun_s = time.perf_counter()
+        url = process.stdout.readline().strip()
+        harness.say(f"the server was ready after {time.perf_counter() - begun_s:.1f} s")
+        yield url, process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _requests(url: str, seconds: float) -> list[Result]:
+    parts = httpx.URL(url)
+    command = [sys.executable, str(_FOLDER / "api_load.py"), parts.host, str(parts.port), str(_RATE)]
+    harness.say("warming up")
+    subprocess.run([*command, "3"], check=True, capture_output=True)
+    harness.say(f"sending {_RATE:g} requests/s for {seconds:g} s")
+    done = subprocess.run([*command, str(seconds)], check=True, capture_output=True, text=True)
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    submits = found.pop("submit")
+    reads = [value for values in found.values() for value in values]
+    return [
+        *_percentiles("reads", reads, bar=50.0),
+        *_percentiles("submits", submits, bar=100.0),
+        *(_p99(name, values) for name, values in sorted(found.items())),
+    ]
+
+
+def _percentiles(case: str, samples: list[float], *, bar: float) -> list[Result]:
+    return [
+        Result(
+            case=f"{case} at {_RATE:g} requests/s: p50",
+            value=statistics.median(samples),
+            unit="ms",
+            better="lower",
+        ),
+        _p99(f"{case} at {_RATE:g} requests/s", samples, bar),
+    ]
+
+
+def _p99(case: str, samples: list[float], bar: float | None = None) -> Result:
+    ordered = sorted(samples)
+    value = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+    return Result(case=f"{case}: p99", value=value, unit="ms", better="lower", bar=bar)
+
+
+def _bulk(url: str, requests: int) -> list[Result]:
+    harness.say("submitting in bulk")
+    job = {"name": "bulk", "devices": "H100:8", "command": ["python", "train.py"], "workdir": "/data/bulk"}
+    body = json.dumps({"jobs": [job] * 1000, "env": _ENV}).encode()
+    rates = []
+    with httpx.Client(base_url=url, timeout=60.0) as http:
+        for _ in range(requests):
+            begun_s = time.perf_counter()
+            response = http.post(
+                "/api/v1/jobs/bulk", content=body, headers={"Content-Type": "application/json"}
+            )
+            assert response.status_code == 201, response.text
+            rates.append(1000 / (time.perf_counter() - begun_s))
+    return [
+        harness.measured("bulk submits, 1,000 a request, one client", rates, "jobs/s", "higher", bar=1000)
+    ]
+
+
+def _listing(url: str, samples: int) -> Result:
+    harness.say("listing by the command line")
+    env = {**os.environ, "ARTESIAN_SERVER": url}
+    times = []
+    for _ in range(samples):
+        begun_s = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "artesian.cli.main", "jobs"], env=env, check=True, capture_output=True
+        )
+        times.append(time.perf_counter() - begun_s)
+    return harness.measured("`artesian jobs`", times, "s", "lower", bar=0.5)
+
+
+def _memory(pid: int) -> Result:
+    status = Path(f"/proc/{pid}/status").read_text()
+    kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+    return Result(
+        case="memory of the server (RSS), after all of this",
+        value=kib * 1024 / 1e6,
+        unit="MB",
+        better="lower",
+        bar=250,
+    )
+
+
+if __name__ == "__main__":
+    harness.main("api", run)

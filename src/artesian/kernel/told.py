@@ -1,0 +1,118 @@
+"""The kernel's records as readers are told of them: see ``model.views``."""
+
+from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
+from artesian.kernel.nodes import NodeRecord
+from artesian.model.job import Cause, Outcome
+from artesian.model.plan import Reason
+from artesian.model.resources import MILLI
+from artesian.model.views import AttemptView, Decision, JobView, NodeView, OutcomeView, ShareView
+from artesian.policy.outlook import Outlook
+
+
+def job_view(record: JobRecord) -> JobView:
+    """Return what a list tells of a job."""
+    job = record.job
+    return JobView(
+        id=job.id,
+        name=job.name,
+        kind=job.kind.value,
+        state=record.state.value,
+        team=job.team,
+        user=job.user,
+        priority=job.priority,
+        command=job.command,
+        workdir=job.workdir,
+        grace_s=job.grace_s,
+        devices=tuple(map(str, job.devices)),
+        submitted_s=record.submitted_s,
+        ended_s=record.ended_s,
+        attempts=tuple(map(attempt_view, record.attempts)),
+    )
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    """Return what is told of an attempt."""
+    return AttemptView(
+        epoch=attempt.epoch,
+        placement=tuple(
+            ShareView(node=share.node_id, devices=share.devices, milli=share.milli)
+            for share in attempt.placement.shares
+        ),
+        decided_s=attempt.decided_s,
+        started_s=attempt.started_s,
+        ended_s=attempt.ended_s,
+        outcome=None if attempt.outcome is None else outcome_view(attempt.outcome),
+    )
+
+
+def outcome_view(outcome: Outcome) -> OutcomeView:
+    """Return what is told of an outcome."""
+    return OutcomeView(
+        cause=outcome.cause,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        worker=outcome.worker,
+        message=outcome.message,
+    )
+
+
+def node_view(record: NodeRecord, *, held_milli: int, jobs: tuple[str, ...]) -> NodeView:
+    """Return what is told of a node of which so many thousandths of devices are held by these jobs."""
+    node = record.node
+    return NodeView(
+        id=node.id,
+        accelerator=node.accelerator,
+        devices=node.devices,
+        held=held_milli / MILLI,
+        is_up=record.is_up,
+        pool=node.pool,
+        cpus=node.cpus,
+        memory_bytes=node.memory_bytes,
+        device_memory_bytes=node.device_memory_bytes,
+        peak_flops=node.peak_flops,
+        joined_s=record.joined_s,
+        jobs=jobs,
+    )
+
+
+def decision(record: JobRecord, waits_for: Reason | None, outlook: Outlook | None) -> Decision:
+    """Return the last decision about the job in words, what would let it go on, and what it can look forward to."""
+    reason, unblock = _in_words(record, waits_for)
+    return Decision(
+        job=record.job.id,
+        state=record.state.value,
+        reason=reason,
+        unblock=unblock,
+        nearest_start_s=None if outlook is None else outlook.start_s,
+        would_start=() if outlook is None else outlook.would_start,
+    )
+
+
+def _in_words(record: JobRecord, waits_for: Reason | None) -> tuple[str, str | None]:
+    state = record.state
+    if waits_for is not None:
+        return waits_for.text, waits_for.unblock
+    if state is JobState.QUEUED:
+        return "the scheduler has not looked at it yet", "the next scheduling cycle"
+    if state is JobState.STOPPING:
+        return record.attempt.stop_reason, None
+    if state.holds_devices:
+        return record.attempt.reason, None
+    if state is JobState.CANCELLED and not record.attempts:
+        return "a user cancelled it before it started", None
+    outcome = record.attempt.outcome
+    assert outcome is not None, "a job that is over has an outcome"
+    if state is JobState.CANCELLED:
+        return f"{record.attempt.stop_reason}; {outcome.message or 'its command had ended'}", None
+    said = str(outcome_view(outcome))
+    if state is JobState.SUCCEEDED:
+        return said, None
+    retry = record.job.retry
+    cause = outcome.cause.value
+    if outcome.cause in retry.causes:
+        rule = f"the limit of {retry.limit} retries is reached (retry: limit in the job file)"
+    else:
+        rule = f"a job is not tried again after {cause} (unless retry: on in its file names it)"
+    logs = f"artesian logs {record.job.id} shows what it printed"
+    mend = "mend the command in the job file, and submit it again"
+    return f"{said}; {rule}", mend if outcome.cause is Cause.START_FAILED else logs

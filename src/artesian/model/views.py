@@ -1,0 +1,302 @@
+"""What is told of jobs, nodes and the queue: the JSON of the command line and of the API, as plain data.
+
+Unlike the kernel's records these are made for readers: strings instead of parsed resources, nothing of a
+job's environment (that may hold secrets), and nothing that numpy would have to be loaded for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msgspec import UNSET, UnsetType
+
+from artesian.model.job import Cause
+from artesian.model.plan import Reason
+
+OVER = ("succeeded", "failed", "cancelled")
+HOLDING = ("starting", "running", "stopping")
+WAITING = ("queued", "backing_off")
+"""The states of a job, by what they mean to a reader."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareView:
+    """An attempt's part of one node; ``milli`` of each of these devices, in thousandths."""
+
+    node: str
+    devices: tuple[int, ...]
+    milli: int
+
+    def __str__(self) -> str:
+        return f"{self.node}[{','.join(map(str, self.devices))}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeView:
+    """How an attempt ended."""
+
+    cause: Cause
+    exit_code: int | None
+    signal: int | None
+    worker: int | None
+    message: str
+
+    def __str__(self) -> str:
+        cause = self.cause.value.replace("_", " ")
+        return f"{cause}: {self.message}" if self.message else cause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptView:
+    """One run of a job. Times are seconds since the epoch, None while they have not come."""
+
+    epoch: int
+    placement: tuple[ShareView, ...]
+    decided_s: float
+    started_s: float | None
+    ended_s: float | None
+    outcome: OutcomeView | None
+
+    @property
+    def place(self) -> str:
+        """Nodes and devices on one line."""
+        return " + ".join(map(str, self.placement))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job. ``waits_for`` is why it waits, None where it does not; a list of jobs leaves it out."""
+
+    id: str
+    name: str
+    kind: str
+    state: str
+    team: str
+    user: str
+    priority: int
+    command: tuple[str, ...]
+    workdir: str
+    grace_s: float
+    devices: tuple[str, ...]
+    submitted_s: float
+    ended_s: float | None
+    waits_for: Reason | UnsetType | None = UNSET
+    attempts: tuple[AttemptView, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more becomes of the job."""
+        return self.state in OVER
+
+    @property
+    def holds_devices(self) -> bool:
+        """Whether an attempt of the job has devices."""
+        return self.state in HOLDING
+
+    @property
+    def epoch(self) -> int:
+        """Number of the latest attempt; 0 before the first."""
+        return len(self.attempts)
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it waits, as far as that was told."""
+        return None if self.waits_for is UNSET else self.waits_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobList:
+    """Some jobs in the order of their submits, and how many more there are."""
+
+    jobs: tuple[JobView, ...]
+    more: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """One page of a list. ``next`` is the cursor of the page behind it, None on the last one."""
+
+    jobs: tuple[JobView, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was last decided about a job, why, and what would let it go on (None: nothing has to).
+
+    Of a job that waits also ``nearest_start_s``, when it is likely to start (None: nobody can tell), and
+    ``would_start``: changes that would let it start now, in words that go on after "would start now".
+    """
+
+    job: str
+    state: str
+    reason: str
+    unblock: str | None
+    nearest_start_s: float | None = None
+    would_start: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """An attempt's processes run."""
+
+    epoch: int
+    place: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """An attempt is over; ``is_last``: and so is the job."""
+
+    epoch: int
+    outcome: OutcomeView
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The job waits, for a reason that was not told before."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What an attempt's first worker has printed; ``offset`` is where in the whole output it begins."""
+
+    epoch: int
+    is_err: bool
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """The job is over."""
+
+    job: JobView
+
+
+Happening = Started | Ended | Held | Output | Over
+"""What a follower of a job is told, in the order in which it happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """A node and what of it is held. ``peak_flops`` of one device, dense FP16/BF16; None where unknown."""
+
+    id: str
+    accelerator: str
+    devices: int
+    held: float
+    is_up: bool
+    pool: str
+    cpus: int
+    memory_bytes: int
+    device_memory_bytes: int | None
+    peak_flops: float | None
+    joined_s: float
+    jobs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePage:
+    """One page of the nodes, in the order of their ids."""
+
+    nodes: tuple[NodeView, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindView:
+    """The devices of one model in one pool. ``devices`` is the sum of ``held``, ``free`` and ``lost``: those
+    that are not held, of nodes that are gone.
+    """
+
+    accelerator: str
+    pool: str
+    nodes: int
+    devices: int
+    held: float
+    free: float
+    lost: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetView:
+    """The fleet by model of device and pool."""
+
+    at_s: float
+    kinds: tuple[KindView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeamView:
+    """What a team has: jobs by state, and devices held."""
+
+    team: str
+    jobs: Mapping[str, int]
+    held: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueView:
+    """How many jobs are in each state, and the number of the last record that this counts."""
+
+    jobs: Mapping[str, int]
+    seq: int
+    oldest_waits_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenView:
+    """A token, without its secret."""
+
+    id: str
+    user: str
+    role: str
+    team: str | None
+    created_s: float
+    expires_s: float | None
+    revoked_s: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewToken:
+    """A token that was just made. ``secret`` is told this once."""
+
+    token: TokenView
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPage:
+    """A piece of what an attempt printed. ``next`` is where the next piece begins; ``is_end``: nothing was
+    left when this was read (a running attempt may print more).
+    """
+
+    job: str
+    attempt: int
+    offset: int
+    next: int
+    is_end: bool
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobIds:
+    """The jobs that were submitted, in the order in which they were given."""
+
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """The text of a job file, and what its submitter adds: see ``jobfile.parse_job``."""
+
+    text: str
+    source: str
+    base_dir: str
+    env: Mapping[str, str]
+    home: str | None

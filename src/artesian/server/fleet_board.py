@@ -1,0 +1,130 @@
+"""Nodes, devices and teams, as they are told."""
+
+import base64
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from artesian.kernel.nodes import NodeRecord
+from artesian.kernel.state import State
+from artesian.kernel.told import node_view
+from artesian.model.capacity import Capacity, IntArray
+from artesian.model.resources import MILLI
+from artesian.model.views import FleetView, KindView, NodePage, NodeView, TeamView
+from artesian.server.board import BadCursor
+from artesian.server.mirror import Mirror
+
+
+@dataclass(slots=True)
+class FleetBoard:
+    """Answers about the mirror's nodes."""
+
+    mirror: Mirror
+    _kinds: "_Kinds | None" = None
+    _ids: list[str] = field(default_factory=list)
+
+    def view(self) -> FleetView:
+        """Return the fleet by model of device and pool."""
+        state = self.mirror.state
+        if self._kinds is None or self._kinds.capacity is not state.capacity:
+            self._kinds = _Kinds(state.capacity)
+        return FleetView(at_s=state.at_s, kinds=self._kinds.views())
+
+    def page(self, *, pool: str | None, is_up: bool | None, limit: int, cursor: str | None) -> NodePage:
+        """Return nodes in the order of their ids. Raises BadCursor."""
+        state = self.mirror.state
+        if len(self._ids) != len(state.nodes):
+            self._ids = sorted(state.nodes)
+        held = held_milli(state.capacity)
+        found: list[NodeView] = []
+        last = ""
+        start = 0 if cursor is None else bisect_right(self._ids, _decoded(cursor))
+        for id_ in self._ids[start:]:
+            if len(found) == limit:
+                return NodePage(nodes=tuple(found), next=base64.urlsafe_b64encode(last.encode()).decode())
+            last, record = id_, state.nodes[id_]
+            if pool in (None, record.node.pool) and is_up in (None, record.is_up):
+                found.append(_told(state, record, held))
+        return NodePage(nodes=tuple(found), next=None)
+
+    def node(self, id_: str, *, team: str | None) -> NodeView | None:
+        """Return a node with the jobs on it, of the team if one is given; None where it is not known."""
+        state = self.mirror.state
+        record = state.nodes.get(id_)
+        if record is None:
+            return None
+        jobs = tuple(
+            entry.job.id
+            for entry in state.running.values()
+            if team in (None, entry.job.team)
+            and any(share.node_id == id_ for share in entry.placement.shares)
+        )
+        return _told(state, record, held_milli(state.capacity), jobs)
+
+    def teams(self, *, only: str | None) -> Sequence[TeamView]:
+        """Return what each team has, or only one of them."""
+        held: Counter[str] = Counter()
+        for entry in self.mirror.state.running.values():
+            held[entry.job.team] += round(entry.placement.whole_devices * MILLI)
+        jobs = self.mirror.board.active_by_team()
+        names = sorted(jobs) if only is None else [only]
+        return [
+            TeamView(team=team, jobs=jobs.get(team, Counter()), held=held[team] / MILLI) for team in names
+        ]
+
+
+def held_milli(capacity: Capacity) -> IntArray:
+    """Return the thousandths of devices that are held of each node, by its row."""
+    free = np.where(capacity.free_milli > 0, capacity.free_milli, 0).sum(axis=1, dtype=np.int64)
+    held: IntArray = capacity.devices * MILLI - free
+    return held
+
+
+def _told(state: State, record: NodeRecord, held: IntArray, jobs: tuple[str, ...] = ()) -> NodeView:
+    return node_view(record, held_milli=int(held[state.capacity.row[record.node.id]]), jobs=jobs)
+
+
+class _Kinds:
+    """The models and pools of one fleet, and which of them each row of its capacity is of."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        numbers: dict[tuple[str, str], int] = {}
+        self._of_row = np.array(
+            [numbers.setdefault((node.accelerator, node.pool), len(numbers)) for node in capacity.nodes],
+            dtype=np.int64,
+        )
+        self._names = sorted((name, number) for name, number in numbers.items())
+
+    def views(self) -> tuple[KindView, ...]:
+        capacity = self.capacity
+        held = held_milli(capacity)
+        lost = np.where(capacity.is_up, 0, capacity.devices * MILLI - held)
+        nodes, devices, held_sums, lost_sums = (
+            np.bincount(self._of_row, weights=weights, minlength=len(self._names))
+            for weights in (None, capacity.devices, held, lost)
+        )
+        return tuple(
+            KindView(
+                accelerator=accelerator,
+                pool=pool,
+                nodes=int(nodes[number]),
+                devices=int(devices[number]),
+                held=float(held_sums[number]) / MILLI,
+                free=float(devices[number] * MILLI - held_sums[number] - lost_sums[number]) / MILLI,
+                lost=float(lost_sums[number]) / MILLI,
+            )
+            for (accelerator, pool), number in self._names
+        )
+
+
+def _decoded(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
+    except ValueError as error:
+        raise BadCursor(
+            f"cursor: expected the next of a page, got {cursor!r}", hint="leave it out for the first page"
+        ) from error

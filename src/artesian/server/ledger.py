@@ -1,0 +1,119 @@
+"""The waterfall and the training summaries of a live server, worked out on a thread of their own.
+
+The event loop only cuts out what the window needs, in one go, so that it is one consistent moment; the
+messages of the workers are read, and all is added up, beside it.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from artesian.kernel.accounting import waterfall
+from artesian.kernel.lifecycle import JobRecord
+from artesian.kernel.state import State
+from artesian.kernel.told import job_view
+from artesian.kernel.training import TrainingSummary, training_summary
+from artesian.model.ledger import Waterfall
+from artesian.server.config import StateDir
+from artesian.server.mirror import Mirror
+from artesian.server.report import ceilings_in, read_progress
+
+_KEPT_S = 2.0
+"""How long an answer is given again: many dashboards ask for the same one."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    at_s: float
+    task: asyncio.Task[Waterfall]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Adds up what became of the compute."""
+
+    mirror: Mirror
+    dir: StateDir
+    _answers: dict[tuple[float, float | None], _Answer] = field(default_factory=dict)
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def waterfall(self, *, start_s: float | None, end_s: float | None) -> Waterfall:
+        """Return where the compute went between two times; None: from the first record, up to now.
+
+        An answer about now may be two seconds old.
+        """
+        now_s = time.time()
+        start_s = start_s if start_s is not None else (self.mirror.state.first_s or now_s)
+        key = (round(start_s), end_s)
+        for old in [key for key, answer in self._answers.items() if now_s - answer.at_s > _KEPT_S]:
+            del self._answers[old]
+        if key not in self._answers:
+            task = asyncio.create_task(self._waterfall(start_s, max(start_s, end_s or now_s)))
+            self._answers[key] = _Answer(now_s, task)
+        return await asyncio.shield(self._answers[key].task)
+
+    async def _waterfall(self, start_s: float, end_s: float) -> Waterfall:
+        async with self._one_at_a_time:
+            part = _part(self.mirror.state, self._present(start_s, end_s))
+            waited = tuple(self.mirror.board.waited)
+            return await asyncio.to_thread(self._add_up, part, waited, start_s, end_s)
+
+    def _present(self, start_s: float, end_s: float) -> list[JobRecord]:
+        return [
+            record
+            for record in self.mirror.board.attempted.values()
+            if record.submitted_s < end_s and (record.ended_s is None or record.ended_s > start_s)
+        ]
+
+    def _add_up(
+        self, part: State, waited: tuple[tuple[float, float | None], ...], start_s: float, end_s: float
+    ) -> Waterfall:
+        return waterfall(
+            part,
+            read_progress(self.dir.jobs, part.jobs.values()),
+            start_s=start_s,
+            end_s=end_s,
+            ceilings=ceilings_in(self.dir.census),
+            is_simulated=False,
+            waited=waited,
+        )
+
+    async def report(self, record: JobRecord) -> dict[str, Any]:
+        """Return a job, what it has trained, and the waterfall from its submit to its end, as JSON types."""
+        view = replace(job_view(record), waits_for=self.mirror.why(record))
+        summary = await self.training(record)
+        found = await self.waterfall(start_s=record.submitted_s, end_s=record.ended_s)
+        return {
+            "job": msgspec.to_builtins(view),
+            "training": msgspec.to_builtins(summary),
+            "waterfall": found.to_dict(),
+        }
+
+    async def training(self, record: JobRecord) -> TrainingSummary:
+        """Return what the job has trained."""
+        copy = _copy(record)
+        return await asyncio.to_thread(self._sum_up, copy)
+
+    def _sum_up(self, record: JobRecord) -> TrainingSummary:
+        end_s = time.time() if record.ended_s is None else record.ended_s
+        progress = read_progress(self.dir.jobs, [record])
+        return training_summary(record, progress, at_s=end_s, ceilings=ceilings_in(self.dir.census))
+
+
+def _part(state: State, records: list[JobRecord]) -> State:
+    """Return a copy of the nodes and of these jobs, for another thread to read."""
+    part = State()
+    part.at_s, part.first_s = state.at_s, state.first_s
+    part.nodes = {
+        id_: replace(node, outages=[replace(outage) for outage in node.outages])
+        for id_, node in state.nodes.items()
+    }
+    part.jobs = {record.job.id: _copy(record) for record in records}
+    return part
+
+
+def _copy(record: JobRecord) -> JobRecord:
+    return replace(record, attempts=tuple(replace(attempt) for attempt in record.attempts))

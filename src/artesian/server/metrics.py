@@ -1,0 +1,161 @@
+"""Figures for Prometheus, in OpenMetrics. None is by job: their number would grow without end."""
+
+import asyncio
+import resource
+import time
+from collections.abc import Iterator
+
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from artesian.kernel.lifecycle import JobState
+from artesian.model.ledger import US, Waterfall
+from artesian.server.fleet_board import FleetBoard
+from artesian.server.ledger import Ledger
+from artesian.server.mirror import Mirror
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_WATERFALL_S = 30.0
+"""How old the waterfall may be: it is made anew beside the scrapes, which do not wait for it."""
+
+
+class Metrics:
+    """Collects figures of one server."""
+
+    def __init__(self, mirror: Mirror, fleet: FleetBoard, ledger: Ledger) -> None:
+        self._mirror, self._fleet, self._ledger = mirror, fleet, ledger
+        self._registry = CollectorRegistry()
+        self._http = Histogram(
+            "artesian_http_request_duration_seconds",
+            "From a request to the end of its answer; streams count until they end.",
+            ["method", "route", "status"],
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._records = Counter(
+            "artesian_journal_records", "Records that this server has applied.", registry=self._registry
+        )
+        self._plans = Histogram(
+            "artesian_plan_delay_seconds",
+            "From the latest event that a plan knew of to when this server had the plan: the cycle, and its commit.",
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
+        mirror.on_plan = self._plans.observe
+        self._counted_seq: int | None = None
+        self._waterfall: Waterfall | None = None
+        self._waterfall_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._registry.register(self)
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        if route != "/metrics":
+            self._http.labels(method, route, f"{status // 100}xx").observe(seconds)
+
+    async def page(self) -> bytes:
+        """Return all figures in the format of OpenMetrics."""
+        if self._task is None and time.monotonic() - self._waterfall_s > _WATERFALL_S:
+            self._task = asyncio.create_task(self._renew())
+            if self._waterfall is None:
+                await self._task
+        seq = self._mirror.seq
+        if self._counted_seq is not None:
+            self._records.inc(max(0, seq - self._counted_seq))
+        self._counted_seq = seq
+        page: bytes = generate_latest(self._registry)  # type: ignore[no-untyped-call]  # it has no types
+        return page
+
+    async def _renew(self) -> None:
+        try:
+            self._waterfall = await self._ledger.waterfall(start_s=None, end_s=None)
+            self._waterfall_s = time.monotonic()
+        finally:
+            self._task = None
+
+    # -- prometheus_client's collector ----------------------------------------------------------------
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: the names are checked when they are collected."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what is true now."""
+        yield from self._queue()
+        yield from self._devices()
+        if self._waterfall is not None:
+            yield from _of_waterfall(self._waterfall)
+        yield _gauge(
+            "artesian_process_resident_memory_peak_bytes",
+            "Most memory that the server had.",
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+    def _queue(self) -> Iterator[Metric]:
+        board = self._mirror.board
+        jobs = GaugeMetricFamily("artesian_jobs", "Jobs by state.", labels=["state"])
+        for state, count in board.counts().items():
+            jobs.add_metric([state], count)
+        yield jobs
+        teams = GaugeMetricFamily(
+            "artesian_team_jobs", "Jobs by team and state, of those not over.", labels=["team", "state"]
+        )
+        for team, counts in board.active_by_team().items():
+            for state, count in counts.items():
+                teams.add_metric([team, state], count)
+        yield teams
+        oldest = board.oldest(JobState.QUEUED)
+        wait_s = 0.0 if oldest is None else max(0.0, time.time() - oldest.history[-1].at_s)
+        yield _gauge(
+            "artesian_queue_oldest_wait_seconds",
+            "Since when the job submitted first of those queued waits.",
+            wait_s,
+        )
+        yield _gauge(
+            "artesian_submits_uncommitted", "Records that wait to be committed.", self._mirror.uncommitted
+        )
+        ended = CounterMetricFamily(
+            "artesian_attempts_ended", "Attempts that have ended so.", labels=["team", "cause"]
+        )
+        for (team, cause), count in board.ended.items():
+            ended.add_metric([team, cause], count)
+        yield ended
+        yield _gauge(
+            "artesian_up", "1 while the server follows the journal.", int(self._mirror.failure is None)
+        )
+
+    def _devices(self) -> Iterator[Metric]:
+        devices = GaugeMetricFamily(
+            "artesian_devices", "Devices by state.", labels=["accelerator", "pool", "state"]
+        )
+        for kind in self._fleet.view().kinds:
+            for state, count in (("held", kind.held), ("free", kind.free), ("lost", kind.lost)):
+                devices.add_metric([kind.accelerator, kind.pool, state], count)
+        yield devices
+
+
+def _of_waterfall(found: Waterfall) -> Iterator[Metric]:
+    left = GaugeMetricFamily(
+        "artesian_waterfall_device_seconds",
+        "Device-seconds left after each stage, since the first record; a stage that was not measured is not here.",
+        labels=["stage"],
+    )
+    left.add_metric(["nameplate"], found.nameplate_us / US)
+    lost = GaugeMetricFamily(
+        "artesian_waterfall_lost_device_seconds",
+        "Device-seconds lost, by stage and cause.",
+        labels=["stage", "cause"],
+    )
+    for stage in found.stages:
+        if stage.left_us is not None:
+            left.add_metric([stage.stage.value], stage.left_us / US)
+        for cause, amount in stage.lost_us.items():
+            lost.add_metric([stage.stage.value, str(cause)], amount / US)
+    yield left
+    yield lost
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)

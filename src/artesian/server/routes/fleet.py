@@ -1,0 +1,80 @@
+"""Nodes, devices, teams, the queue, the census."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
+
+from artesian.census import Census, CensusError
+from artesian.server.problems import Problem
+from artesian.server.routes.common import Cursor, Limit, TheService, Viewer, answer, shows
+
+router = APIRouter(tags=["fleet"])
+
+
+@router.get("/fleet", responses=shows("FleetView"))
+async def show_fleet(service: TheService, who: Viewer) -> Response:
+    """Show the devices by model and pool: how many there are, are held, are free, are gone."""
+    del who
+    return answer(service.fleet.view())
+
+
+@router.get("/nodes", responses=shows("NodePage"))
+async def list_nodes(
+    service: TheService,
+    who: Viewer,
+    pool: Annotated[str | None, Query(max_length=200)] = None,
+    is_up: bool | None = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """List nodes, page by page, in the order of their ids."""
+    del who
+    return answer(service.fleet.page(pool=pool, is_up=is_up, limit=limit, cursor=cursor))
+
+
+@router.get("/nodes/{node:path}", responses=shows("NodeView"))
+async def show_node(
+    node: Annotated[str, Path(min_length=1, max_length=500)], service: TheService, who: Viewer
+) -> Response:
+    """Show a node and the jobs that hold devices of it."""
+    found = service.fleet.node(node, team=who.team)
+    if found is None:
+        raise Problem(404, "unknown-node", f"node {node!r} is not known here", hint="GET /api/v1/nodes")
+    return answer(found)
+
+
+@router.get("/teams", responses=shows("TeamList"))
+async def list_teams(service: TheService, who: Viewer) -> Response:
+    """List the teams: jobs that are not over, by state, and devices held."""
+    return answer({"teams": service.fleet.teams(only=who.team)})
+
+
+@router.get("/queue", responses=shows("QueueView"))
+async def show_queue(service: TheService, who: Viewer) -> Response:
+    """Show how many jobs are in each state."""
+    del who
+    return answer(service.queue())
+
+
+@router.get(
+    "/census",
+    responses={
+        200: {"description": "The census.", "content": {"application/json": {"schema": {"type": "object"}}}}
+    },
+)
+async def show_census(service: TheService, who: Viewer) -> Response:
+    """Show the latest census of the server's machine."""
+    del who
+
+    def load() -> dict[str, Any]:
+        return Census.load(service.dir.census).summary()
+
+    try:
+        found = await asyncio.to_thread(load)
+    except (FileNotFoundError, CensusError) as error:
+        raise Problem(
+            404, "no-census", "no census was taken of this machine yet", hint="artesian census"
+        ) from error
+    return answer(found)

@@ -1,0 +1,209 @@
+"""``artesian serve``: the application in uvicorn, with the driver's process beside it."""
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI
+
+from artesian.model.errors import ArtesianError
+from artesian.policy import registry as policies
+from artesian.server.app import Parts, create_app
+from artesian.server.auth import Auth, OpenListener
+from artesian.server.bell import ring
+from artesian.server.config import StateDir
+from artesian.server.keeper import Keeper
+from artesian.server.limits import Limits
+from artesian.server.streams import Streams
+from artesian.server.tokens import Principal, Role, Tokens
+from artesian.store import open_journal
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_END_S = 10.0
+"""How long requests under way may take when the server is told to stop."""
+_SWITCH_S = 0.001
+"""How long another thread may keep the event loop from running: Python's 5 ms, several times in a request, add up."""
+
+
+class CannotListen(ArtesianError):  # noqa: N818 - reads as what it is
+    """The address cannot be listened on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Where the server listens, and by which names it is called. ``port`` 0: any that is free."""
+
+    host: str = "127.0.0.1"
+    port: int = 8230
+    allowed_hosts: tuple[str, ...] = ()
+    certificate: str | None = None
+    key: str | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def open(self) -> socket.socket:
+        """Return the socket, bound. Raises CannotListen."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        # Named TCP, so that asyncio turns Nagle's algorithm off: it would hold every answer back for 40 ms.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((self.host, self.port))
+        except OSError as error:
+            sock.close()
+            raise CannotListen(
+                f"{self.host}:{self.port}: expected an address to listen on, got: {error.strerror or error}",
+                hint="artesian serve --port 0 takes any port that is free",
+            ) from error
+        sock.set_inheritable(False)
+        return sock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """All that a server is told. ``user`` is who everybody is on loopback while there are no tokens.
+
+    ``database`` is the URL of the PostgreSQL database that it shares with others; None: SQLite in ``state``.
+    """
+
+    state: StateDir
+    user: str
+    listener: Listener = field(default_factory=Listener)
+    policy: str = policies.DEFAULT
+    limits: Limits = field(default_factory=Limits)
+    is_log_json: bool = False
+    has_driver: bool = True
+    database: str | None = None
+
+
+def run(serving: Serving, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``ready`` gets the URL. Raises OpenListener, CannotListen, StoreError."""
+    serving.state.create()
+    _log_to_stderr(serving.is_log_json)
+    auth = authenticator(serving)
+    sys.setswitchinterval(_SWITCH_S)
+    app = create_app(
+        Parts(
+            open_journal=lambda: open_journal(serving.database or serving.state.journal),
+            policy=policies.policy(serving.policy),
+            dir=serving.state,
+            auth=auth,
+            wake=lambda: ring(serving.state.bell),
+            limits=serving.limits,
+            hosts=serving.listener.allowed_hosts,
+        )
+    )
+    with serving.listener.open() as sock:
+        asyncio.run(_serve(serving, app, sock, ready))
+
+
+def authenticator(serving: Serving) -> Auth:
+    """Return what finds out who calls. Raises OpenListener where everybody could come in from elsewhere."""
+    tokens = Tokens(serving.state.tokens)
+    if serving.listener.is_loopback:
+        return Auth(tokens=tokens, embedded=Principal(user=serving.user, role=Role.ADMIN))
+    if not tokens.is_any:
+        raise OpenListener(
+            f"host {serving.listener.host}: expected a token to be there before others can reach the server, got none",
+            hint="artesian token create --user NAME --role admin makes the first one",
+        )
+    return Auth(tokens=tokens)
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams when it is told to stop: uvicorn would wait for them for ever."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop."""
+        self._streams.close()
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as the word to stop. uvicorn would raise them again at its own end, before the
+        driver is told."""
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+async def _serve(serving: Serving, app: FastAPI, sock: socket.socket, ready: Callable[[str], None]) -> None:
+    listener = serving.listener
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(_END_S),
+        timeout_keep_alive=30,
+        h11_max_incomplete_event_size=2**16,
+        ssl_certfile=listener.certificate,
+        ssl_keyfile=listener.key,
+        ws="none",
+        proxy_headers=False,
+    )
+    server = _Server(config, app.state.streams)
+    keeper = Keeper(serving.state, serving.policy, serving.database)
+    if serving.has_driver:
+        keeper.start()
+    try:
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            scheme = "https" if listener.certificate else "http"
+            host, port = sock.getsockname()[:2]
+            ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        await task
+    finally:
+        await keeper.stop()
+    failure = app.state.service.mirror.failure
+    if failure is not None:
+        raise failure
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        told = {
+            "at_s": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(told).decode()
+
+
+def _log_to_stderr(is_json: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _JsonLines() if is_json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -1,0 +1,160 @@
+"""What the API's routes do, for whoever calls: submit, find, cancel, explain. No HTTP here."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from artesian.kernel.lifecycle import JobRecord, JobState
+from artesian.kernel.told import decision, job_view
+from artesian.model.errors import ArtesianError
+from artesian.model.events import CancelRequested, JobSubmitted
+from artesian.model.job import Job
+from artesian.model.views import Decision, JobPage, JobView, QueueView
+from artesian.server.board import KEYED_SUFFIX, Filter
+from artesian.server.config import StateDir
+from artesian.server.finding import (
+    LETTERS,
+    check_not_over,
+    check_possible,
+    new_job_id,
+    no_such_job,
+)
+from artesian.server.fleet_board import FleetBoard
+from artesian.server.limits import Limits
+from artesian.server.mirror import Mirror, QueueFull
+from artesian.server.tokens import Principal, Role
+
+_RANDOM_LETTERS = 8
+"""Of an id: several servers choose at the same time, and none of 10¹² is likely to be chosen twice."""
+
+
+class NotYours(ArtesianError):  # noqa: N818 - reads as what it is
+    """A job of somebody else, or a team that is not the caller's."""
+
+
+class KeyReused(ArtesianError):  # noqa: N818 - reads as what it is
+    """An idempotency key was used before, for another job."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """The control plane behind the routes."""
+
+    mirror: Mirror
+    dir: StateDir
+    limits: Limits
+    fleet: FleetBoard
+
+    # -- reading ------------------------------------------------------------------------------------
+
+    def find(self, text: str, who: Principal) -> JobRecord:
+        """Return the job with this id, name, or beginning of an id, of those that the caller may see.
+
+        Raises UnknownJob.
+        """
+        board = self.mirror.board
+        record = self.mirror.state.jobs.get(text) or board.named(text)
+        if record is not None and _sees(who, record):
+            return record
+        found = [record for record in board.beginning(text) if _sees(who, record)]
+        if len(found) == 1:
+            return found[0]
+        raise no_such_job(text, [record.job.id for record in found], len(found))
+
+    def view(self, record: JobRecord) -> JobView:
+        """Return what is told of one job, with why it waits."""
+        return replace(job_view(record), waits_for=self.mirror.why(record))
+
+    def page(
+        self, wanted: Filter, who: Principal, *, limit: int, cursor: str | None, newest_first: bool
+    ) -> JobPage:
+        """Return a page of the jobs that the caller may see. Raises BadCursor, NotYours."""
+        if who.team is not None:
+            if wanted.team not in (None, who.team):
+                raise NotYours(f"team: expected {who.team}, got {wanted.team!r}")
+            wanted = replace(wanted, team=who.team)
+        records, following = self.mirror.board.page(
+            wanted, limit=limit, cursor=cursor, newest_first=newest_first
+        )
+        return JobPage(jobs=tuple(map(job_view, records)), next=following)
+
+    def decision(self, record: JobRecord) -> Decision:
+        """Return the last decision about the job."""
+        return decision(record, self.mirror.why(record), self.mirror.outlook(record))
+
+    def queue(self) -> QueueView:
+        """Return how many jobs are in each state."""
+        board = self.mirror.board
+        oldest = board.oldest(JobState.QUEUED)
+        waits_s = None if oldest is None else max(0.0, time.time() - oldest.history[-1].at_s)
+        return QueueView(jobs=board.counts(), seq=self.mirror.seq, oldest_waits_s=waits_s)
+
+    # -- changing -----------------------------------------------------------------------------------
+
+    def admit(self, job: Job, who: Principal) -> Job:
+        """Return the job as the caller may submit it. Raises NotYours, JobImpossible."""
+        if who.team is not None:
+            if job.team not in ("default", who.team):
+                raise NotYours(
+                    f"job {job.name}: team: expected {who.team}, got {job.team!r}",
+                    hint="ask for a token of that team",
+                )
+            job = replace(job, team=who.team)
+        if self.mirror.state.nodes:  # else nobody knows yet what there is
+            check_possible(job, self.mirror.state.capacity)
+        return job
+
+    async def submit(self, jobs: Sequence[Job], who: Principal, *, key: str | None = None) -> list[JobRecord]:
+        """Accept admitted jobs, all or none; under a ``key`` the same ones once, however often they come.
+
+        Returns when that is durable. Raises QueueFull, KeyReused, StoreError.
+        """
+        waiting = len(self.mirror.state.waiting) + self.mirror.uncommitted
+        if waiting + len(jobs) > self.limits.queued_jobs:
+            raise QueueFull(
+                f"queue: expected at most {self.limits.queued_jobs} jobs that wait, got {waiting + len(jobs)}",
+                hint="submit again when some have started",
+            )
+        taken = self.mirror.state.jobs
+        if key is None:
+            named = [replace(job, id=new_job_id(job.name, taken, _RANDOM_LETTERS)) for job in jobs]
+        else:
+            suffixes = [_suffix(who, key, number) for number in range(len(jobs))]
+            named = [replace(job, id=f"{job.name}-{end}") for job, end in zip(jobs, suffixes, strict=True)]
+            before = [self.mirror.board.keyed(end) for end in suffixes]
+            if any(before):
+                return [_same(one, job, key) for one, job in zip(before, named, strict=True)]
+        now_s = time.time()
+        await self.mirror.append([JobSubmitted(at_s=now_s, job=job) for job in named])
+        # Somebody may have used the key in the same instant, here or at another server: the first one counts.
+        return [_same(taken.get(job.id), job, key or "") for job in named]
+
+    async def cancel(self, record: JobRecord, who: Principal) -> None:
+        """Ask for the job to be stopped. Raises AlreadyOver, NotYours."""
+        if record.job.user != who.user and not who.role.includes(Role.OPERATOR):
+            raise NotYours(
+                f"job {record.job.id} belongs to {record.job.user or 'nobody'}: expected its user or an operator,"
+                f" got {who.user}"
+            )
+        check_not_over(record)
+        await self.mirror.append([CancelRequested(at_s=time.time(), job_id=record.job.id, user=who.user)])
+
+
+def _sees(who: Principal, record: JobRecord) -> bool:
+    return who.team is None or record.job.team == who.team
+
+
+def _suffix(who: Principal, key: str, number: int) -> str:
+    """Return the end of the ids under the key: the same key of the same user gives the same ids."""
+    digest = hashlib.sha256(f"{who.user}\0{who.team}\0{key}\0{number}".encode()).digest()
+    return "".join(LETTERS[byte % len(LETTERS)] for byte in digest[:KEYED_SUFFIX])
+
+
+def _same(record: JobRecord | None, job: Job, key: str) -> JobRecord:
+    if record is None or record.job != job:
+        raise KeyReused(
+            f"Idempotency-Key: expected the same submit as before under {key!r}, got another one",
+            hint="use a new key for another job",
+        )
+    return record

@@ -1,0 +1,132 @@
+"""What a real Prometheus makes of the metrics, the alert rules, and the queries of the dashboard."""
+
+import json
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api_harness import RealServer, a_server
+from builders import a_job, submitted
+from cli_harness import Cli, until
+from limits import needs
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
+DASHBOARD = ROOT / "deploy" / "grafana" / "artesian.json"
+
+
+@contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[httpx.Client]:
+    needs(shutil.which("prometheus") is not None, "Prometheus (apt-get install prometheus)")
+    config = folder / "prometheus.yml"
+    job = {"job_name": "artesian", "static_configs": [{"targets": [target]}]}
+    config.write_text(
+        json.dumps(
+            {
+                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                "scrape_configs": [job],
+                "rule_files": [str(RULES)],
+            }
+        )
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [
+        "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+            yield http
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ask(http: httpx.Client, query: str) -> list[Any]:
+    try:
+        answer = http.get("/api/v1/query", params={"query": query})
+    except httpx.TransportError:
+        return []
+    if answer.status_code == 503:
+        return []  # it is still starting
+    assert answer.status_code == 200, answer.text
+    found: list[Any] = answer.json()["data"]["result"]
+    return found
+
+
+def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_queries(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    server = RealServer(cli)
+    try:
+        id_ = cli.submit()
+        cli.until_in(id_, "succeeded")
+        with prometheus(tmp_path, server.url.removeprefix("http://")) as http:
+            until(lambda: ask(http, 'artesian_jobs{state="succeeded"} == 1'))
+            assert ask(http, 'up{job="artesian"}')[0]["value"][1] == "1"
+            assert ask(http, 'artesian_attempts_ended_total{cause="completed"}')[0]["value"][1] == "1"
+            assert float(ask(http, "sum(artesian_devices)")[0]["value"][1]) > 0
+            stages = {one["metric"]["stage"] for one in ask(http, "artesian_waterfall_device_seconds")}
+            assert {"nameplate", "healthy", "allocated"} <= stages
+            rules = http.get("/api/v1/rules").json()["data"]["groups"][0]["rules"]
+            assert all(rule["health"] in ("ok", "unknown") for rule in rules), rules
+            for panel in json.loads(DASHBOARD.read_text())["panels"]:
+                for target in panel["targets"]:
+                    ask(http, target["expr"])
+    finally:
+        server.stop()
+        cli.end()
+
+
+def test_the_alert_rules_are_sound() -> None:
+    needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
+    done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 rules found" in done.stdout
+
+
+def test_the_dashboard_is_what_its_script_writes() -> None:
+    done = subprocess.run(["python3", str(ROOT / "scripts" / "grafana.py"), "--check"])
+    assert done.returncode == 0
+
+
+def test_no_series_grows_with_the_number_of_jobs(tmp_path: Path) -> None:
+    with a_server(tmp_path) as served:
+
+        def names() -> set[str]:
+            page = served.http.get("/metrics")
+            assert page.headers["content-type"].startswith("application/openmetrics-text")
+            assert page.text.endswith("# EOF\n")
+            return {line.rpartition(" ")[0] for line in page.text.splitlines() if not line.startswith("#")}
+
+        served.tell(submitted(a_job("j0"), 2.0))
+        names()
+        before = names()
+        served.tell(*(submitted(a_job(f"j{number}"), 3.0) for number in range(1, 200)))
+        for number in range(1, 50):
+            served.http.get(f"/api/v1/jobs/j{number}")
+            served.http.get(f"/{number}")
+            served.http.request(f"VERB{number}", "/api/v1/jobs")
+        grown = names() - before
+        assert len(grown) < 100
+        assert not any("j1" in name for name in grown | before)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_need_no_token(tmp_path: Path, path: str) -> None:
+    with a_server(tmp_path, is_open=False) as served:
+        assert served.http.get(path).json() == {"status": "ok"}
+        served.app.state.streams.close()
+        assert served.http.get("/readyz").status_code == 503
