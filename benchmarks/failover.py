@@ -43,7 +43,6 @@ def run(is_quick: bool) -> Sequence[Result]:
 
 def _kill(leader: "Popen[bytes]") -> None:
     leader.kill()
-    leader.wait()
 
 
 def _pause(leader: "Popen[bytes]") -> None:
@@ -52,7 +51,6 @@ def _pause(leader: "Popen[bytes]") -> None:
 
 def _stop(leader: "Popen[bytes]") -> None:
     leader.send_signal(signal.SIGTERM)
-    leader.wait()
 
 
 def _case(
@@ -75,14 +73,19 @@ def _sample(replicas: Replicas, end: Callable[["Popen[bytes]"], None]) -> float:
         replicas.start()
     leader = replicas.leading()
     time.sleep(2.0)  # the other one starts, and follows
-    begun_s = time.monotonic()
+    before, begun_s = replicas.leader(), time.monotonic()
     end(leader)
+    # Plans that the old leader decided before it heard of its end do not count.
+    while (now := replicas.leader()) is None or now == before:
+        time.sleep(0.005)
     seq = replicas.journal.last_seq
     while not any(isinstance(record, Plan) for _, record in replicas.journal.read(after=seq)):
         time.sleep(0.005)
     taken_s = time.monotonic() - begun_s
-    if leader.poll() is None:  # paused: it goes on, must do no harm, and follows
+    if end is _pause:  # it goes on, must do no harm, and follows
         leader.send_signal(signal.SIGCONT)
+    else:
+        leader.wait()
     return taken_s
 
 

@@ -17,6 +17,7 @@ from artesian.server.config import StateDir
 from artesian.store import StoreUnavailable
 from artesian.store.postgres_journal import PostgresJournal
 from artesian.store.postgres_lease import Leader, PostgresLease
+from artesian.wire import environment as names
 from builders import a_job
 
 _PATIENCE_S = 60.0
@@ -41,9 +42,12 @@ class Replicas:
     def start(self) -> "subprocess.Popen[bytes]":
         """Start one more."""
         number = len(self.processes)
+        environment = {name: value for name, value in os.environ.items() if name != names.CONFIG}
+        environment["XDG_CONFIG_HOME"] = str(self.folder)  # nobody's own settings
         with open(self.folder / f"replica-{number}.log", "wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "artesian.server.headless", self.url, str(self.folder / "state")],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,21 +1,23 @@
 """What can happen between two lines of the driver."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 from artesian.engines.base import Report
 from artesian.kernel.lifecycle import JobState
+from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
 from artesian.model.events import AttemptEnded, AttemptStarted
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, Outcome
-from artesian.model.plan import Start, Stop
+from artesian.model.plan import Plan, Reason, Start, Stop
+from artesian.model.snapshot import Snapshot
 from artesian.server.driver import Driver
 from artesian.store import Journal, SqliteJournal, Transaction
-from builders import a_job, a_node, fifo, submitted
+from builders import a_job, a_node, cancelled, fifo, submitted
 
 
 class InstantEngine:
@@ -72,3 +74,56 @@ def test_a_job_submitted_right_after_a_commit_is_not_overlooked(tmp_path: Path) 
     assert {id_: record.state for id_, record in scheduler.state.jobs.items()} == {
         f"j{number}": JobState.SUCCEEDED for number in range(5)
     }
+
+
+class Thoughtful:
+    """FIFO, and something happens each time that it thinks."""
+
+    name = "thoughtful"
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._meanwhile = meanwhile
+        self._fifo = fifo()
+
+    def plan(self, snapshot: Snapshot) -> Plan:
+        plan = self._fifo.plan(snapshot)
+        self._meanwhile()
+        return plan
+
+    def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:
+        return self._fifo.explain(snapshot, job_id)
+
+
+def test_nobody_waits_for_a_policy_that_thinks(tmp_path: Path) -> None:
+    """Others submit and cancel in the middle of every cycle: none is refused, none is missed, no job is lost."""
+    path = tmp_path / "journal.sqlite3"
+    with SqliteJournal.open(path) as journal, SqliteJournal.open(path, busy_timeout_s=0.01) as other:
+        journal.append([submitted(a_job("j0"))])
+        turns = iter(range(1, 10))
+        drivers: list[Driver] = []
+
+        def meanwhile() -> None:
+            if (turn := next(turns, None)) is not None:
+                other.append([submitted(a_job(f"j{turn}"))])
+                if turn % 3 == 0:
+                    other.append([cancelled(f"j{turn}"), cancelled(f"j{turn - 1}")])
+                drivers[0].wake()
+
+        async def test() -> None:
+            state, seq = journal.load()
+            scheduler = Scheduler(Thoughtful(meanwhile), state)
+            driver = Driver(journal, scheduler, seq, InstantEngine(), lambda: 0.0)
+            drivers.append(driver)
+            await driver.open()
+            await driver.run(idle_exit_s=0.05)
+            await driver.close()
+            scheduler.state.validate()
+            assert scheduler.state.image() == replay(record for _, record in journal.read()).image()
+
+        asyncio.run(test())
+        state, _ = journal.load()
+    assert len(state.jobs) == 10
+    assert {record.state for record in state.jobs.values()} <= {JobState.SUCCEEDED, JobState.CANCELLED}
+    assert all(state.jobs[f"j{number}"].state is JobState.SUCCEEDED for number in (0, 1, 4, 7)), (
+        "the ones that nobody cancelled"
+    )

@@ -8,6 +8,7 @@ import pytest
 from artesian.kernel import sharing
 from artesian.kernel.state import State
 from artesian.model.events import JobSubmitted, NodeJoined
+from artesian.model.job import Job
 from builders import a_job, a_node, joined, retry, submitted
 
 
@@ -23,6 +24,10 @@ def read(number: int) -> JobSubmitted:
         retry=retry(2, backoff_s=3.0),
     )
     return msgspec.json.decode(msgspec.json.encode(submitted(job)), type=JobSubmitted)
+
+
+def encoded(job: Job) -> bytes:
+    return msgspec.json.encode(job, order="deterministic")
 
 
 def test_equal_parts_of_jobs_are_one_object() -> None:
@@ -43,7 +48,7 @@ def test_a_job_stays_what_it_was() -> None:
         before = copy.deepcopy(event.job)
         state.apply(event)
         assert state.jobs[event.job.id].job == before
-        assert msgspec.json.encode(state.jobs[event.job.id].job) == msgspec.json.encode(before)
+        assert encoded(state.jobs[event.job.id].job) == encoded(before)
 
 
 def test_jobs_with_environments_of_their_own_share_the_words() -> None:

@@ -3,6 +3,8 @@
 ``scheduler``   one cycle, in six steps
 ``lifecycle``   the life of a job as a documented state machine
 ``state``       every node and job; changed by records alone
+``nodes``       what it knows of a node
+``sharing``     equal parts of jobs and nodes, kept once
 ``replay``      state = replay(journal)
 ``accounting``  device-seconds by cause: the ledger behind the waterfall
 ``training``    what came of one training job: loss, tokens/s, MFU, recoveries

@@ -5,11 +5,12 @@ It knows no clock, no process and no file: time arrives inside events, commands 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.state import State
 from artesian.model.capacity import Capacity, Trial
-from artesian.model.events import Event
+from artesian.model.events import Event, JobSubmitted
 from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
@@ -36,6 +37,8 @@ class Scheduler:
         self._timed = policy if isinstance(policy, Timed) else None
         self.state = state if state is not None else State()
         self._planned: tuple[Policy, int] | None = None
+        self._amended_s: float | None = None
+        """When the last draft was made, if something happened after it that no policy has seen yet."""
 
     def step(self, events: Iterable[Event]) -> Plan:
         """Take in ``events``, decide, and return the plan; the state already contains it.
@@ -43,9 +46,21 @@ class Scheduler:
         The caller journals events and plan together before it carries any command out. Without
         events nothing has changed, time included, and the plan is empty.
         """
+        plan = self.draft(events)
+        self.adopt(plan)
+        return plan
+
+    def draft(self, events: Iterable[Event]) -> Plan:
+        """Take in ``events``, and return what to do: of the plan, the state contains nothing yet.
+
+        For a driver that cannot keep everybody else from writing for as long as a policy thinks: the events
+        are in its journal, others append meanwhile, it calls ``amend`` with that, and ``adopt`` at last.
+        """
         # 1. What happened.
         before_s = None if self.state.first_s is None else self.state.at_s
-        happened = False
+        happened = self._amended_s is not None
+        if self._amended_s is not None:
+            before_s, self._amended_s = self._amended_s, None
         for event in events:
             self.state.apply(event)
             happened = True
@@ -66,17 +81,36 @@ class Scheduler:
         # 5. Reject what cannot be, before anything is done.
         _verify(wanted, snapshot)
 
-        # 6. It is decided.
-        plan = Plan(
+        # 6. It is decided, once it is adopted.
+        self._planned = (self.policy, self.state.changes)
+        return Plan(
             at_s=self.state.at_s,
             stops=(*stops, *wanted.stops),
             starts=wanted.starts,
             holds=tuple(hold for hold in wanted.holds if self._is_news(hold)),
             claims=wanted.claims,
         )
+
+    def amend(self, plan: Plan, events: Sequence[Event]) -> Plan:
+        """Take in ``events``, which come before a drafted ``plan`` in the journal; return what stands of it.
+
+        New jobs leave it as it is, and are for the next draft. After anything else, a cancel say, it is empty.
+        """
+        drafted_s = self.state.at_s
+        for event in events:
+            self.state.apply(event)
+        self._amended_s, self._planned = drafted_s, None
+        if all(isinstance(event, JobSubmitted) for event in events):
+            return replace(plan, at_s=self.state.at_s)
+        return Plan(at_s=self.state.at_s)
+
+    def adopt(self, plan: Plan) -> None:
+        """It is decided: from here on the state contains the plan, drafted and, where need be, amended."""
+        if plan.is_empty:
+            return
         self.state.apply(plan)
-        self._planned = (self.policy, self.state.changes)
-        return plan
+        if self._amended_s is None:
+            self._planned = (self.policy, self.state.changes)
 
     @property
     def next_due_s(self) -> float | None:

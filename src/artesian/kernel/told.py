@@ -1,7 +1,7 @@
 """The kernel's records as readers are told of them: see ``model.views``."""
 
 from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
-from artesian.kernel.state import NodeRecord
+from artesian.kernel.nodes import NodeRecord
 from artesian.model.job import Cause, Outcome
 from artesian.model.plan import Reason
 from artesian.model.resources import MILLI

@@ -1,9 +1,10 @@
 """The live driver: what happened goes into the journal, the scheduler decides, the engine acts.
 
-Journal before step: events and the plan that follows from them are one transaction, and only what is
-committed is carried out. So a driver may be killed at any instant. The next one replays the journal,
-repeats the commands whose end nobody reported (which does nothing where they were carried out), and
-goes on.
+Journal before step: events are committed before they are acted on, and a plan before it is carried out.
+Others append while a policy thinks, so its plan is a draft until it is compared with what they did.
+
+A driver may be killed at any instant. The next one replays the journal, repeats the commands whose end nobody
+reported (which does nothing where they were carried out), and goes on.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from artesian.model.errors import ArtesianError
 from artesian.model.events import ClockTicked, Event, NodeJoined, NodeLost
 from artesian.model.fleet import Node
 from artesian.model.plan import Command, Plan, Start
-from artesian.store import Journal, LeaseLost, StoreError
+from artesian.store import Journal, LeaseLost, StoreError, Transaction
 
 _SNAPSHOT_EVERY = 10_000
 """Records between two snapshots, at the least: replaying so many takes a tenth of a second.
@@ -64,6 +65,8 @@ class Driver:
         self.is_in_order = True
         """Whether the scheduler's state is the one after record ``seq``: not in the middle of a step, nor after
         one that failed."""
+        self._is_discarded = False
+        """Whether the last draft came to nothing, for what others appended meanwhile."""
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -121,25 +124,14 @@ class Driver:
 
     def _step(self) -> None:
         self.is_in_order = False
-        with self._journal.transaction() as transaction:
-            fresh: list[Event] = []
-            for seq, record in transaction.read(after=self._seq):
-                if isinstance(record, Plan):
-                    raise SecondDriver(
-                        f"record {seq} of the journal is another driver's plan",
-                        hint="let only one control plane use a state folder",
-                    )
-                fresh.append(record)
-            reported, self._reported = self._reported, []
-            due_s, now_s = self._scheduler.next_due_s, self._now_s()
-            if due_s is not None and due_s <= now_s:
-                reported.append(ClockTicked(at_s=now_s))
-            transaction.append(reported)
-            plan = self._scheduler.step([*fresh, *reported])
-            if not plan.is_empty:
-                transaction.append([plan])
-            # Inside: by the time the transaction is over, somebody may have submitted one more.
-            self._seq = transaction.last_seq
+        reported, self._reported = self._reported, []
+        due_s, now_s = self._scheduler.next_due_s, self._now_s()
+        if due_s is not None and due_s <= now_s:
+            reported.append(ClockTicked(at_s=now_s))
+        # Nobody has to wait for the policy: others append while it thinks.
+        plan = self._scheduler.draft(self._write_down(reported))
+        if not plan.is_empty:
+            plan = self._decide(plan)
         self.is_in_order = True
         if self._advanced is not None:
             self._advanced(self._seq)
@@ -150,6 +142,45 @@ class Driver:
         self._carry_out(plan.commands)
         if self._seq - self._snapshot_seq >= max(_SNAPSHOT_EVERY, len(self._scheduler.state.jobs) // 2):
             self._save_snapshot()
+
+    def _write_down(self, reported: Sequence[Event]) -> Sequence[Event]:
+        """Append what the engine reported; return that, behind what others have appended."""
+        if not reported and self._journal.last_seq == self._seq:
+            return ()
+        with self._journal.transaction() as transaction:
+            fresh = self._fresh(transaction)
+            transaction.append(reported)
+            # Inside: by the time the transaction is over, somebody may have submitted one more.
+            self._seq = transaction.last_seq
+        return (*fresh, *reported)
+
+    def _decide(self, plan: Plan) -> Plan:
+        """Append the drafted plan, or what is to be done after what others have appended meanwhile."""
+        with self._journal.transaction() as transaction:
+            late = self._fresh(transaction)
+            if late:
+                plan = self._scheduler.amend(plan, late)
+                if plan.is_empty and self._is_discarded:
+                    # Twice in a row. Those who cancel all the time would never let it decide: they have to wait.
+                    plan = self._scheduler.draft(())
+                self._is_discarded = plan.is_empty
+                self._woken.set()
+            if not plan.is_empty:
+                transaction.append([plan])
+            self._seq = transaction.last_seq
+        self._scheduler.adopt(plan)
+        return plan
+
+    def _fresh(self, transaction: Transaction) -> list[Event]:
+        fresh: list[Event] = []
+        for seq, record in transaction.read(after=self._seq):
+            if isinstance(record, Plan):
+                raise SecondDriver(
+                    f"record {seq} of the journal is another driver's plan",
+                    hint="let only one control plane use a state folder",
+                )
+            fresh.append(record)
+        return fresh
 
     def _save_snapshot(self) -> None:
         self._snapshot_seq = self._seq

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from artesian.kernel.state import NodeRecord, State
+from artesian.kernel.nodes import NodeRecord
+from artesian.kernel.state import State
 from artesian.kernel.told import node_view
 from artesian.model.capacity import Capacity, IntArray
 from artesian.model.resources import MILLI

@@ -1,7 +1,8 @@
 """A replica without an API: ``python -m artesian.server.headless URL STATE_DIR [POLICY]``.
 
-Any number may run on one database; one of them leads. Jobs run by the local engine, whose attempts lie below
-STATE_DIR. URL ``-`` is the one in ARTESIAN_DATABASE. SIGTERM and SIGINT give the lease back; what runs goes on.
+Any number may run on one database; one of them leads. URL ``-`` is the one in ARTESIAN_DATABASE. Teams, engines
+and, unless POLICY is given, the policy are those of ``artesian.toml``; what the engines keep of attempts lies below
+STATE_DIR. SIGTERM and SIGINT give the lease back; what runs goes on.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from artesian.census import discover
@@ -19,6 +21,7 @@ from artesian.policy import registry as policies
 from artesian.server.config import StateDir, database_of
 from artesian.server.fleet import nodes_of
 from artesian.server.replica import Replica
+from artesian.server.settings import Settings
 from artesian.server.snapshotting import SnapshotProcess
 from artesian.server.storage import PostgresStorage
 from artesian.wire import AnchoredClock
@@ -26,14 +29,14 @@ from artesian.wire import AnchoredClock
 _log = logging.getLogger(__name__)
 
 
-async def serve(url: str, state: StateDir, policy: str) -> None:
+async def serve(url: str, state: StateDir, settings: Settings) -> None:
     """Follow and lead until SIGTERM or SIGINT comes."""
     clock = AnchoredClock().now_s
     nodes = nodes_of(discover())
     replica = Replica(
         PostgresStorage(url),
-        lambda: engine_of({}, state.jobs, nodes, clock),
-        lambda: policies.policy(policy),
+        lambda: engine_of(settings.engines, state.jobs, nodes, clock),
+        lambda: policies.policy(settings.policy, settings.teams),
         clock,
         name=f"{socket.gethostname()}:{os.getpid()}",
         save_snapshot=SnapshotProcess(url).save,
@@ -57,7 +60,10 @@ def main(argv: list[str]) -> int:
     state = StateDir(Path(argv[1]))
     try:
         state.create()
-        asyncio.run(serve(database_of(argv[0]), state, argv[2] if len(argv) > 2 else policies.DEFAULT))
+        settings = Settings.from_env()
+        if len(argv) > 2:
+            settings = replace(settings, policy=argv[2])
+        asyncio.run(serve(database_of(argv[0]), state, settings))
     except ArtesianError as error:
         _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
         return 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # imported when it is used: only who keeps the state in Postg
 SCHEMA = "artesian"
 """The schema that holds all of our tables, so that a database may be shared with others."""
 
-TRANSACTION_LIMIT_S = 10.0
+TRANSACTION_LIMIT_S = 5.0
 """How long a process may stand still inside a transaction before the database ends it.
 
 A writer that is paused or cut off would otherwise keep all others waiting, also who wants to lead.

@@ -1,0 +1,37 @@
+"""What the kernel knows of a node."""
+
+from dataclasses import dataclass, field
+
+from artesian.model.fleet import Node
+
+
+@dataclass(slots=True, kw_only=True)
+class Outage:
+    """A node was gone from ``start_s`` to ``end_s`` (None: it still is)."""
+
+    start_s: float
+    end_s: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeRecord:
+    """A node, since when it is owned, and when it was gone.
+
+    ``next_node`` is what the node last said of itself where an attempt still holds a device that it no
+    longer has: it replaces ``node`` when such attempts have ended, and until then nothing starts there.
+    """
+
+    node: Node
+    joined_s: float
+    outages: list[Outage] = field(default_factory=list)
+    next_node: Node | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the node is there."""
+        return not self.outages or self.outages[-1].end_s is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether attempts may start on the node."""
+        return self.is_up and self.next_node is None
