@@ -11,6 +11,7 @@ same state in the same run, cycle by cycle in turn:
 The stall is the time that the step is held up: the call, and for artesian the wait before the optimizer. What a
 cycle costs in all, is the time of its steps and calls, less that of as many undisturbed steps.
 
+``--peers`` leaves some out: with all of them, 1 GiB and two workers, it takes 12 GiB of memory.
 ``--script FILE``: measure your own training. FILE defines ``make_training(rank, world_size, device)``, which
 returns a model, an optimizer and a function that computes the gradients of one step.
 """
@@ -48,6 +49,7 @@ from harness import Result, measured
 Training = tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]
 Samples = dict[str, list[float]]
 
+PEERS = ("plain copy", "torch.save", "dcp.async_save")
 _SIDE = 1024
 _STEP_S = 0.5
 _STEPS_A_CYCLE = 6
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--script", type=Path, default=None)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     options, sys.argv[1:] = parser.parse_known_args()
     harness.main("checkpoint", functools.partial(run, options))
 
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace, is_quick: bool) -> Sequence[Result]:
     workers = options.workers or (1 if torch.cuda.is_available() else 2)
     with tempfile.TemporaryDirectory(prefix="artesian-checkpoint-", dir=options.folder) as name:
         mp.spawn(  # type: ignore[attr-defined, no-untyped-call]
-            _worker, args=(workers, gib, cycles, Path(name), options.script), nprocs=workers
+            _worker, args=(workers, gib, cycles, Path(name), options.script, options.peers), nprocs=workers
         )
         samples: Samples = defaultdict(list)
         for rank in range(workers):
@@ -83,6 +86,8 @@ def run(options: argparse.Namespace, is_quick: bool) -> Sequence[Result]:
 def _results(samples: Samples, gib: float, workers: int) -> list[Result]:
     step_s = statistics.median(samples["undisturbed"])
     size = f"{gib:g} GiB a worker"
+    peers: list[str | None] = [peer for peer in PEERS if samples[f"{peer} stall"]]
+    peers = peers or [None]
 
     def ratio(key: str) -> list[float]:
         return [seconds / step_s for seconds in samples[key]]
@@ -102,9 +107,9 @@ def _results(samples: Samples, gib: float, workers: int) -> list[Result]:
             "lower",
             bar=20,
             peer=peer,
-            peer_samples=ms(f"{peer} stall"),
+            peer_samples=ms(f"{peer} stall") if peer else (),
         )
-        for peer in ("plain copy", "torch.save", "dcp.async_save")
+        for peer in peers
     ]
     for case, key, bar in (
         ("the step beside the copy, of an undisturbed one", "beside copy", None),
@@ -118,7 +123,7 @@ def _results(samples: Samples, gib: float, workers: int) -> list[Result]:
                     "x",
                     "lower",
                     bar=bar,
-                    peer="dcp.async_save",
+                    peer="dcp.async_save" if samples[f"dcp.async_save {key}"] else None,
                     peer_samples=ratio(f"dcp.async_save {key}"),
                 )
             )
@@ -129,9 +134,9 @@ def _results(samples: Samples, gib: float, workers: int) -> list[Result]:
             "ms",
             "lower",
             peer=peer,
-            peer_samples=ms(f"{peer} cycle"),
+            peer_samples=ms(f"{peer} cycle") if peer else (),
         )
-        for peer in ("plain copy", "torch.save", "dcp.async_save")
+        for peer in peers
     ]
     results += [
         measured("from the save until it is durable", samples["artesian durable"], "s", "lower"),
@@ -141,14 +146,16 @@ def _results(samples: Samples, gib: float, workers: int) -> list[Result]:
             samples["artesian load"],
             "s",
             "lower",
-            peer="torch.load, not verified",
+            peer="torch.load, not verified" if samples["torch.load"] else None,
             peer_samples=samples["torch.load"],
         ),
     ]
     return results
 
 
-def _worker(rank: int, workers: int, gib: float, cycles: int, folder: Path, script: Path | None) -> None:
+def _worker(
+    rank: int, workers: int, gib: float, cycles: int, folder: Path, script: Path | None, peers: list[str]
+) -> None:
     is_cuda = torch.cuda.is_available()
     device = torch.device("cuda", rank) if is_cuda else torch.device("cpu")
     if is_cuda:
@@ -162,7 +169,7 @@ def _worker(rank: int, workers: int, gib: float, cycles: int, folder: Path, scri
     bench = _Bench(rank, training, device, folder)
     bench.undisturbed(_STEPS_A_CYCLE)
     bench.samples["undisturbed"].clear()  # torch's lazy starts are in them
-    with _peers(bench) as cases:
+    with _cases(bench, peers) as cases:
         for cycle in range(cycles + 1):
             bench.undisturbed(_STEPS_A_CYCLE)
             for name, save in cases.items():
@@ -270,7 +277,10 @@ class _Bench:
             for _ in range(2):
                 self._load("artesian recall", saver.memory.load)
                 self._load("artesian load", Checkpointer(self.folder / "artesian").load_newest)
-                self._load("torch.load", lambda: torch.load(self.folder / "torch.save", map_location="cpu"))
+                if (self.folder / "torch.save").exists():
+                    self._load(
+                        "torch.load", lambda: torch.load(self.folder / "torch.save", map_location="cpu")
+                    )
             saver.close()
 
     def _load(self, name: str, load: Callable[[], object]) -> None:
@@ -391,16 +401,19 @@ class _AsyncSave(_Case):
         return True
 
 
-class _peers:  # noqa: N801 - used like a function
+class _cases:  # noqa: N801 - used like a function
     """The ways to save, by name, closed at the end."""
 
-    def __init__(self, bench: _Bench) -> None:
+    def __init__(self, bench: _Bench, peers: Sequence[str]) -> None:
         self._artesian = _Artesian(bench)
+        made: dict[str, Callable[[_Bench], _Case]] = {
+            "plain copy": _PlainCopy,
+            "torch.save": _TorchSave,
+            "dcp.async_save": _AsyncSave,
+        }
         self._cases: dict[str, _Case] = {
             "artesian": self._artesian,
-            "plain copy": _PlainCopy(bench),
-            "torch.save": _TorchSave(bench),
-            "dcp.async_save": _AsyncSave(bench),
+            **{name: made[name](bench) for name in peers},
         }
 
     def __enter__(self) -> Mapping[str, _Case]:
