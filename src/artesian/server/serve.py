@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
@@ -23,6 +24,7 @@ from artesian.server.bell import ring
 from artesian.server.config import StateDir
 from artesian.server.keeper import Keeper
 from artesian.server.limits import Limits
+from artesian.server.oidc import Oidc, OidcSettings, session_key
 from artesian.server.streams import Streams
 from artesian.server.tokens import Principal, Role, Tokens
 from artesian.store import open_journal
@@ -89,13 +91,15 @@ class Serving:
     is_log_json: bool = False
     has_driver: bool = True
     database: str | None = None
+    oidc: OidcSettings | None = None
 
 
 def run(serving: Serving, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. ``ready`` gets the URL. Raises OpenListener, CannotListen, StoreError."""
     serving.state.create()
     _log_to_stderr(serving.is_log_json)
-    auth = authenticator(serving)
+    oidc = None if serving.oidc is None else Oidc(serving.oidc, session_key(serving.state.session_key))
+    auth = authenticator(serving, oidc)
     sys.setswitchinterval(_SWITCH_S)
     app = create_app(
         Parts(
@@ -105,16 +109,24 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
             auth=auth,
             wake=lambda: ring(serving.state.bell),
             limits=serving.limits,
-            hosts=serving.listener.allowed_hosts,
+            hosts=(*serving.listener.allowed_hosts, *_public_hosts(serving)),
+            oidc=oidc,
         )
     )
     with serving.listener.open() as sock:
         asyncio.run(_serve(serving, app, sock, ready))
 
 
-def authenticator(serving: Serving) -> Auth:
+def _public_hosts(serving: Serving) -> list[str]:
+    host = None if serving.oidc is None else urlsplit(serving.oidc.public_url).hostname
+    return [] if host is None else [host]
+
+
+def authenticator(serving: Serving, oidc: Oidc | None = None) -> Auth:
     """Return what finds out who calls. Raises OpenListener where everybody could come in from elsewhere."""
     tokens = Tokens(serving.state.tokens)
+    if oidc is not None:  # who sets it up means people to log in, on loopback behind a proxy as well
+        return Auth(tokens=tokens, session=oidc.session)
     if serving.listener.is_loopback:
         return Auth(tokens=tokens, embedded=Principal(user=serving.user, role=Role.ADMIN))
     if not tokens.is_any:

@@ -4,8 +4,9 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from artesian.model.errors import ArtesianError
 from artesian.policy.default import DEFAULT
@@ -21,11 +22,13 @@ class Settings:
     """What the control plane goes by; each is a key of ``artesian.toml``.
 
     ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``server``: the address of
-    the server that commands ask; empty: they do it themselves.
+    the server that commands ask; empty: they do it themselves. ``oidc``: single sign-on of a server's
+    dashboard, the keys of ``server.oidc.OidcSettings``.
     """
 
     policy: str = DEFAULT
     server: str = ""
+    oidc: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -58,6 +61,8 @@ class Settings:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
                 raise SettingsError(f"settings {path}: {key} is no key of theirs", hint=hint)
+            if key == "oidc" and isinstance(value, dict):
+                continue
             if not isinstance(value, str):
                 raise SettingsError(
                     f"settings {path}: {key}: expected a name in quotes, got {value!r}",
