@@ -190,7 +190,10 @@ class Oidc:
                 token = await client.fetch_token(
                     metadata["token_endpoint"], code=code, code_verifier=login["verifier"]
                 )
-                keys = (await client.get(metadata["jwks_uri"], withhold_token=True)).json()
+            async with httpx.AsyncClient(
+                timeout=10.0
+            ) as plain:  # the keys are for everybody: it sends no token
+                keys = (await plain.get(metadata["jwks_uri"])).raise_for_status().json()
             claims: Mapping[str, Any] = jwt.decode(
                 token["id_token"], KeySet.import_key_set(keys), algorithms=_ALGORITHMS
             ).claims
