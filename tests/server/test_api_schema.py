@@ -1,11 +1,14 @@
 """The API against its own description: schemathesis asks each operation what the description allows, and more."""
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -50,6 +53,7 @@ def test_the_description_has_a_title_and_this_version(served: Served) -> None:
 def test_every_operation_answers_as_it_is_described(served: Served, schema: schemathesis.BaseSchema) -> None:
     asked = 0
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok), found
         operation = found.ok()
         if operation.path.endswith(("/events", "/follow")) or operation.path == "/api/v1/tokens":
             continue  # a stream has no end; a token would close the door for the other operations
@@ -62,12 +66,16 @@ def test_every_operation_answers_as_it_is_described(served: Served, schema: sche
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy())
-        def ask(case: schemathesis.Case) -> None:
+        def ask(case: Any) -> None:
             nonlocal asked
             asked += 1
             words = case.as_transport_kwargs(base_url="http://127.0.0.1")
             words.pop("cookies", None)
-            case.validate_response(served.http.request(**words), checks=CHECKS)
+            if isinstance(body := words.pop("data", None), str | bytes):
+                words["content"] = body
+            response = served.http.request(**words)
+            response.elapsed = timedelta(0)  # what httpx measures where there is a network
+            case.validate_response(response, checks=CHECKS)
 
         ask()
     assert asked > 50
