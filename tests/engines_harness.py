@@ -1,35 +1,73 @@
-"""Engines under test, each real: one fixture per engine, one harness for all."""
+"""Engines under test, each real: one harness for all, and what each engine stands on.
+
+An engine joins by a file ``tests/engine_NAME.py`` with ``ground(root, session)``, a context manager that
+yields a ``Ground``: how to make the engine below ``root``. What takes long to set up, such as a cluster, it
+gets from ``session.once(KEY, CONTEXT_MANAGER)``, which enters it once and leaves it when all tests are over.
+Where the machine lacks what the engine needs, ``limits.needs`` skips the test, or fails it in CI.
+"""
 
 import asyncio
+import importlib
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from artesian.engines.base import Engine, HostNode
-from artesian.engines.local.engine import LocalEngine, attempt_folder
+from artesian.engines.base import Engine
+from artesian.engines.local.engine import attempt_folder
 from artesian.engines.local.records import AttemptFolder
 from artesian.model.events import AttemptEnded, AttemptStarted, Event
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, JobKind, Outcome
 from artesian.model.plan import Start, Stop
-from builders import a_job, a_node, a_placement
+from builders import a_job, a_placement
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
 """A test that waits for so long has failed."""
+
+NAMES = sorted(path.stem.removeprefix("engine_") for path in Path(__file__).parent.glob("engine_*.py"))
+"""Every engine that has joined."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What an engine stands on: ``make`` makes it anew, on the same files and the same cluster.
+
+    ``lose_node`` kills a node with all that runs on it; None where an engine has no node to spare.
+    """
+
+    make: Callable[[], Engine]
+    lose_node: Callable[[str], None] | None = None
+
+
+class Session:
+    """What lives as long as all tests together."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._entered: dict[str, Any] = {}
+
+    def once(self, key: str, enter: Callable[[], AbstractContextManager[T]]) -> T:
+        """Return what ``enter`` yields; it is entered at the first call for ``key``."""
+        if key not in self._entered:
+            self._entered[key] = self._stack.enter_context(enter())
+        entered: T = self._entered[key]
+        return entered
 
 
 class Harness:
     """An engine that a test talks to, and the events that it reported."""
 
-    def __init__(self, root: Path, make: Callable[[], Engine]) -> None:
+    def __init__(self, root: Path, ground: Ground) -> None:
         self.root = root
-        self.make = make
-        self.engine = make()
+        self.ground = ground
+        self.engine = ground.make()
         self.events: list[Event] = []
         self.nodes: Sequence[Node] = ()
         self._news = asyncio.Event()
@@ -37,7 +75,7 @@ class Harness:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Harness"]:
         """A new engine on the same files, as after a crash of the driver; events begin anew."""
-        self.engine = self.make()
+        self.engine = self.ground.make()
         self.events.clear()
         self.nodes = await self.engine.open(self._report)
         try:
@@ -93,16 +131,28 @@ class Harness:
         self._news.set()
 
 
-@pytest.fixture(params=["local"])
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
+@contextmanager
+def harness_of(name: str, root: Path, session: Session) -> Iterator[Harness]:
+    """The harness of one engine; no process of its attempts survives it."""
+    with importlib.import_module(f"engine_{name}").ground(root, session) as ground:
+        yield Harness(root, ground)
+        for folder in root.glob("*/attempt-*"):
+            for pid in AttemptFolder(folder).survivors():
+                os.kill(pid, 9)
+
+
+@pytest.fixture(scope="session")
+def session() -> Iterator[Session]:
+    """What engines keep for as long as the tests run."""
+    with ExitStack() as stack:
+        yield Session(stack)
+
+
+@pytest.fixture(params=NAMES)
+def harness(request: pytest.FixtureRequest, tmp_path: Path, session: Session) -> Iterator[Harness]:
     """Every engine, one after the other."""
-    assert request.param == "local"
-    host = HostNode(node=a_node("here", devices=2, cpus=2), device_ids=("0", "1"))
-    harness = Harness(tmp_path / "jobs", lambda: LocalEngine(tmp_path / "jobs", [host], time.time))
-    yield harness
-    for folder in (tmp_path / "jobs").glob("*/attempt-*"):
-        for pid in AttemptFolder(folder).survivors():
-            os.kill(pid, 9)
+    with harness_of(request.param, tmp_path / "jobs", session) as harness:
+        yield harness
 
 
 def shell(script: str, *, id: str = "j1", **more: Any) -> Job:

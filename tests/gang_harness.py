@@ -45,6 +45,25 @@ def in_gang(world_size: int, work: Callable[[int], Any]) -> list[Any]:
     return [value for _, value in answers]
 
 
+def in_child(work: Callable[[], None]) -> int:
+    """Run ``work`` in a forked process, and return its exit code; minus the signal that ended it."""
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(work,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    process.join(TIMEOUT_S)
+    process.kill()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _child(work: Callable[[], None]) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("default")  # what other libraries warn of is not ours to fail on
+    work()
+
+
 def _answer(end: Connection) -> tuple[str, Any]:
     if not end.poll(TIMEOUT_S):
         return "raised", "it did not answer in time"

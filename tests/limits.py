@@ -2,8 +2,10 @@
 
 import os
 import resource
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +31,15 @@ def no_file_larger_than(limit_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def small_file_system(mount: Path, *, size: str) -> Iterator[Path]:
+    """Mount a tmpfs of ``size`` at the new folder ``mount``: a disk, or a /dev/shm, that can be full."""
+    needs(os.getuid() == 0, "root, to mount a small file system")
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)], check=True)
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)

@@ -24,6 +24,9 @@ from limits import needs
 
 _SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "60", "shared_buffers": "16MB"}
 _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
+LOCKED_USER = "locked"
+"""The one user whom the server asks for a password. Who wants it makes it."""
+
 _numbers = itertools.count(1)
 
 
@@ -53,15 +56,17 @@ class PostgresServer:
         self._run(
             "initdb", "-D", self._data, "-U", "artesian", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"
         )
+        rules = folder / "data" / "pg_hba.conf"
+        rules.write_text(f"host all {LOCKED_USER} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
         self.start()
 
     @property
     def _data(self) -> str:
         return str(self._folder / "data")
 
-    def url(self, database: str = "postgres") -> str:
+    def url(self, database: str = "postgres", user: str = "artesian") -> str:
         """Return the URL of a database."""
-        return f"postgresql://artesian@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self, template: str = "template0") -> str:
         """Make a database, empty or a copy, and return its name."""

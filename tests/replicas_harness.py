@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from artesian.kernel.state import Record, State
@@ -14,6 +14,7 @@ from artesian.model.events import JobSubmitted
 from artesian.model.job import Job
 from artesian.model.plan import Plan
 from artesian.server.config import StateDir
+from artesian.store import StoreUnavailable
 from artesian.store.postgres_journal import PostgresJournal
 from artesian.store.postgres_lease import Leader, PostgresLease
 from builders import a_job
@@ -30,6 +31,12 @@ class Replicas:
         self.journal = PostgresJournal.open(url)
         self.processes: list[subprocess.Popen[bytes]] = []
         self._watcher = PostgresLease(url, "a watcher")
+
+    def reconnect(self) -> None:
+        """Notice that the database was away."""
+        for call in (self._watcher.leader, lambda: self.journal.last_seq):
+            with suppress(StoreUnavailable):
+                call()
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start one more."""

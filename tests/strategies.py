@@ -43,14 +43,16 @@ ENDS = (
 def fleet_nodes(draw: st.DrawFn, id: str) -> Node:
     """A node of up to 8 devices, often short of CPUs or memory."""
     vendor, accelerator, device_memory = draw(st.sampled_from((KINDS[0], KINDS[0], *KINDS)))
+    devices = draw(st.sampled_from([0, 1, 2, 4, 4, 8]))
     return Node(
         id=id,
         accelerator=accelerator,
         vendor=vendor,
         device_memory_bytes=device_memory,
-        devices=draw(st.sampled_from([0, 1, 2, 4, 4, 8])),
+        devices=devices,
         cpus=draw(st.sampled_from([1, 8, 32])),
         memory_bytes=draw(st.sampled_from([2, 8, 64])) * GIB,
+        occupied=tuple(draw(st.sets(st.sampled_from(range(devices)), max_size=2))) if devices else (),
     )
 
 

@@ -9,9 +9,11 @@ from artesian.model.job import Job, JobKind
 from artesian.model.ledger import US, Ceiling, Stage, Waterfall
 from artesian.wire import (
     CheckpointCommitted,
+    Layer,
     Message,
     Phase,
     PhaseEnded,
+    Recovered,
     Restored,
     StepCommitted,
     WorkerFailed,
@@ -50,6 +52,28 @@ def saved(number: int, at_s: float) -> CheckpointCommitted:
 def killed(rank: int, at_s: float) -> WorkerFailed:
     """The agent saw a worker killed."""
     return WorkerFailed(rank=rank, at_s=at_s, exit_code=None, signal=9, is_oom_kill=False, message="")
+
+
+def recovered(
+    at_s: float,
+    restart_s: float,
+    *,
+    detect_s: float | None = None,
+    load_s: float | None = None,
+    rank: int = -1,
+) -> Recovered:
+    """The agent has restarted the gang within the attempt."""
+    return Recovered(
+        rank=rank,
+        at_s=at_s,
+        restart=1,
+        cause="",
+        layer=Layer.FORK,
+        detect_s=detect_s,
+        restart_s=restart_s,
+        load_s=load_s,
+        recomputed_steps=None,
+    )
 
 
 def restored(rank: int, number: int, at_s: float) -> Restored:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -13,19 +12,9 @@ from artesian.store import (
     StoreError,
     StoreUnavailable,
     UnstorableRecord,
-    journal_file,
     open_journal,
 )
 from builders import a_job, cancelled, submitted, ticked
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a journal can be made that nobody else has."""
-    if request.param == "postgres":
-        url: str = request.getfixturevalue("postgres_url")
-        return url
-    return str(journal_file(tmp_path / "state"))
 
 
 @pytest.fixture

@@ -1,5 +1,10 @@
-"""Makes the harness's fixtures known to pytest."""
+"""Makes the harness's fixtures known to pytest.
 
-from engines_harness import harness
+The contract runs against every engine that has a file ``tests/engine_NAME.py`` with a context manager
+``ground(root, session)``: see ``engines_harness``. Tests of one engine only override the fixture in their
+own file, as ``test_local_engine.py`` does.
+"""
 
-__all__ = ["harness"]
+from engines_harness import harness, session
+
+__all__ = ["harness", "session"]

@@ -6,6 +6,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from artesian.model.job import Cause
 from engines_harness import Harness, shell
 
@@ -247,7 +249,7 @@ def test_a_new_engine_reports_an_end_that_nobody_heard(harness: Harness, tmp_pat
     async def test() -> None:
         async with harness.opened():
             harness.start(job)
-        await harness.until(lambda: harness.folder(job).ended() is not None)
+        await harness.until((tmp_path / "runs").exists)
         async with harness.opened():
             harness.start(job)
             assert (await harness.outcome()).exit_code == 6
@@ -270,6 +272,21 @@ def test_a_new_engine_can_stop_what_the_old_one_started(harness: Harness) -> Non
             assert (await harness.outcome()).signal == signal.SIGTERM
 
     asyncio.run(test())
+
+
+def test_a_node_that_dies_ends_the_attempt_on_it(harness: Harness) -> None:
+    if harness.ground.lose_node is None:
+        pytest.skip("it has no node to spare")
+    lose_node = harness.ground.lose_node
+
+    async def test() -> None:
+        harness.start(shell("exec sleep 600"))
+        await harness.until_started()
+        lose_node(harness.nodes[0].id)
+        assert (await harness.outcome()).cause is Cause.NODE_LOST
+        await harness.until(lambda: "NodeLost" in harness.kinds)
+
+    run(harness, test)
 
 
 def test_many_attempts_at_once_end_once_each(harness: Harness) -> None:

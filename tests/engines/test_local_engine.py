@@ -19,7 +19,7 @@ from artesian.model.job import Cause, Job, JobKind
 from artesian.model.placement import NodeShare
 from artesian.model.plan import Start
 from builders import a_job, a_node, a_placement
-from engines_harness import Harness, shell
+from engines_harness import Harness, Session, harness_of, shell
 from limits import needs
 
 
@@ -28,6 +28,12 @@ def supervise(folder: AttemptFolder, *command: str) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-I", "-S", supervisor.__file__, str(folder.path), "/", "10", *command]
     env = {"PATH": os.environ["PATH"], "ARTESIAN_PROGRESS_DIR": str(folder.progress)}
     return subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+@pytest.fixture
+def harness(tmp_path: Path, session: Session) -> Iterator[Harness]:
+    with harness_of("local", tmp_path / "jobs", session) as harness:
+        yield harness
 
 
 @pytest.fixture

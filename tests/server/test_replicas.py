@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from artesian.kernel.lifecycle import JobState
+from postgres_server import PostgresServer
 from replicas_harness import Replicas, replicas_on
 
 
@@ -84,3 +85,20 @@ def test_a_leader_that_stood_still_for_longer_than_its_lease_writes_and_starts_n
     assert replicas.leading() is first, "and may lead again"
     replicas.submit(replicas.noting_job("last"))
     check_that_every_job_ran_once(replicas, 8)
+
+
+def test_replicas_wait_for_a_database_that_is_away_and_go_on(
+    replicas: Replicas, postgres: PostgresServer
+) -> None:
+    processes = [replicas.start(), replicas.start()]
+    replicas.leading()
+    replicas.submit(replicas.noting_job("runs-on", sleeps_s=1.0))
+    replicas.until(lambda: replicas.starts() == ["runs-on/1"])
+    postgres.stop("immediate")
+    time.sleep(1.5)  # the job ends meanwhile, and nobody can write it down
+    postgres.start()
+    replicas.reconnect()
+    replicas.leading()
+    replicas.submit(replicas.noting_job("next"))
+    check_that_every_job_ran_once(replicas, 2)
+    assert [process.poll() for process in processes] == [None, None], replicas.logs()

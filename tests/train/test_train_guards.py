@@ -22,7 +22,7 @@ def actions(verdicts: list[Verdict]) -> set[Action]:
     return {verdict.action for verdict in verdicts}
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 1e30])
 def test_a_loss_that_is_no_number_skips_the_batch_from_the_first_step_on(loss: float) -> None:
     guard = Guard()
     (verdict,) = run(guard, [loss])
@@ -46,7 +46,8 @@ def test_one_rank_is_enough_and_all_come_to_the_same_verdict() -> None:
     guards = [Guard(Policy(**SMALL)) for _ in range(3)]  # type: ignore[arg-type]
     for step in range(1, 9):
         losses = [1.0, 2.0, 3.0 if step != 8 else math.nan]
-        votes = sum((guard.vote(loss) for guard, loss in zip(guards, losses, strict=True)), torch.zeros(3))
+        cast = [guard.vote(loss) for guard, loss in zip(guards, losses, strict=True)]
+        votes = [sum(numbers) for numbers in zip(*cast, strict=True)]
         verdicts = [guard.decide(votes, step=step) for guard in guards]
         assert verdicts[0] == verdicts[1] == verdicts[2]
         assert verdicts[0].loss == (2.0 if step != 8 else 1.5)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from artesian.train.agent import Gang, worker_environment
+from artesian.train.gang import Formation, Gang, worker_environment
 from artesian.train.launch import main
-from artesian.train.worker_process import WorkerProcess, usable_cpus
+from artesian.train.worker_process import WorkerProcess, execute, usable_cpus
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import WorkerFailed
 
@@ -122,19 +122,30 @@ with open(f"{tmp_path}/env-{{RANK}}.json", "w") as file:
     assert len({env["MASTER_PORT"] for env in found}) == 1
 
 
+def formation(*, node_rank: int = 0, nodes: int = 1, master_host: str = "127.0.0.1") -> Formation:
+    return Formation(
+        number=0,
+        node_rank=node_rank,
+        nodes=nodes,
+        master_host=master_host,
+        master_port=29500,
+        is_store_served=False,
+    )
+
+
 def test_the_second_node_counts_on_from_the_first() -> None:
-    gang = Gang(command=("x",), local_workers=4, nodes=2, node_rank=1, master_host="host", master_port=29500)
-    env = worker_environment(gang, 2, 29500, {})
+    gang = Gang(command=("x",), local_workers=4, nodes=2)
+    env = worker_environment(gang, formation(node_rank=1, nodes=2, master_host="host"), 2, {})
     assert (env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"], env["GROUP_RANK"]) == ("6", "2", "8", "1")
     assert (env["MASTER_ADDR"], env["MASTER_PORT"]) == ("host", "29500")
 
 
 def test_threads_are_shared_out_unless_the_user_has_said_how_many() -> None:
     many = Gang(command=("x",), local_workers=10_000)
-    assert worker_environment(many, 0, 1, {})["OMP_NUM_THREADS"] == "1"
-    assert worker_environment(many, 0, 1, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
+    assert worker_environment(many, formation(), 0, {})["OMP_NUM_THREADS"] == "1"
+    assert worker_environment(many, formation(), 0, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
     alone = Gang(command=("x",), local_workers=1)
-    assert worker_environment(alone, 0, 1, {})["OMP_NUM_THREADS"] == str(usable_cpus())
+    assert worker_environment(alone, formation(), 0, {})["OMP_NUM_THREADS"] == str(usable_cpus())
 
 
 def test_a_cgroup_quota_limits_the_cpus(tmp_path: Path) -> None:
@@ -365,7 +376,7 @@ def test_a_wrong_number_of_workers_in_the_environment_is_explained(
 def test_only_sigkill_is_asked_of_the_out_of_memory_killer() -> None:
     def ended(command: str) -> WorkerProcess:
         # Counts from before anything was counted: whatever the machine has seen since could be the cause.
-        worker = WorkerProcess(0, ["sh", "-c", command], dict(os.environ), None, kills_before=(-1, -1))
+        worker = execute(0, ["sh", "-c", command], dict(os.environ), None, kills_before=(-1, -1))
         assert select.select([worker.pidfd], [], [], DEADLINE_S)[0]
         worker.reap()
         return worker

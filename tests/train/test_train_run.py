@@ -311,7 +311,7 @@ def test_reports_that_cannot_be_written_are_counted_and_do_not_end_the_training(
 
 def test_a_damaged_checkpoint_is_named_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Training(checkpoint_dir=tmp_path, checkpoint_every=2).train(steps=4)
-    os.truncate(tmp_path / "step-00000004/state.pt", 10)
+    os.truncate(tmp_path / "step-00000004/state.bin", 10)
     again = Training(checkpoint_dir=tmp_path)
     again.train(steps=4)
     assert min(again.losses) == 3

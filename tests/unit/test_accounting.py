@@ -25,6 +25,7 @@ from worker_messages import (
     left,
     losses,
     phase,
+    recovered,
     restored,
     saved,
     step,
@@ -307,3 +308,24 @@ def test_a_step_that_overlaps_a_phase_is_counted_once_and_keeps_its_flops() -> N
     result = account(kernel.state, {1: messages}, until=10)
     assert losses(result, Stage.PRODUCTIVE) == {"data_wait": 4.0}
     assert (left(result, Stage.PRODUCTIVE), left(result, Stage.MODEL_FLOPS)) == (6.0, 2.0)
+
+
+def test_a_hang_that_the_agent_recovers_from_is_accounted_for_to_the_second() -> None:
+    kernel = Kernel(a_node(devices=1))
+    kernel.submit(a_training("cpu:1"), at_s=0)
+    kernel.step(started(at_s=1))
+    kernel.step(ended(at_s=40))
+    said: list[Message] = [began(0, 1, 1), step(0, 1, 4, 8), saved(1, 8), step(0, 2, 8, 12)]
+    # It hangs at 13, is declared dead at 16, and has restored step 1 at 20; step 3 is the first new one.
+    said += [began(0, 17, 1), phase(0, Phase.RESTORE, 18, 20), restored(0, 1, 20)]
+    said += [step(0, 2, 21, 25), step(0, 3, 25, 29), recovered(29, 11, detect_s=3, load_s=2)]
+    result = account(kernel.state, {1: said}, until=40)
+    assert losses(result, Stage.PRODUCTIVE) == {
+        "start_up": 4.0,
+        "lost_work": 4.0 + 1.0,  # step 2, and what was under way
+        "detection": 3.0,
+        "recovery": 2.0 + 1.0,
+        "restore": 2.0,
+        "wind_down": 11.0,
+    }
+    assert left(result, Stage.PRODUCTIVE) == 12.0

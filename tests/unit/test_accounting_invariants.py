@@ -18,10 +18,23 @@ from artesian.model.placement import NodeShare, Placement
 from artesian.wire import (
     Message,
     Phase,
+    Recovered,
     WorkerFailed,
 )
 from builders import Kernel, a_node, cancelled, ended, joined, lost, started, ticked
-from worker_messages import a_training, account, began, killed, left, losses, phase, restored, saved, step
+from worker_messages import (
+    a_training,
+    account,
+    began,
+    killed,
+    left,
+    losses,
+    phase,
+    recovered,
+    restored,
+    saved,
+    step,
+)
 
 moments = st.integers(-8, 100).map(lambda n: n / 2)
 ranks = st.integers(-1, 4)
@@ -33,6 +46,12 @@ messages = st.one_of(
     st.builds(replace, st.just(saved(1, 1)), step=numbers, at_s=moments),
     st.builds(restored, ranks, numbers, moments),
     st.builds(killed, ranks, moments),
+    st.builds(
+        lambda at_s, restart_s, detect_s, load_s: recovered(
+            at_s, restart_s, detect_s=detect_s, load_s=load_s
+        ),
+        *(moments, moments.map(abs), st.none() | moments.map(abs), st.none() | moments.map(abs)),
+    ),
 )
 gangs = st.sampled_from(["cpu:1", "cpu:2", "cpu:3", 0.3])
 second_ends = st.sampled_from([Cause.COMPLETED, Cause.USER_ERROR, Cause.SIGNAL, Cause.CANCELLED, None])
@@ -99,7 +118,8 @@ def test_whatever_workers_say_the_sums_are_exact_and_windows_add_up(
     for cause in {*expected, *together}:
         assert together.get(cause, 0) == pytest.approx(expected.get(cause, 0), abs=5e-6), cause
     silent = all(
-        isinstance(message, WorkerFailed) or message.rank < 0 for message in first_said + second_said
+        isinstance(message, WorkerFailed | Recovered) or message.rank < 0
+        for message in first_said + second_said
     )
     assert (whole.left_us(Stage.PRODUCTIVE) is None) == silent
 
@@ -109,12 +129,15 @@ def test_whatever_workers_say_the_sums_are_exact_and_windows_add_up(
     phases=st.lists(st.tuples(st.sampled_from(Phase), moments, moments), max_size=8),
     epoch=st.integers(1, 2),
     failed_s=st.none() | st.integers(10, 40).map(float),
+    recovery=st.none()
+    | st.tuples(st.integers(10, 40), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3)),
 )
 def test_every_half_second_is_what_the_highest_layer_says(
     steps: list[tuple[float, float, bool]],
     phases: list[tuple[Phase, float, float]],
     epoch: int,
     failed_s: float | None,
+    recovery: tuple[int, int, int, int] | None,
 ) -> None:
     placement = Placement(shares=(NodeShare(node_id="n1", devices=(0,)),))
     attempt = Attempt(epoch=epoch, placement=placement, reason="", decided_s=5.0, ended_s=40.0)
@@ -126,14 +149,18 @@ def test_every_half_second_is_what_the_highest_layer_says(
         is_kept=[entry[2] for entry in steps],
         phases=[phase(0, *entry) for entry in phases],
     )
-    found = pieces(AttemptLog(attempt=attempt, failed_s=failed_s), worker, end_us=0)
+    log = AttemptLog(attempt=attempt, failed_s=failed_s)
+    if recovery is not None:
+        at_s, restart_s, detect_s, load_s = recovery
+        log.recoveries.append(recovered(at_s, restart_s, detect_s=detect_s or None, load_s=load_s or None))
+    found = pieces(log, worker, end_us=0)
     assert found[0].start_us == 5 * US
     assert found[-1].end_us == 40 * US
     assert all(one.end_us == other.start_us for one, other in pairwise(found))
     for half in range(10, 80):
         middle = half * US // 2 + US // 4
         (piece,) = [piece for piece in found if piece.start_us <= middle < piece.end_us]
-        assert piece.loss == oracle(middle / US, steps, phases, epoch, failed_s), middle / US
+        assert piece.loss == oracle(middle / US, steps, phases, epoch, failed_s, recovery), middle / US
 
 
 def oracle(
@@ -142,6 +169,7 @@ def oracle(
     phases: list[tuple[Phase, float, float]],
     epoch: int,
     failed_s: float | None,
+    recovery: tuple[int, int, int, int] | None,
 ) -> Loss | None:
     """What a moment was, by the table in ``artesian.kernel.timeline``, read from its top."""
     active = {kind for kind, start, end in phases if start <= at_s < end}
@@ -159,6 +187,17 @@ def oracle(
     in_steps = {kept for start, end, kept in steps if start <= at_s < end}
     if in_steps:
         return None if in_steps == {True} else Loss.LOST_WORK
+    if recovery is not None:
+        end_s, restart_s, detect_s, load_s = recovery
+        verdict_s = end_s - restart_s - load_s
+        alive_s = verdict_s - detect_s
+        before = max((end for _, end, _ in steps if end <= verdict_s), default=alive_s)
+        if alive_s <= at_s < verdict_s:
+            return Loss.DETECTION
+        if before <= at_s < verdict_s:
+            return Loss.LOST_WORK
+        if verdict_s <= at_s < end_s:
+            return Loss.RECOVERY
     if at_s < max(first, last):
         return Loss.BETWEEN_STEPS
     return Loss.WIND_DOWN if failed_s is None else Loss.LOST_WORK

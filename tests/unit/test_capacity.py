@@ -1,5 +1,6 @@
 """What is free, as arrays: taking and giving back, kinds of devices, limits of the host."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from artesian.model.capacity import Capacity, Trial
 from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.placement import Placement
-from artesian.model.resources import parse_devices
+from artesian.model.resources import MILLI, parse_devices
 from artesian.policy import explain
 from artesian.policy.place import Pack
 from builders import GIB, a_job, a_node, a_placement, free_of, nodes
@@ -49,6 +50,25 @@ def test_a_request_finds_the_nodes_of_its_kind(text: str, eligible: str) -> None
     (request,) = parse_devices(text)
     mask = capacity.eligible(request)
     assert [node.id for node, found in zip(FLEET, mask, strict=True) if found] == eligible.split()
+
+
+def test_nothing_is_free_of_a_device_that_others_occupy() -> None:
+    capacity = Capacity([a_node("n1", devices=4, occupied=(0, 3)), a_node("n2", devices=4)])
+    (request,) = parse_devices("cpu:1")
+    job = a_job(devices="cpu:0.5")
+    capacity.take(job, a_placement(("n1", [0]), milli=500))  # it was there first
+    capacity.occupy()
+    assert capacity.free_milli[0].tolist() == [0, MILLI, MILLI, 0]
+    assert capacity.startable(a_job(), request).tolist() == [2, 4]
+    assert capacity.ownable(a_job(), request).tolist() == [4, 4]
+    assert np.isinf(capacity.expected_ends_s(0.0)[0, [0, 3]]).all()
+    capacity.give(job, a_placement(("n1", [0]), milli=500))
+
+
+@pytest.mark.parametrize("occupied", [(0, 0), (4,), (-1,)])
+def test_only_devices_that_are_there_can_be_occupied(occupied: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="occupied"):
+        a_node("n1", devices=4, occupied=occupied)
 
 
 def test_a_node_that_is_down_is_of_no_kind_and_comes_back() -> None:

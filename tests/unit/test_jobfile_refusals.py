@@ -91,7 +91,11 @@ def test_an_unknown_key_that_is_near_to_none_lists_the_known_ones() -> None:
         ("workers:", "workers", "expected a whole number from 0 to 1000000, got nothing"),
         ("workers: ~", "workers", "expected a whole number from 0 to 1000000, got nothing (~)"),
         ("workers: {a: 1}", "workers", "expected a whole number from 0 to 1000000, got a mapping of 1"),
-        ("priority: high", "priority", "expected a whole number from -1000000000 to 1000000000, got 'high'"),
+        (
+            "priority: highest",
+            "priority",
+            "expected a whole number, or low, normal, high, urgent, from -1000000000 to 1000000000, got 'highest'",
+        ),
         ("team: ' '", "team", "expected a text, got ' '"),
         ("grace: -1s", "grace", "expected a number with a unit, such as 30m or 1h30m, got '-1s'"),
         ("grace: no", "grace", "expected a number with a unit, such as 30m or 1h30m, got 'no'"),

@@ -33,6 +33,7 @@ STAGE_OF = {
     Stage.ALLOCATED: [Loss.IDLE, Loss.WAITING],
     Stage.PRODUCTIVE: [
         Loss.START_UP,
+        Loss.DETECTION,
         Loss.RECOVERY,
         Loss.RESTORE,
         Loss.DATA_WAIT,

@@ -35,7 +35,7 @@ def ids(entries: Iterator[WaitingJob]) -> list[str]:
 def index_of(queue: WaitingQueue, key: Callable[[WaitingJob], Key]) -> dict[object, list[tuple[Key, str]]]:
     """What the queue keeps for the key, by shape."""
     queue.walk(key)
-    kept: Index = queue._indices[key]
+    kept: Index = queue._keys[key]
     return {shape_of(queue[jobs[0][1]].job): list(jobs) for jobs in kept.queues}
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from artesian.model.quota import Team
 from artesian.policy.registry import DEFAULT
-from artesian.server.settings import Settings, SettingsError
+from artesian.server.settings import Settings, SettingsError, load_teams
 
 
 def written(folder: Path, text: str) -> Path:
@@ -46,3 +47,18 @@ def test_what_is_wrong_is_named_with_a_hint(tmp_path: Path, text: str, said: str
         Settings.load(written(tmp_path, text))
     assert said in str(caught.value)
     assert hint in (caught.value.hint or "")
+
+
+def test_teams_are_tables_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "artesian.toml"
+    path.write_text('policy = "fair-share"\n[teams.vision]\nweight = 2\nguaranteed = {H100 = 8}\n')
+    assert Settings.load(path).teams == load_teams(path)
+    assert load_teams(path).teams == (Team(name="vision", weight=2.0, guaranteed=(("H100", 8),)),)
+
+
+@pytest.mark.parametrize("text", ["teams = 3", "[teams.a]\nborow = true"])
+def test_wrong_teams_are_refused_by_the_name_of_the_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "artesian.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=str(path)):
+        Settings.load(path)

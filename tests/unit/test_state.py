@@ -289,3 +289,22 @@ def test_a_submit_is_journaled_with_all_that_the_job_is() -> None:
     job = a_job(devices="H100:4..8 | 0.5", env={"A": "1"}, retry=retry(2, Cause.OOM_KILL))
     event = submitted(job)
     assert msgspec.json.decode(msgspec.json.encode(event), type=type(event)) == event
+
+
+def test_what_others_occupy_is_not_started_on_and_takes_nothing_from_ours() -> None:
+    kernel = Kernel(a_node("n1", devices=2))
+    kernel.run(a_job("ours", devices="cpu:1"), at_s=1.0)
+    held = kernel.state.running["ours"].placement.shares[0].devices
+    occupied = replace(kernel.state.nodes["n1"].node, occupied=(0, 1))
+    kernel.step(joined(occupied, 2.0))
+    assert kernel.state.jobs["ours"].state is JobState.RUNNING
+    kernel.submit(a_job("next", devices="cpu:1"), at_s=3.0)
+    assert kernel.state.jobs["next"].state is JobState.QUEUED
+    kernel.step(ended("ours", at_s=4.0))
+    assert kernel.state.jobs["next"].state is JobState.QUEUED, "what was ours is the others' now"
+    reason = kernel.scheduler.why("next")
+    assert reason is not None
+    assert "held by others outside of artesian (2)" in reason.text
+    kernel.step(joined(replace(occupied, occupied=held), 5.0))
+    (share,) = kernel.state.running["next"].placement.shares
+    assert set(share.devices).isdisjoint(held)

@@ -17,7 +17,7 @@ from artesian.model.placement import NodeShare, Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Start, Stop
 from artesian.model.resources import DeviceRequest
 from artesian.store import UnstorableRecord
-from artesian.store.codec import RECORD_TYPES, UnknownRecord, decode, encode
+from artesian.store.codec import MOST_BYTES, RECORD_TYPES, UnknownRecord, decode, encode
 from artesian.wire import Fault
 from builders import a_job, a_node, a_placement, cancelled, ended, joined, lost, started, submitted, ticked
 
@@ -170,7 +170,7 @@ def test_the_form_on_disk_is_pinned() -> None:
         '{"at_s":2.5,"stops":[{"job_id":"a","epoch":1,"grace_s":3.0,"cause":"preempted","reason":"r"}],'
         '"starts":[{"job_id":"b","epoch":2,"placement":{"shares":[{"node_id":"n1","devices":[0,1],"milli":1000}]},'
         '"reason":"r"}],"holds":[{"job_id":"c","code":"devices_busy","behind":null},'
-        '{"job_id":"d","code":"behind_another","behind":"c"}]}'
+        '{"job_id":"d","code":"behind_another","behind":"c"}],"claims":[]}'
     )
     name, body = encode(ended(cause=Cause.SIGNAL))
     assert name == "AttemptEnded"
@@ -238,3 +238,13 @@ def test_what_would_not_come_back_unchanged_is_refused(record: Record) -> None:
 def test_what_is_no_record_is_refused() -> None:
     with pytest.raises(UnstorableRecord, match="record Outcome cannot be stored"):
         encode(Outcome(cause=Cause.COMPLETED))  # type: ignore[arg-type]
+
+
+def test_what_a_user_asks_for_has_a_largest_size_and_what_is_decided_has_none() -> None:
+    largest = submitted(a_job(env={"X": "x" * (MOST_BYTES // 2)}))
+    assert decode(*encode(largest)) == largest
+    with pytest.raises(UnstorableRecord, match=f"at most {MOST_BYTES} bytes") as caught:
+        encode(submitted(a_job(env={"X": "x" * MOST_BYTES})))
+    assert caught.value.hint
+    holds = tuple(Hold(job_id="j" * 50 + str(number), code=HoldCode.DEVICES_BUSY) for number in range(20_000))
+    assert len(encode(Plan(at_s=0.0, holds=holds))[1]) > MOST_BYTES

@@ -1,6 +1,7 @@
 """``artesian jobs``, ``show``, ``why`` and ``cancel``."""
 
 import shlex
+import time
 
 import click
 from rich.table import Table
@@ -101,6 +102,13 @@ def why(job: str, output: str) -> None:
     )
     if found.unblock:
         console.print(Text.assemble(("to unblock: ", "bold"), visible(found.unblock)), soft_wrap=True)
+    if found.state != "queued":
+        return
+    start_s = found.nearest_start_s
+    nearest = "not known" if start_s is None else f"in {format_duration(max(0.0, start_s - time.time()))}"
+    console.print(Text.assemble(("nearest start: ", "bold"), nearest), soft_wrap=True)
+    for change in found.would_start:
+        console.print(Text.assemble(("would start now ", "bold"), visible(change)), soft_wrap=True)
 
 
 @click.command()

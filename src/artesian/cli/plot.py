@@ -32,6 +32,7 @@ _COLOURS = {
     Loss.IDLE: "#c7c7c7",
     Loss.WAITING: "#a39b8b",
     Loss.START_UP: "#e6b450",
+    Loss.DETECTION: "#e08214",
     Loss.RECOVERY: "#d6604d",
     Loss.RESTORE: "#f0957c",
     Loss.DATA_WAIT: "#8fb573",

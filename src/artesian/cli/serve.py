@@ -64,6 +64,8 @@ def serve(
         user=user_name(),
         listener=listener,
         policy=settings.policy,
+        teams=settings.teams,
+        engines=settings.engines,
         oidc=OidcSettings.of(settings.oidc) if settings.oidc else None,
         is_log_json=log_json,
         database=database,

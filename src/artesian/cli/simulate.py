@@ -16,9 +16,11 @@ from artesian.cli.output import output_option, print_json, stderr, stdout
 from artesian.cli.waterfall import Duration
 from artesian.kernel.lifecycle import JobRecord
 from artesian.model.fleet import Fleet
+from artesian.model.quota import Teams
 from artesian.model.units import format_duration
 from artesian.policy import registry as policies
 from artesian.policy.base import Policy
+from artesian.server.settings import load_teams
 from artesian.sim.faults import NodeFaults
 from artesian.sim.report import Report, Summary, report
 from artesian.sim.run import simulate as run_simulation
@@ -98,6 +100,12 @@ class _Outcome:
     show_default=True,
     help="Of the errors of the estimates, and of the failures.",
 )
+@click.option(
+    "--teams",
+    "teams_file",
+    type=click.Path(path_type=Path),
+    help="File with [teams.NAME] tables, as in artesian.toml: weights, guarantees, limits.",
+)
 @output_option
 @click.pass_context
 def simulate(
@@ -113,6 +121,7 @@ def simulate(
     failures: Rate | None,
     repair: float,
     page_file: Path | None,
+    teams_file: Path | None,
     seed: int,
     output: str,
 ) -> None:
@@ -132,6 +141,7 @@ def simulate(
         policies.policy(name)  # a wrong name is told before the work
     if page_file is not None:
         page.check_path(page_file)
+    teams = None if teams_file is None else load_teams(teams_file)
     trace = _trace(jobs_file, limit)
     fleet = _fleet(trace, fleet_file, load)
     trace = trace.on(fleet)
@@ -151,7 +161,14 @@ def simulate(
     for name in chosen:
         with _Bar(name, len(trace.jobs)) as tell:
             faults = None if failures is None else _faults(failures, repair, fleet).events(fleet, seed)
-            result = run_simulation(fleet, trace.jobs, _policy(name, trace), faults=faults, progress=tell)
+            result = run_simulation(
+                fleet,
+                trace.jobs,
+                _policy(name, trace, teams),
+                faults=faults,
+                progress=tell,
+                keeps_records=False,
+            )
             records = () if page_file is None else tuple(result.state.jobs.values())
             outcomes.append(_Outcome(policy=name, figures=report(result), records=records))
     if page_file is not None:
@@ -184,11 +201,11 @@ def _faults(rate: Rate, repair_s: float, fleet: Fleet) -> NodeFaults:
         raise click.UsageError(f"--repair: {error}") from error
 
 
-def _policy(name: str, trace: Trace) -> Policy:
+def _policy(name: str, trace: Trace, teams: Teams | None) -> Policy:
     """Return the policy; one for mixed fleets knows the speeds that the trace tells."""
     if name in policies.RANKINGS:
         return policies.in_rounds(name, throughputs_of(trace.jobs))
-    return policies.policy(name)
+    return policies.policy(name, teams)
 
 
 def _trace(path: Path, limit: int | None) -> Trace:

@@ -45,7 +45,13 @@ def _embedded(settings: Settings) -> "ControlPlane":
     from artesian.server.config import StateDir
     from artesian.server.embedded import ControlPlane
 
-    return ControlPlane(StateDir.from_env(), user=user_name(), policy=settings.policy)
+    return ControlPlane(
+        StateDir.from_env(),
+        user=user_name(),
+        policy=settings.policy,
+        teams=settings.teams,
+        engines=settings.engines,
+    )
 
 
 def token_office() -> TokenOffice:

@@ -8,12 +8,13 @@ What every engine promises, and the contract suite checks:
   driver was away meanwhile: after ``open`` and the repeated commands the engine reports all that
   happened to them.
 - **Devices are its word.** ``open`` returns the nodes that the engine has; later changes are
-  NodeJoined and NodeLost.
+  NodeJoined and NodeLost. What others occupy of a node is said with it (``Node.occupied``).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 from artesian.model.events import Event
 from artesian.model.fleet import Node
@@ -33,6 +34,21 @@ class HostNode:
 
     node: Node
     device_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where an engine is at work: all that it is made of.
+
+    ``name`` is what its user calls it, and ``options`` the rest of its table in ``artesian.toml``. Files go
+    below ``root``, an attempt's into ``root/JOB/attempt-N``. ``hosts`` are the nodes of this machine.
+    """
+
+    name: str
+    root: Path
+    hosts: Sequence[HostNode]
+    clock: Clock
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -132,6 +132,8 @@ class JobRecord:
 
     ``attempts`` and ``history`` are tuples, and not lists, for what most of 100,000 waiting jobs have in
     them: nothing, and one change.
+
+    ``claim``: where devices are kept for it that others were stopped for, until it starts or is over.
     """
 
     job: Job
@@ -142,6 +144,7 @@ class JobRecord:
     counted_retries: int = 0
     due_s: float | None = None
     hold: Hold | None = None
+    claim: Placement | None = None
 
     @property
     def epoch(self) -> int:
@@ -178,7 +181,7 @@ def start(record: JobRecord, epoch: int, placement: Placement, at_s: float, reas
     assert epoch == record.epoch + 1, f"{record.job.id}: attempt {epoch} after {record.epoch}"
     attempt = Attempt(epoch=epoch, placement=placement, decided_s=at_s, reason=reason)
     record.attempts = (*record.attempts, attempt)
-    record.hold = None
+    record.hold = record.claim = None
     _enter(record, JobState.STARTING, at_s)
 
 
@@ -249,4 +252,6 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
 def _enter(record: JobRecord, state: JobState, at_s: float) -> None:
     assert state in ALLOWED[record.state], f"{record.job.id}: {record.state} -> {state} cannot happen"
     record.state = state
+    if state.is_final:
+        record.claim = None
     record.history = (*record.history, Change(state=state, at_s=at_s))

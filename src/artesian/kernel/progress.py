@@ -17,6 +17,7 @@ from artesian.wire import (
     CheckpointCommitted,
     Message,
     PhaseEnded,
+    Recovered,
     Restored,
     StepCommitted,
     WorkerFailed,
@@ -48,13 +49,14 @@ class WorkerLog:
 class AttemptLog:
     """What was said in one attempt: by its workers, by rank, and by the agent that watches them.
 
-    ``failed_s`` is when the attempt failed: when the agent saw a worker fail or a node of the attempt was
+    ``recoveries`` are those within the attempt, in order of time. ``failed_s`` is when the attempt failed: when the agent saw a worker fail or a node of the attempt was
     lost, else when the attempt ended; None where it did not fail. ``failed_rank`` is the first worker to fail.
     """
 
     attempt: Attempt
     workers: dict[int, WorkerLog] = field(default_factory=dict)
     checkpoints: list[CheckpointCommitted] = field(default_factory=list)
+    recoveries: list[Recovered] = field(default_factory=list)
     world_size: int | None = None
     failed_s: float | None = None
     failed_rank: int | None = None
@@ -98,6 +100,9 @@ def read_log(record: JobRecord, progress: Progress) -> JobLog:
 def _sort(log: AttemptLog, messages: Sequence[Message]) -> list[WorkerFailed]:
     failures = []
     for message in messages:
+        if isinstance(message, Recovered):  # also of a failure that was no single worker's
+            log.recoveries.append(message)
+            continue
         if message.rank < 0:
             continue
         if isinstance(message, WorkerFailed):
@@ -118,6 +123,7 @@ def _sort(log: AttemptLog, messages: Sequence[Message]) -> list[WorkerFailed]:
             case WorkerStarted():
                 worker.dtype = message.dtype
                 log.world_size = max(log.world_size or 0, message.world_size)
+    log.recoveries.sort(key=lambda said: said.at_s)
     for worker in log.workers.values():
         worker.steps.sort(key=lambda step: (step.end_s, step.step))
         worker.restored.sort(key=lambda said: (said.at_s, said.step))

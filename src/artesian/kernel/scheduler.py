@@ -8,15 +8,17 @@ from collections.abc import Iterable, Sequence
 
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.state import State
-from artesian.model.capacity import Capacity
+from artesian.model.capacity import Capacity, Trial
 from artesian.model.events import Event
 from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
+from artesian.model.quota import Teams
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy, Timed
 from artesian.policy.explain import backing_off
+from artesian.policy.outlook import Outlook, outlook
 
 
 class PlanRejected(Exception):  # noqa: N818 - the event, in Nomad's word for it
@@ -70,6 +72,7 @@ class Scheduler:
             stops=(*stops, *wanted.stops),
             starts=wanted.starts,
             holds=tuple(hold for hold in wanted.holds if self._is_news(hold)),
+            claims=wanted.claims,
         )
         self.state.apply(plan)
         self._planned = (self.policy, self.state.changes)
@@ -156,6 +159,15 @@ class Scheduler:
             return backing_off(record.epoch, record.attempt.outcome, record.due_s - self.state.at_s)
         return None
 
+    def outlook(self, job_id: str, teams: Teams | None = None) -> Outlook | None:
+        """Return when the job is likely to start, and what would let it start now; None where it is not queued.
+
+        It plans some dozens of times. Raises KeyError for an unknown job.
+        """
+        if self.state.jobs[job_id].state is not JobState.QUEUED:
+            return None
+        return outlook(self.policy, self.snapshot(), job_id, teams)
+
     def _is_news(self, hold: Hold) -> bool:
         return self.state.jobs[hold.job_id].hold != hold
 
@@ -179,12 +191,36 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
             if (fault := _fault(wanting.job, start.placement, trial.capacity)) is not None:
                 raise PlanRejected(f"{start.id}: {fault}")
             told.add(start.job_id)
-            if len(told) < len(plan.starts):  # what nobody comes after need not be taken
+            if len(told) < len(plan.starts) or plan.claims:  # what nobody comes after need not be taken
                 trial.take(wanting.job, start.placement)
+        _verify_claims(plan, snapshot, trial, told)
     for hold in plan.holds:
         if hold.job_id not in snapshot.waiting or hold.job_id in told:
             raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
         told.add(hold.job_id)
+
+
+def _verify_claims(plan: Plan, snapshot: Snapshot, trial: Trial, started: set[str]) -> None:
+    """Raise PlanRejected unless all that is claimed is there once everybody has left who is to."""
+    if not plan.claims:
+        return
+    stopped = {stop.job_id for stop in plan.stops}
+    for entry in snapshot.running.values():
+        if entry.is_stopping or entry.job.id in stopped:
+            trial.give(entry.job, entry.placement)
+    claimed = set()
+    for claim in plan.claims:
+        entries = (snapshot.waiting.get(claim.job_id), snapshot.running.get(claim.job_id))
+        job = next((entry.job for entry in entries if entry is not None), None)
+        is_going_on = job is not None and (job.id in snapshot.waiting or job.id in stopped)
+        if job is None or not is_going_on or job.id in started or job.id in claimed:
+            raise PlanRejected(
+                f"claim/{claim.job_id}: the job neither waits nor stops, or has a place already"
+            )
+        if (fault := _fault(job, claim.placement, trial.capacity)) is not None:
+            raise PlanRejected(f"claim/{claim.job_id}: {fault}")
+        claimed.add(job.id)
+        trial.take(job, claim.placement)
 
 
 def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:

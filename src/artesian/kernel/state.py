@@ -143,6 +143,7 @@ class State:
             for entry in self.running.values():
                 self._capacity.take(entry.job, entry.placement)
                 self._capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
+            self._capacity.occupy()
         return self._capacity
 
     @property
@@ -207,6 +208,11 @@ class State:
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
                 self._capacity.expect(start.placement, self.at_s, job.job.estimated_duration_s)
+        for claim in plan.claims:
+            job = self.jobs[claim.job_id]
+            self.waiting.discard(claim.job_id)
+            job.claim = claim.placement
+            self._index(job)
         for hold in plan.holds:
             self.jobs[hold.job_id].hold = hold
 
@@ -231,6 +237,8 @@ class State:
         del self.running[event.job_id]
         for share in job.attempt.placement.shares:
             self._shrink_if_free(self.nodes[share.node_id])
+            if set(self.nodes[share.node_id].node.occupied) & set(share.devices):
+                self._capacity = None  # what was ours is the others' now
         self._to_stop.pop(event.job_id, None)
         lifecycle.ended(job, event.outcome, self.at_s)
         if job.state.is_final:
@@ -332,6 +340,7 @@ class State:
             next_epoch=record.epoch + 1,
             waits_since_s=record.history[-1].at_s,
             served_device_s=sum(served.values()),
+            claim=record.claim,
             served_by_accelerator=served,
         )
 
@@ -347,6 +356,7 @@ class State:
             submitted_s=record.submitted_s,
             served_device_s=sum(served.values()),
             served_by_accelerator=served,
+            claim=record.claim,
         )
 
     # -- what must always hold ----------------------------------------------------------------------

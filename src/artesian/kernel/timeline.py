@@ -12,6 +12,10 @@ boot       the decision, the first step                                 start-up
 phases     restore, checkpoint stall, evaluation, data wait, as told    that
 lost       a step that is not kept                                      lost work
 kept       a step that is kept                                          productive
+detected   the last sign of life, the verdict; of a recovery within the detection
+           attempt
+recovered  the verdict, the first new step after it                     recovery
+           the last step before it, the verdict                         lost work
 base       the first step, the last                                     between steps
 tail       the last step, the end or the failure                        wind-down; lost work before a
                                                                         failure; see below
@@ -33,7 +37,7 @@ from artesian.wire import Phase
 NO_STEP = -1
 """The step of a piece of time that belongs to no committed step."""
 
-_BASE, _KEPT, _LOST, _FIRST_PHASE = 0, 1, 2, 3
+_BASE, _RECOVERED, _DETECTED, _KEPT, _LOST, _FIRST_PHASE = range(6)
 _PHASES = {
     Phase.DATA_WAIT: Loss.DATA_WAIT,
     Phase.EVALUATION: Loss.EVALUATION,
@@ -76,6 +80,7 @@ def pieces(log: AttemptLog, worker: WorkerLog, *, end_us: int) -> list[Piece]:
     failed = end if log.failed_s is None else min(max(to_us(log.failed_s), start), end)
     layered = [
         *_steps(worker),
+        *_recoveries(log, worker),
         *_phases(worker, is_first_attempt=attempt.epoch == 1),
         *_frame(log, worker, start, failed, end),
     ]
@@ -94,6 +99,19 @@ def _steps(worker: WorkerLog) -> list[_Layered]:
         else (to_us(step.start_s), to_us(step.end_s), _LOST, Loss.LOST_WORK, NO_STEP)
         for index, (step, kept) in enumerate(zip(worker.steps, worker.is_kept, strict=True))
     ]
+
+
+def _recoveries(log: AttemptLog, worker: WorkerLog) -> list[_Layered]:
+    """Return what recoveries within the attempt took: steps that were trained again in them are steps."""
+    layered: list[_Layered] = []
+    for said in log.recoveries:
+        verdict_s = said.at_s - said.restart_s - (said.load_s or 0.0)
+        alive_s = verdict_s - (said.detect_s or 0.0)
+        last_s = max((step.end_s for step in worker.steps if step.end_s <= verdict_s), default=alive_s)
+        layered.append((to_us(last_s), to_us(verdict_s), _RECOVERED, Loss.LOST_WORK, NO_STEP))
+        layered.append((to_us(alive_s), to_us(verdict_s), _DETECTED, Loss.DETECTION, NO_STEP))
+        layered.append((to_us(verdict_s), to_us(said.at_s), _RECOVERED, Loss.RECOVERY, NO_STEP))
+    return layered
 
 
 def _phases(worker: WorkerLog, *, is_first_attempt: bool) -> list[_Layered]:

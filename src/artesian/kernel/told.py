@@ -6,6 +6,7 @@ from artesian.model.job import Cause, Outcome
 from artesian.model.plan import Reason
 from artesian.model.resources import MILLI
 from artesian.model.views import AttemptView, Decision, JobView, NodeView, OutcomeView, ShareView
+from artesian.policy.outlook import Outlook
 
 
 def job_view(record: JobRecord) -> JobView:
@@ -74,10 +75,17 @@ def node_view(record: NodeRecord, *, held_milli: int, jobs: tuple[str, ...]) -> 
     )
 
 
-def decision(record: JobRecord, waits_for: Reason | None) -> Decision:
-    """Return the last decision about the job in words, and what would let it go on."""
+def decision(record: JobRecord, waits_for: Reason | None, outlook: Outlook | None) -> Decision:
+    """Return the last decision about the job in words, what would let it go on, and what it can look forward to."""
     reason, unblock = _in_words(record, waits_for)
-    return Decision(job=record.job.id, state=record.state.value, reason=reason, unblock=unblock)
+    return Decision(
+        job=record.job.id,
+        state=record.state.value,
+        reason=reason,
+        unblock=unblock,
+        nearest_start_s=None if outlook is None else outlook.start_s,
+        would_start=() if outlook is None else outlook.would_start,
+    )
 
 
 def _in_words(record: JobRecord, waits_for: Reason | None) -> tuple[str, str | None]:

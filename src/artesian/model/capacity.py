@@ -33,6 +33,8 @@ class Capacity:
     change to any: what was worked out for a row holds until its number grows. ``held`` counts the attempts
     by what their jobs ask for, and ``mix_changes`` grows when one of these counts passes a power of two.
     ``free_by_kind`` [K] counts the devices of each kind of which nothing is taken, on lost nodes too.
+    ``used`` has what the jobs of a team and priority hold: thousandths of devices of each kind, of CPUs,
+    and bytes of memory.
     ``since_s`` and ``ends_s`` [N, D] are from when to when each device is held, by estimate: -inf where it is
     free, and inf where nobody can tell.
     A node that is lost has ``is_up`` False and keeps its row: what runs there is still accounted for.
@@ -65,6 +67,8 @@ class Capacity:
             dtype=np.int64,
         )
         self.free_by_kind = np.bincount(self.kind, weights=self.devices).astype(int).tolist()
+        self.kinds = len(models)
+        self.used: dict[tuple[str, int], list[int]] = {}
         self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
         self._remembered: dict[Hashable, Any] = {}
         self._look_into()
@@ -89,6 +93,19 @@ class Capacity:
         """Say whether attempts may start on the node."""
         self.is_up[self.row[node_id]] = is_up
         self._remembered.clear()
+
+    def occupy(self) -> None:
+        """Count what others occupy as not free, until nobody knows when. To be called once ours is taken.
+
+        An engine may say that a device is occupied while an attempt of ours is on its way there: it keeps
+        what it has, and what is left of the device is not for others of ours.
+        """
+        for row, node in enumerate(self.nodes):
+            if node.occupied:
+                devices = list(node.occupied)
+                self.free_milli[row, devices] = 0
+                self.free_whole[row] = np.count_nonzero(self.free_milli[row] == MILLI)
+                self.ends_s[row, devices] = np.inf
 
     def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what ``compute`` returns, computed once per ``key`` for as long as the nodes stay the same.
@@ -117,6 +134,7 @@ class Capacity:
         twin.is_up = self.is_up.copy()
         twin.attempts = self.attempts.copy()
         twin.changed, twin.changes = self.changed.copy(), self.changes
+        twin.kinds, twin.used = self.kinds, {key: list(value) for key, value in self.used.items()}
         twin.held, twin.mix_changes = dict(self.held), self.mix_changes
         twin.free_by_kind = list(self.free_by_kind)
         twin._remembered = {}
@@ -191,6 +209,17 @@ class Capacity:
         # A node that joins again with fewer CPUs than are in use has less than none free.
         return np.maximum(count, 0)
 
+    def fits(self, job: Job, placement: Placement) -> bool:
+        """Return whether all that the placement takes is free, on nodes that are up."""
+        hosted = self.hosted(job)
+        for share in placement.shares:
+            row = self.row[share.node_id]
+            if not self.is_up[row] or hosted[row] < max(1, len(share.devices)):
+                return False
+            if any(self.free_milli[row, device] < share.milli for device in share.devices):
+                return False
+        return True
+
     def take(self, job: Job, placement: Placement) -> None:
         """Mark the placement's devices, CPUs and memory as taken by the job: all, or on an error none."""
         self._change_all(job, placement, -1)
@@ -238,6 +267,7 @@ class Capacity:
         for share in placement.shares:
             self._change(job, share, sign)
         self._count(job, -sign)
+        self.charge(job, placement, -sign)
 
     def _count(self, job: Job, change: int) -> None:
         """Keep ``held`` and ``mix_changes``: what kinds of jobs run."""
@@ -248,6 +278,24 @@ class Capacity:
         else:
             del self.held[wish]
         self.mix_changes += before.bit_length() != (before + change).bit_length()
+
+    def charge(self, job: Job, placement: Placement, sign: int) -> None:
+        """Keep ``used``: count the placement in (+1) or out (-1)."""
+        account = (job.team, job.priority)
+        used = self.used.get(account)
+        if used is None:
+            used = self.used[account] = [0] * (self.kinds + 2)
+        milli = rations = 0
+        for share in placement.shares:
+            milli += share.milli * len(share.devices)
+            rations += max(1, len(share.devices))
+        used[self._kinds[self.row[placement.shares[0].node_id]]] += sign * milli
+        if job.cpus_per_device:
+            used[-2] += sign * round(job.cpus_per_device * MILLI) * rations
+        if job.memory_bytes_per_device:
+            used[-1] += sign * job.memory_bytes_per_device * rations
+        if not any(used):
+            del self.used[account]
 
     def _change(self, job: Job, share: NodeShare, sign: int) -> None:
         row, devices, change = self.row[share.node_id], share.devices, sign * share.milli
@@ -294,6 +342,7 @@ class Trial:
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
         self._taken: list[tuple[Job, Placement, int, _Times]] = []
+        self._charged: list[tuple[Job, Placement, int]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -315,8 +364,16 @@ class Trial:
         self.capacity.give(job, placement)
         self._taken.append((job, placement, -1, times))
 
+    def charge(self, job: Job, placement: Placement, sign: int) -> None:
+        """Count the placement among what the job's team uses (+1), or no more (-1), whoever holds it."""
+        self.capacity.charge(job, placement, sign)
+        self._charged.append((job, placement, sign))
+
     def undo(self) -> None:
         """Put everything back as it was."""
+        while self._charged:
+            job, placement, sign = self._charged.pop()
+            self.capacity.charge(job, placement, -sign)
         while self._taken:
             job, placement, sign, times = self._taken.pop()
             (self.capacity.give if sign > 0 else self.capacity.take)(job, placement)

@@ -19,6 +19,8 @@ class Node:
 
     ``peak_flops`` is the dense FP16/BF16 nameplate of one device in FLOP/s, None where unknown.
     ``memory_bytes`` is the host's memory, ``device_memory_bytes`` that of each device.
+    ``occupied`` are the indices of devices that others use, who did not ask artesian: nothing starts there,
+    and what artesian itself has there goes on.
     """
 
     id: str
@@ -30,10 +32,17 @@ class Node:
     vendor: str | None = None
     device_memory_bytes: int | None = None
     peak_flops: float | None = None
+    occupied: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.devices < 0 or self.cpus < 1:
             raise ValueError(f"node {self.id}: devices={self.devices} and cpus={self.cpus} are out of range")
+        if len(set(self.occupied)) < len(self.occupied) or not all(
+            0 <= index < self.devices for index in self.occupied
+        ):
+            raise ValueError(
+                f"node {self.id}: occupied={self.occupied} are not some of {self.devices} devices"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,10 @@ class JobKind(StrEnum):
     SERVICE = "service"
 
 
+PRIORITY_CLASSES: Mapping[str, int] = {"low": -10, "normal": 0, "high": 10, "urgent": 20}
+"""Priorities by name; numbers in between order jobs within a class."""
+
+
 class Cause(StrEnum):
     """Why an attempt ended. Exactly one holds for every attempt."""
 
@@ -103,6 +107,8 @@ class Job:
     gang has (0: no gang, the command is started once as it is; None: see ``gang_size``).
     ``cpus_per_device`` and ``memory_bytes_per_device`` are of the host. ``priority``: higher goes first.
     ``grace_s``: time between SIGTERM and SIGKILL. ``estimated_duration_s``: the user's estimate.
+    ``deadline_s``: it should be done so long after its submission. ``checkpoint_every_s``: it saves its
+    state at least so often (0: at every moment; None: not known, so that a stop may lose all of an attempt).
     ``profile`` names the kind of work, as tables of throughput do (a model and its batch size), and
     ``total_steps`` is how many steps it takes in all; None where nobody said.
     """
@@ -122,6 +128,8 @@ class Job:
     priority: int = 0
     grace_s: float = 10.0
     estimated_duration_s: float | None = None
+    deadline_s: float | None = None
+    checkpoint_every_s: float | None = None
     profile: str | None = None
     total_steps: float | None = None
     checkpoint_every_steps: int | None = None
@@ -142,6 +150,12 @@ class Job:
             raise JobError(f"job {self.name}: workers must be at least 0, got {self.workers}")
         if not self.grace_s >= 0:
             raise JobError(f"job {self.name}: grace must not be negative, got {self.grace_s} s")
+        if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
+            raise JobError(f"job {self.name}: the deadline must lie ahead, got {self.deadline_s} s")
+        if self.checkpoint_every_s is not None and not 0 <= self.checkpoint_every_s < math.inf:
+            raise JobError(
+                f"job {self.name}: the time between checkpoints must be at least 0, got {self.checkpoint_every_s} s"
+            )
         if self.total_steps is not None and not 0 < self.total_steps < math.inf:
             raise JobError(f"job {self.name}: total steps must be above 0, got {self.total_steps}")
         if self.cpus_per_device is not None and not self.cpus_per_device >= 1 / MILLI:

@@ -15,7 +15,7 @@ from artesian.model import document, fields
 from artesian.model.document import DocumentError, Mistake, Node, describe
 from artesian.model.errors import JobError, UnitError
 from artesian.model.fields import Reader, path, refuse, refuse_type
-from artesian.model.job import Cause, Job, JobKind, RetryPolicy
+from artesian.model.job import PRIORITY_CLASSES, Cause, Job, JobKind, RetryPolicy
 from artesian.model.resources import DeviceRequest, parse_devices
 from artesian.wire import Fault, FaultKind
 
@@ -36,12 +36,13 @@ KEYS = (
     "cpus_per_device",
     "memory_per_device",
     "estimated_duration",
+    "deadline",
     "faults",
 )
 """The keys of a job; ``name``, ``devices`` and ``command`` must be given."""
 
 RETRY_KEYS = ("limit", "backoff", "max_backoff", "on")
-CHECKPOINT_KEYS = ("every",)
+CHECKPOINT_KEYS = ("every", "interval")
 FAULT_KEYS = ("kind", "worker", "step", "epoch")
 
 RETRIABLE = tuple(cause for cause in Cause if cause not in {Cause.COMPLETED, Cause.CANCELLED})
@@ -55,7 +56,7 @@ _DEVICES_HINT = (
     "write it like 8, H100:8, nvidia:A100:80GB:4..8, 0.5, H100:8 | 910B:16, or {H100: 8, 910B: 16}"
 )
 _MAX_STEP = 10**15
-_PRIORITY = fields.integer(least=-(10**9), most=10**9)
+_PRIORITY = fields.integer(least=-(10**9), most=10**9, of=f", or {', '.join(PRIORITY_CLASSES)},")
 _DEFAULTS = Job(id="", name="default", command=("true",), devices=parse_devices(1), workdir=".")
 """Where the defaults are: those of Job itself."""
 
@@ -133,6 +134,7 @@ class _Reading:
         """Return the job, or None when there is a mistake in it."""
         file = self.reader.section(root, subject, keys=KEYS, what="a job", example=_EXAMPLE)
         before = len(self.reader.mistakes)
+        checkpoint_steps, checkpoint_s = file.read("checkpoint", self._checkpoint, (None, None))
         devices = file.require("devices", self._devices, "devices: H100:8")
         workers = file.read("workers", fields.integer(least=0), None)
         kind = file.read("kind", fields.choice(JobKind), _DEFAULTS.kind)
@@ -153,10 +155,12 @@ class _Reading:
             env={**self.env, **file.read("env", self._env, {})},
             cpus_per_device=file.read("cpus_per_device", fields.number(least=0.001), None),
             memory_bytes_per_device=file.read("memory_per_device", fields.size_bytes, None),
-            priority=file.read("priority", _PRIORITY, _DEFAULTS.priority),
+            priority=file.read("priority", _priority, _DEFAULTS.priority),
             grace_s=file.read("grace", fields.duration_s, _DEFAULTS.grace_s),
             estimated_duration_s=file.read("estimated_duration", fields.duration_s, None),
-            checkpoint_every_steps=file.read("checkpoint", self._checkpoint, None),
+            deadline_s=file.read("deadline", _deadline_s, None),
+            checkpoint_every_steps=checkpoint_steps,
+            checkpoint_every_s=checkpoint_s,
             dataset=file.read("data", self._path, None),
             retry=file.read("retry", self._retry, _DEFAULTS.retry),
         )
@@ -206,11 +210,16 @@ class _Reading:
             refuse_type(node, subject, "a path", "only ~ itself, for your own home folder, is understood")
         return posixpath.normpath(posixpath.join(self.base_dir, text))
 
-    def _checkpoint(self, node: Node, subject: str) -> int | None:
+    def _checkpoint(self, node: Node, subject: str) -> tuple[int | None, float | None]:
+        """Return the steps and the seconds from one checkpoint to the next."""
         section = self.reader.section(
             node, subject, keys=CHECKPOINT_KEYS, what="checkpoint", example="checkpoint: {every: 40}"
         )
-        return section.require("every", fields.integer(least=1, most=_MAX_STEP, of=" of steps"), "every: 40")
+        steps = fields.integer(least=1, most=_MAX_STEP, of=" of steps")
+        interval_s = section.read("interval", fields.duration_s, None)
+        if section.has("interval"):
+            return section.read("every", steps, None), interval_s
+        return section.require("every", steps, "every: 40"), None
 
     def _retry(self, node: Node, subject: str) -> RetryPolicy:
         section = self.reader.section(
@@ -267,6 +276,19 @@ def _name(node: Node, subject: str) -> str:
         return replace(_DEFAULTS, name=text).name  # what a name may be is for Job to say
     except JobError as error:
         refuse(node, subject, str(error).removeprefix("name: "))
+
+
+def _priority(node: Node, subject: str) -> int:
+    if isinstance(node, document.Scalar) and node.text in PRIORITY_CLASSES:
+        return PRIORITY_CLASSES[node.text]
+    return _PRIORITY(node, subject)
+
+
+def _deadline_s(node: Node, subject: str) -> float:
+    value_s = fields.duration_s(node, subject)
+    if value_s <= 0:
+        refuse_type(node, subject, "a time after the submission")
+    return value_s
 
 
 def _alternative(kind: str) -> fields.Converter[tuple[DeviceRequest, ...]]:

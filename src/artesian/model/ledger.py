@@ -39,10 +39,16 @@ class Loss(StrEnum):
     # productive
     START_UP = "start_up"
     """A job's first attempt, from the decision to start it to its first step, without restoring."""
+    DETECTION = "detection"
+    """From a worker's last sign of life to the verdict that it hangs, where the launch agent went on from there."""
     RECOVERY = "recovery"
-    """From a failure to the end of the attempt, and a later attempt up to its first step, restoring included."""
+    """From a failure to the end of the attempt, and a later attempt up to its first step, restoring included.
+
+    Where the launch agent restarts the gang within an attempt: from the verdict to the first new step, without
+    restoring and without the steps that are trained again.
+    """
     RESTORE = "restore"
-    """Reading a checkpoint back, outside of a recovery."""
+    """Reading a checkpoint back: in a first attempt, and where the gang was restarted within an attempt."""
     DATA_WAIT = "data_wait"
     """Waiting for the next batch."""
     CHECKPOINT_STALL = "checkpoint_stall"

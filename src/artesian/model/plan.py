@@ -41,6 +41,18 @@ class Stop:
         return f"stop/{self.job_id}/{self.epoch}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Devices that are kept for the job until it starts there: free ones, and those of attempts that stop.
+
+    It is given to a job that waits, and to one that is stopped and is to go on at once, elsewhere or with fewer
+    devices. Where something else gets in its way, it is none any more.
+    """
+
+    job_id: str
+    placement: Placement
+
+
 Command = Start | Stop
 
 
@@ -51,6 +63,7 @@ class HoldCode(StrEnum):
     BEHIND_ANOTHER = "behind_another"
     LARGER_THAN_FLEET = "larger_than_fleet"
     NO_SUCH_DEVICES = "no_such_devices"
+    OVER_QUOTA = "over_quota"
     BACKING_OFF = "backing_off"
 
 
@@ -81,13 +94,14 @@ class Plan:
     """The outcome of one scheduling cycle: stops go first, then starts, each in order.
 
     ``holds`` has the jobs that the cycle looked at in vain and whose reason to wait is new. Who is not
-    in it and waits is behind one of them.
+    in it and waits is behind one of them. ``claims`` keep devices for whom the stopped ones make room.
     """
 
     at_s: float
     stops: tuple[Stop, ...] = ()
     starts: tuple[Start, ...] = ()
     holds: tuple[Hold, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     @property
     def commands(self) -> tuple[Command, ...]:

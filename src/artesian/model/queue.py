@@ -8,10 +8,12 @@ once one job of it has failed.
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from artesian.model.job import Job
+from artesian.model.placement import Placement
 
 NOTHING_SERVED: Mapping[str, float] = {}
 """Shared by all jobs that had no device yet: most of a long queue."""
@@ -26,7 +28,8 @@ class WaitingJob:
 
     ``submitted_s`` and ``waits_since_s`` are when it was submitted and when it began to wait the last
     time; ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
-    ``served_by_accelerator`` the same by model of device.
+    ``served_by_accelerator`` the same by model of device. ``claim`` is where
+    devices are kept for it that others were stopped for, if any.
     """
 
     job: Job
@@ -34,6 +37,7 @@ class WaitingJob:
     next_epoch: int
     waits_since_s: float
     served_device_s: float = 0.0
+    claim: Placement | None = None
     served_by_accelerator: Mapping[str, float] = field(default_factory=lambda: NOTHING_SERVED)
 
 
@@ -67,6 +71,34 @@ class Index:
     def queues(self) -> Iterable[list[tuple[Key, str]]]:
         """The jobs of each shape, as sorted pairs of key and id."""
         return self._shapes.values()
+
+
+def team_of(entry: WaitingJob) -> str:
+    """Return the team that pays for the job: what ``WaitingQueue.walks`` can go by."""
+    return entry.job.team
+
+
+class Groups:
+    """An index for each group of waiting jobs."""
+
+    def __init__(self, group: Callable[[WaitingJob], str], key: Callable[[WaitingJob], Key]) -> None:
+        self._group = group
+        self._key = key
+        self.indices: dict[str, Index] = {}
+
+    def add(self, entry: WaitingJob) -> None:
+        """Take a job in."""
+        name = self._group(entry)
+        if name not in self.indices:
+            self.indices[name] = Index(self._key)
+        self.indices[name].add(entry)
+
+    def remove(self, entry: WaitingJob) -> None:
+        """Take a job out that was taken in as exactly this."""
+        name = self._group(entry)
+        self.indices[name].remove(entry)
+        if not self.indices[name].queues:
+            del self.indices[name]
 
 
 class Walk:
@@ -111,7 +143,10 @@ class WaitingQueue(Mapping[str, WaitingJob]):
 
     def __init__(self, entries: Iterable[WaitingJob] = ()) -> None:
         self._entries: dict[str, WaitingJob] = {}
-        self._indices: dict[Callable[[WaitingJob], Key], Index] = {}
+        self._keys: dict[Callable[[WaitingJob], Key], Index] = {}
+        self._groups: dict[tuple[Hashable, Hashable], Groups] = {}
+        self.claims: dict[str, WaitingJob] = {}
+        """The jobs with a claim, by id."""
         for entry in entries:
             self.add(entry)
 
@@ -128,24 +163,53 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         """Take a job in, that is not in yet."""
         assert entry.job.id not in self._entries, entry.job.id
         self._entries[entry.job.id] = entry
-        for index in self._indices.values():
+        if entry.claim is not None:
+            self.claims[entry.job.id] = entry
+        for index in self._all():
             index.add(entry)
 
     def discard(self, job_id: str) -> None:
         """Take a job out, if it is in."""
         entry = self._entries.pop(job_id, None)
         if entry is not None:
-            for index in self._indices.values():
+            self.claims.pop(job_id, None)
+            for index in self._all():
                 index.remove(entry)
+
+    @contextmanager
+    def without(self, job_ids: Iterable[str]) -> Iterator[None]:
+        """Leave out some of the jobs for a while."""
+        left_out = [self._entries[job_id] for job_id in job_ids]
+        try:
+            for entry in left_out:
+                self.discard(entry.job.id)
+            yield
+        finally:
+            for entry in left_out:
+                if entry.job.id not in self._entries:
+                    self.add(entry)
 
     def walk(self, key: Callable[[WaitingJob], Key]) -> Walk:
         """Return a walk through all jobs, the least ``key`` first (the id breaks a tie).
 
         ``key`` must depend on the entry alone, and be the same object, or equal, every time.
         """
-        index = self._indices.get(key)
+        index = self._keys.get(key)
         if index is None:
-            index = self._indices[key] = Index(key)
+            index = self._keys[key] = Index(key)
             for entry in self._entries.values():
                 index.add(entry)
         return Walk(self._entries, index)
+
+    def walks(self, group: Callable[[WaitingJob], str], key: Callable[[WaitingJob], Key]) -> dict[str, Walk]:
+        """Return a walk through the jobs of each group; ``group`` is bound by what binds ``key``."""
+        groups = self._groups.get((group, key))
+        if groups is None:
+            groups = self._groups[group, key] = Groups(group, key)
+            for entry in self._entries.values():
+                groups.add(entry)
+        return {name: Walk(self._entries, index) for name, index in groups.indices.items()}
+
+    def _all(self) -> Iterator[Index | Groups]:
+        yield from self._keys.values()
+        yield from self._groups.values()

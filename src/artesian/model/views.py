@@ -121,12 +121,18 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What was last decided about a job, why, and what would let it go on (None: nothing has to)."""
+    """What was last decided about a job, why, and what would let it go on (None: nothing has to).
+
+    Of a job that waits also ``nearest_start_s``, when it is likely to start (None: nobody can tell), and
+    ``would_start``: changes that would let it start now, in words that go on after "would start now".
+    """
 
     job: str
     state: str
     reason: str
     unblock: str | None
+    nearest_start_s: float | None = None
+    would_start: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from artesian.model.snapshot import Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
+from artesian.policy.line import Line, line_of
 from artesian.policy.pipeline import wanted_nodes
 
 _DEPTH = 100
@@ -67,6 +68,7 @@ class _Shape:
 class _Cycle:
     """What one cycle has decided so far."""
 
+    line: Line
     starts: list[Start] = field(default_factory=list)
     started: list[tuple[Job, Placement]] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
@@ -105,7 +107,9 @@ class EasyBackfill:
             cycle = self._serve(snapshot, trial, is_whole=True)
             if any(start.job_id == job_id for start in cycle.starts):
                 return None
-            if (reason := explain.impossible(job, trial.capacity)) is not None:
+            free = trial.capacity
+            reason = explain.impossible(job, free) or cycle.line.refusal(job)
+            if reason is not None:
                 return reason
             wanted = wanted_nodes(job, trial.capacity)
             ahead = next((p for p in cycle.promises if bool((p.nodes & wanted).any())), None)
@@ -118,20 +122,19 @@ class EasyBackfill:
 
     def _serve(self, snapshot: Snapshot, trial: Trial, *, is_whole: bool = False) -> _Cycle:
         """Go through the queue; ``is_whole``: make a promise also where it could not help anybody start."""
-        cycle = _Cycle()
-        free = trial.capacity
+        cycle = _Cycle(line_of(self.order, snapshot))
+        free, line = trial.capacity, cycle.line
         looked = 0
-        walk = snapshot.waiting.walk(self.order.key)
-        for entry in walk:
+        for entry in line:
             job = entry.job
             if cycle.promises:
                 looked += 1
                 if looked > self.depth:
                     break
-            shape = _shape(cycle, walk.shape, job, free)
+            shape = _shape(cycle, line.shape, job, free)
             if not shape.is_possible:
                 cycle.holds.append(Hold(job_id=job.id, code=explain.impossible_code(job, free)))
-                walk.leave_shape()
+                line.leave_shape()
                 continue
             late = _late(shape.ahead, job, snapshot.at_s)
             if not late or all(promise.spare >= shape.least for promise in late):
@@ -140,7 +143,11 @@ class EasyBackfill:
                     self._start(cycle, trial, entry, placement, snapshot.at_s)
                     continue
                 if placement is None:
-                    walk.leave_shape()  # nor does any other of its shape
+                    line.leave_shape()  # nor does any other of its shape
+            if line.refusal(job) is not None:
+                cycle.holds.append(Hold(job_id=job.id, code=HoldCode.OVER_QUOTA))
+                line.leave_shape()
+                continue  # it is not the devices that it waits for, so none are promised to it
             if not shape.is_held:
                 shape.is_held = True
                 _hold(cycle, job, shape.ahead)
@@ -153,13 +160,14 @@ class EasyBackfill:
     def _fit(self, cycle: _Cycle, shape: _Shape, job: Job, free: Capacity) -> Placement | None:
         """Return where the job fits now, whatever is promised to others."""
         if shape.starts != len(cycle.starts):
-            shape.placement = self.place.place(job, free, free.is_up)
+            shape.placement = cycle.line.place(self.place, job, free, free.is_up)
             shape.starts = len(cycle.starts)
         return shape.placement
 
     @staticmethod
     def _start(cycle: _Cycle, trial: Trial, entry: WaitingJob, placement: Placement, at_s: float) -> None:
         trial.take(entry.job, placement, at_s=at_s)
+        cycle.line.started(entry.job, placement)
         cycle.started.append((entry.job, placement))
         reason = explain.start(placement, is_first=not cycle.promises)
         if cycle.promises:

@@ -25,6 +25,28 @@ def start(placement: Placement, *, is_first: bool) -> str:
     return f"{turn}, and {where} the whole gang: {placement}"
 
 
+def start_kept(placement: Placement) -> str:
+    """Return why a job starts that others were stopped for."""
+    return f"the devices that were kept for it are free: {placement}"
+
+
+def stop_for(job: Job, why: str, to: Placement | None) -> str:
+    """Return why a running job stops for another; ``to`` is where it goes on at once."""
+    goes_on = "it goes on when devices are free" if to is None else f"it goes on at once: {to}"
+    return f"makes room for {job.name} ({job.id}): {why}; {goes_on}"
+
+
+def room_is_made(names: tuple[str, ...]) -> Reason:
+    """Return why a job waits that others are being stopped for."""
+    named = ", ".join(names[:_NAMED_HOLDERS])
+    more = f" and {len(names) - _NAMED_HOLDERS} more" if len(names) > _NAMED_HOLDERS else ""
+    return Reason(
+        code=HoldCode.DEVICES_BUSY,
+        text=f"room is being made for it: {named}{more} {'is' if len(names) == 1 else 'are'} being stopped, and what they give back is kept for it",
+        unblock=f"{'it has' if len(names) == 1 else 'they have'} saved and left",
+    )
+
+
 def is_possible(job: Job, capacity: Capacity) -> bool:
     """Return whether the job could run on the empty fleet. Remembered for all jobs of its shape."""
     return capacity.remember(("possible", shape_of(job)), lambda: impossible(job, capacity) is None)
@@ -126,6 +148,8 @@ def _held_by(holders: Iterable[tuple[Job, Placement]], wanted: BoolArray, free: 
         for job, placement in holders
         if (count := sum(len(share.devices) for share in placement.shares if wanted[free.row[share.node_id]]))
     ]
+    if foreign := sum(len(node.occupied) for row, node in enumerate(free.nodes) if wanted[row]):
+        counts.append(("others outside of artesian", foreign))
     counts.sort(key=lambda holder: (-holder[1], holder[0]))
     named = ", ".join(f"{name} ({count})" for name, count in counts[:_NAMED_HOLDERS])
     more = f" and {len(counts) - _NAMED_HOLDERS} more" if len(counts) > _NAMED_HOLDERS else ""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from artesian.model.capacity import BoolArray, Capacity
+from artesian.model.capacity import BoolArray, Capacity, Trial
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start
@@ -12,8 +12,9 @@ from artesian.model.queue import shape_of
 from artesian.model.snapshot import Snapshot
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
+from artesian.policy.line import Line, line_of
 
-_IMPOSSIBLE = frozenset({HoldCode.LARGER_THAN_FLEET, HoldCode.NO_SUCH_DEVICES})
+_IMPOSSIBLE = frozenset({HoldCode.LARGER_THAN_FLEET, HoldCode.NO_SUCH_DEVICES, HoldCode.OVER_QUOTA})
 """Why a job waits that keeps nothing from anybody."""
 
 
@@ -24,10 +25,15 @@ class _Cycle:
     ``blockers`` are the jobs that keep their nodes from all behind them, with these nodes [N].
     """
 
+    line: Line
     starts: list[Start] = field(default_factory=list)
     started: list[tuple[Job, Placement]] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
     blockers: list[tuple[Job, BoolArray]] = field(default_factory=list)
+
+    def plan(self, at_s: float) -> Plan:
+        """Return it as a plan."""
+        return Plan(at_s=at_s, starts=tuple(self.starts), holds=tuple(self.holds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +50,41 @@ class InOrder:
     def plan(self, snapshot: Snapshot) -> Plan:
         """Return the starts of this cycle, and the jobs that it looked at in vain."""
         with snapshot.capacity.trial() as trial:
-            cycle = _Cycle()
-            free = trial.capacity
-            allowed = free.is_up.copy()
-            walk = snapshot.waiting.walk(self.order.key)
-            for entry in walk:
-                job = entry.job
-                if not explain.is_possible(job, free):
-                    code = explain.impossible_code(job, free)
-                    cycle.holds.append(Hold(job_id=job.id, code=code))
-                    walk.leave_shape()
-                    continue
-                placement = self.place.place(job, free, allowed)
-                if placement is not None:
-                    trial.take(job, placement)
-                    cycle.started.append((job, placement))
-                    cycle.starts.append(
-                        Start(
-                            job_id=job.id,
-                            epoch=entry.next_epoch,
-                            placement=placement,
-                            reason=explain.start(placement, is_first=not cycle.blockers),
-                        )
+            return self._serve(snapshot, trial).plan(snapshot.at_s)
+
+    def _serve(self, snapshot: Snapshot, trial: Trial) -> _Cycle:
+        cycle = _Cycle(line_of(self.order, snapshot))
+        free, line = trial.capacity, cycle.line
+        allowed = free.is_up.copy()
+        for entry in line:
+            job = entry.job
+            if not explain.is_possible(job, free):
+                code = explain.impossible_code(job, free)
+                cycle.holds.append(Hold(job_id=job.id, code=code))
+                line.leave_shape()
+                continue
+            placement = line.place(self.place, job, free, allowed)
+            if placement is not None:
+                trial.take(job, placement)
+                line.started(job, placement)
+                cycle.started.append((job, placement))
+                cycle.starts.append(
+                    Start(
+                        job_id=job.id,
+                        epoch=entry.next_epoch,
+                        placement=placement,
+                        reason=explain.start(placement, is_first=not cycle.blockers),
                     )
-                    continue
-                walk.leave_shape()
-                allowed = self._hold(cycle, job, free, allowed)
-                if not allowed.any():
-                    break
-            return Plan(at_s=snapshot.at_s, starts=tuple(cycle.starts), holds=tuple(cycle.holds))
+                )
+                continue
+            line.leave_shape()
+            if line.refusal(job) is not None:
+                cycle.holds.append(Hold(job_id=job.id, code=HoldCode.OVER_QUOTA))
+                continue
+            allowed = self._hold(cycle, job, free, allowed)
+            if not allowed.any():
+                break
+        return cycle
 
     @staticmethod
     def _hold(cycle: _Cycle, job: Job, free: Capacity, allowed: BoolArray) -> BoolArray:
@@ -93,29 +105,26 @@ class InOrder:
     def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:
         """Return why the job waits that ``plan`` would leave waiting; None where it would start."""
         job = snapshot.waiting[job_id].job
-        plan = self.plan(snapshot)
-        if any(start.job_id == job_id for start in plan.starts):
-            return None
-        capacity = snapshot.capacity
-        if (reason := explain.impossible(job, capacity)) is not None:
-            return reason
-        hold = next((hold for hold in plan.holds if hold.job_id == job_id), None)
-        if hold is None:
-            return explain.behind(self._ahead(snapshot, plan, job))
-        if hold.behind is not None:
-            return explain.behind(snapshot.waiting[hold.behind].job)
-        holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
-        with capacity.trial() as trial:
-            for start in plan.starts:
-                started = snapshot.waiting[start.job_id].job
-                trial.take(started, start.placement)
-                holders.append((started, start.placement))
-            return explain.devices_busy(job, holders, trial.capacity)
+        with snapshot.capacity.trial() as trial:
+            cycle = self._serve(snapshot, trial)
+            if any(start.job_id == job_id for start in cycle.starts):
+                return None
+            free = trial.capacity
+            reason = explain.impossible(job, free) or cycle.line.refusal(job)
+            if reason is not None:
+                return reason
+            hold = next((hold for hold in cycle.holds if hold.job_id == job_id), None)
+            if hold is None:
+                return explain.behind(self._ahead(snapshot, cycle.holds, job))
+            if hold.behind is not None:
+                return explain.behind(snapshot.waiting[hold.behind].job)
+            holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
+            return explain.devices_busy(job, [*holders, *cycle.started], free)
 
     @staticmethod
-    def _ahead(snapshot: Snapshot, plan: Plan, job: Job) -> Job:
+    def _ahead(snapshot: Snapshot, holds: list[Hold], job: Job) -> Job:
         """Return the job that the cycle looked at in vain and that keeps ``job`` from being looked at."""
-        held = [snapshot.waiting[hold.job_id].job for hold in plan.holds if hold.code not in _IMPOSSIBLE]
+        held = [snapshot.waiting[hold.job_id].job for hold in holds if hold.code not in _IMPOSSIBLE]
         alike = next((ahead for ahead in held if shape_of(ahead) == shape_of(job)), None)
         if alike is not None:
             return alike

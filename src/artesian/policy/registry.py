@@ -5,16 +5,21 @@ from functools import partial
 from importlib.metadata import entry_points
 
 from artesian.model.errors import ArtesianError
+from artesian.model.quota import Teams
 from artesian.policy.backfill import EasyBackfill
-from artesian.policy.base import Place, Policy
+from artesian.policy.base import Order, Place, Policy
+from artesian.policy.conservative import Conservative
 from artesian.policy.default import DEFAULT as DEFAULT
+from artesian.policy.fairshare import FairShare
 from artesian.policy.fragmentation import Gradient
 from artesian.policy.learning import Learning
 from artesian.policy.matching import AlloX, ShortestRemaining
-from artesian.policy.order import PriorityFifo, ShortestFirst
+from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained, PriorityFifo, ShortestFirst
 from artesian.policy.pipeline import InOrder
 from artesian.policy.place import Pack
+from artesian.policy.preemptive import Preemptive
 from artesian.policy.ranking import Ranking, Turns
+from artesian.policy.rights import ByDeadline, ByPriority, ByService, Reclaim, Right
 from artesian.policy.rounds import ROUND_S, Rounds
 from artesian.policy.scored import Anywhere, Fit, Scored, best_fit, clustering, dot_product, packing, spread
 from artesian.policy.shares import FinishTimeFairness, Makespan, MaxMin
@@ -58,10 +63,27 @@ def _first_come(name: str) -> Policy:
     return InOrder(order=PriorityFifo(), place=PLACES[name]())
 
 
+def _preemptive(order: Order, *rights: Right) -> Policy:
+    return Preemptive(EasyBackfill(order=order, place=Pack()), Pack(), rights)
+
+
+def fair_share(teams: Teams) -> Policy:
+    """Return the policy that shares the fleet between teams."""
+    return _preemptive(FairShare(teams), Reclaim(teams), ByPriority(within_team=True))
+
+
+TEAM_POLICIES: dict[str, Callable[[Teams], Policy]] = {"fair-share": fair_share}
+"""Policies that go by teams; the others do not look at them."""
+
 BUILT_IN: dict[str, Callable[[], Policy]] = {
     "fifo": lambda: InOrder(order=PriorityFifo(), place=Pack()),
     "easy": lambda: EasyBackfill(order=PriorityFifo(), place=Pack()),
+    "conservative": lambda: Conservative(order=PriorityFifo(), place=Pack()),
     "srtf": lambda: EasyBackfill(order=ShortestFirst(), place=Pack()),
+    "priority": lambda: _preemptive(AgedPriority(), ByPriority()),
+    "deadline": lambda: _preemptive(EarliestDeadline(), ByDeadline()),
+    **{name: partial(made, Teams()) for name, made in TEAM_POLICIES.items()},
+    "least-attained": lambda: _preemptive(LeastAttained(), ByService(LeastAttained())),
     **{
         name: partial(_first_come, name)
         for name in PLACES
@@ -79,12 +101,14 @@ class BrokenPolicy(ArtesianError):  # noqa: N818 - reads as what it is
     """A plugin was chosen, and does not load."""
 
 
-def policy(name: str) -> Policy:
-    """Return a new policy by its name.
+def policy(name: str, teams: Teams | None = None) -> Policy:
+    """Return a new policy by its name; ``teams`` are for those that go by them.
 
     Raises UnknownPolicy, which lists the known ones; a plugin that does not load is fatal, with its
     cause, for a scheduler that quietly uses another policy is worse than none.
     """
+    if teams is not None and name in TEAM_POLICIES:
+        return TEAM_POLICIES[name](teams)
     if name in BUILT_IN:
         return BUILT_IN[name]()
     plugins = {entry.name: entry for entry in entry_points(group="artesian.policies")}

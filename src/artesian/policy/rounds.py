@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from artesian.model.capacity import BoolArray, Capacity, Trial
-from artesian.model.job import Cause, Job
+from artesian.model.capacity import BoolArray, Trial
+from artesian.model.job import Cause
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start, Stop
 from artesian.model.queue import shape_of
@@ -212,7 +212,7 @@ class _Cycle:
         startable = []
         with self._capacity.trial() as trial:
             for number, placement in waiting:
-                if _fits(self._known.jobs[number], placement, self._capacity):
+                if self._capacity.fits(self._known.jobs[number], placement):
                     trial.take(self._known.jobs[number], placement)
                     startable.append((number, placement))
         return startable
@@ -259,7 +259,7 @@ class _Cycle:
             job = known.jobs[number]
             entry = self._running.get(number)
             if entry is not None and not entry.is_stopping:
-                if _fits(job, entry.placement, self._capacity):
+                if self._capacity.fits(job, entry.placement):
                     trial.take(job, entry.placement)
                     self._staying.add(number)
                 continue
@@ -288,15 +288,3 @@ class _Cycle:
         if entry is not None and not entry.is_stopping:
             self._moving[number] = kind
         return True
-
-
-def _fits(job: Job, placement: Placement, free: Capacity) -> bool:
-    """Return whether all that the placement takes is free."""
-    hosted = free.hosted(job)
-    for share in placement.shares:
-        row = free.row[share.node_id]
-        if not free.is_up[row] or hosted[row] < max(1, len(share.devices)):
-            return False
-        if any(free.free_milli[row, device] < share.milli for device in share.devices):
-            return False
-    return True

@@ -4,6 +4,8 @@ A request is an event in the journal: once it is there, it is accepted, whatever
 the daemon is woken, or started where there is none.
 """
 
+import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +16,10 @@ from dataclasses import replace
 from itertools import count
 from typing import NoReturn
 
+import msgspec
+
 from artesian.census import discover
+from artesian.engines.registry import Tables, engine_of
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
@@ -23,12 +28,16 @@ from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted
+from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.jobfile import parse_job
 from artesian.model.ledger import Waterfall
 from artesian.model.plan import Reason
+from artesian.model.quota import Teams
 from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, Over
+from artesian.policy import explain
 from artesian.policy import registry as policies
+from artesian.policy.outlook import Outlook
 from artesian.server import report
 from artesian.server.bell import ring
 from artesian.server.board import recent
@@ -67,6 +76,8 @@ class ControlPlane:
         user: str = "",
         idle_exit_s: float = IDLE_EXIT_S,
         policy: str = policies.DEFAULT,
+        teams: Teams | None = None,
+        engines: Tables | None = None,
     ) -> None:
         state_dir.create()
         self.dir = state_dir
@@ -74,6 +85,8 @@ class ControlPlane:
         self._user = user
         self._idle_exit_s = idle_exit_s
         self._policy = policy
+        self._teams = teams or Teams()
+        self._engines = engines or {}
         self._state, self._seq = State(), 0
         self._is_loaded = False
         self._scheduler: Scheduler | None = None
@@ -105,12 +118,21 @@ class ControlPlane:
 
     def why(self, record: JobRecord) -> Reason | None:
         """Return why the job waits, in words; None where it does not, or would start in the next cycle."""
+        scheduler = self._current()
+        return None if scheduler is None else scheduler.why(record.job.id)
+
+    def outlook(self, record: JobRecord) -> Outlook | None:
+        """Return when the job is likely to start, and what would let it start now; None where it is not queued."""
+        scheduler = self._current()
+        return None if scheduler is None else scheduler.outlook(record.job.id, self._teams)
+
+    def _current(self) -> Scheduler | None:
         state = self.state()
         if not state.nodes:
             return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
-            self._scheduler = Scheduler(policies.policy(self._policy), state)
-        return self._scheduler.why(record.job.id)
+            self._scheduler = Scheduler(policies.policy(self._policy, self._teams), state)
+        return self._scheduler
 
     def record(self, job: str) -> JobRecord:
         """Return the job with this id, or with an id or name that only one job's id or name begins with.
@@ -152,7 +174,7 @@ class ControlPlane:
     def decision(self, job: str) -> Decision:
         """Return what was last decided about a job. Raises UnknownJob."""
         record = self.record(job)
-        found = decision(record, self.why(record))
+        found = decision(record, self.why(record), self.outlook(record))
         self.revive()
         return found
 
@@ -213,6 +235,24 @@ class ControlPlane:
         """Raise JobFileError or JobImpossible where the job could not be submitted."""
         self._read(file)
 
+    def _capacity_for(self, job: Job) -> Capacity:
+        """Return what the engines' nodes have, to see whether they could ever hold the job."""
+        if not self._engines:
+            return Capacity(entry.node for entry in nodes_of(discover()))
+        # Asking an engine takes time; what the journal knows is enough where it can hold the job.
+        known = Capacity(record.node for record in self.state().nodes.values())
+        if explain.impossible(job, known) is None:
+            return known
+        return Capacity(asyncio.run(self._nodes()))
+
+    async def _nodes(self) -> list[Node]:
+        """Return the nodes that the engines have now."""
+        engine = engine_of(self._engines, self.dir.jobs, nodes_of(discover()), time.time)
+        try:
+            return list(await engine.open(lambda _: None))
+        finally:
+            await engine.close()
+
     def submit(self, file: JobFile) -> JobView:
         """Accept the job. Raises as ``check`` does."""
         job = self._read(file)
@@ -241,7 +281,7 @@ class ControlPlane:
             env=file.env,
             home=file.home,
         )
-        check_possible(job, Capacity(entry.node for entry in nodes_of(discover())))
+        check_possible(job, self._capacity_for(job))
         return job
 
     # -- the daemon ---------------------------------------------------------------------------------
@@ -272,7 +312,8 @@ class ControlPlane:
 
     def _start_daemon(self) -> None:
         # It inherits nothing that a job could come to depend on: jobs bring their environment along.
-        environment = {key: os.environ[key] for key in ("HOME", "PATH", "LANG") if key in os.environ}
+        kept = ("HOME", "PATH", "LANG", "SSH_AUTH_SOCK")
+        environment = {key: os.environ[key] for key in kept if key in os.environ}
         try:
             with open(self.dir.daemon_log, "ab", opener=private) as log:
                 self._daemon = subprocess.Popen(
@@ -283,6 +324,8 @@ class ControlPlane:
                         str(self.dir.path),
                         str(self._idle_exit_s),
                         self._policy,
+                        msgspec.json.encode(self._teams.teams).decode(),
+                        json.dumps(self._engines),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from artesian.census import discover
-from artesian.engines.registry import engine
+from artesian.engines.registry import engine_of
 from artesian.model.errors import ArtesianError
 from artesian.policy import registry as policies
 from artesian.server.config import StateDir, database_of
@@ -32,7 +32,7 @@ async def serve(url: str, state: StateDir, policy: str) -> None:
     nodes = nodes_of(discover())
     replica = Replica(
         PostgresStorage(url),
-        lambda: engine("local")(state.jobs, nodes, clock),
+        lambda: engine_of({}, state.jobs, nodes, clock),
         lambda: policies.policy(policy),
         clock,
         name=f"{socket.gethostname()}:{os.getpid()}",

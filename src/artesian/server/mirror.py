@@ -16,6 +16,7 @@ from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
 from artesian.model.plan import Plan, Reason
 from artesian.policy.base import Policy
+from artesian.policy.outlook import Outlook
 from artesian.server.board import Board
 from artesian.server.journal_thread import JournalThread, Page
 from artesian.store import Journal, StoreUnavailable
@@ -84,6 +85,10 @@ class Mirror:
         if not self.state.nodes:
             return None  # nobody has taken stock of the nodes yet, let alone decided anything
         return self._scheduler.why(record.job.id)
+
+    def outlook(self, record: JobRecord) -> Outlook | None:
+        """Return when the job is likely to start, and what would let it start now; None where it is not queued."""
+        return self._scheduler.outlook(record.job.id) if self.state.nodes else None
 
     async def beyond(self, seq: int) -> None:
         """Wait until the state has a record behind ``seq``."""

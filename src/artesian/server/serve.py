@@ -16,7 +16,9 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI
 
+from artesian.engines.registry import Tables
 from artesian.model.errors import ArtesianError
+from artesian.model.quota import Teams
 from artesian.policy import registry as policies
 from artesian.server.app import Parts, create_app
 from artesian.server.auth import Auth, OpenListener
@@ -87,6 +89,8 @@ class Serving:
     user: str
     listener: Listener = field(default_factory=Listener)
     policy: str = policies.DEFAULT
+    teams: Teams = field(default_factory=Teams)
+    engines: Tables = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     is_log_json: bool = False
     has_driver: bool = True
@@ -104,7 +108,7 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
     app = create_app(
         Parts(
             open_journal=lambda: open_journal(serving.database or serving.state.journal),
-            policy=policies.policy(serving.policy),
+            policy=policies.policy(serving.policy, serving.teams),
             dir=serving.state,
             auth=auth,
             wake=lambda: ring(serving.state.bell),
@@ -177,7 +181,13 @@ async def _serve(serving: Serving, app: FastAPI, sock: socket.socket, ready: Cal
         proxy_headers=False,
     )
     server = _Server(config, app.state.streams)
-    keeper = Keeper(serving.state, serving.policy, serving.database)
+    keeper = Keeper(
+        serving.state,
+        serving.policy,
+        teams=serving.teams,
+        engines=serving.engines,
+        database=serving.database,
+    )
     if serving.has_driver:
         keeper.start()
     try:

@@ -81,7 +81,7 @@ class Service:
 
     def decision(self, record: JobRecord) -> Decision:
         """Return the last decision about the job."""
-        return decision(record, self.mirror.why(record))
+        return decision(record, self.mirror.why(record), self.mirror.outlook(record))
 
     def queue(self) -> QueueView:
         """Return how many jobs are in each state."""

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from artesian.model.errors import ArtesianError
+from artesian.model.quota import QuotaError, Teams
 from artesian.policy.default import DEFAULT
 from artesian.wire import environment as names
+
+_ENGINE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 class SettingsError(ArtesianError):
@@ -21,12 +25,16 @@ class SettingsError(ArtesianError):
 class Settings:
     """What the control plane goes by; each is a key of ``artesian.toml``.
 
-    ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``server``: the address of
-    the server that commands ask; empty: they do it themselves. ``oidc``: single sign-on of a server's
-    dashboard, the keys of ``server.oidc.OidcSettings``.
+    ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``teams``: who shares the
+    fleet, a table for each team; see ``model.quota``. ``engines``: who runs jobs, tables by name, each with
+    its ``kind``; without any, this machine does. ``server``: the address of the server that commands ask;
+    empty: they do it themselves. ``oidc``: single sign-on of a server's dashboard, the keys of
+    ``server.oidc.OidcSettings``.
     """
 
     policy: str = DEFAULT
+    teams: Teams = field(default_factory=Teams)
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     server: str = ""
     oidc: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,34 +55,71 @@ class Settings:
     @classmethod
     def load(cls, path: Path) -> "Settings":
         """Return the settings in the file. Raises SettingsError, which names the key."""
-        try:
-            with path.open("rb") as file:
-                found = tomllib.load(file)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            said = error.strerror if isinstance(error, OSError) else str(error)
-            raise SettingsError(
-                f"settings {path}: {said}", hint='a settings file has lines like: policy = "easy"'
-            ) from error
+        found = _read(path)
         known = [field.name for field in fields(cls)]
         for key, value in found.items():
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
                 raise SettingsError(f"settings {path}: {key} is no key of theirs", hint=hint)
-            if key == "oidc" and isinstance(value, dict):
+            if key in ("teams", "engines") or (key == "oidc" and isinstance(value, dict)):
                 continue
             if not isinstance(value, str):
                 raise SettingsError(
                     f"settings {path}: {key}: expected a name in quotes, got {value!r}",
                     hint=f'{key} = "{getattr(cls(), key) or "…"}"',
                 )
-        settings = cls(**found)
-        if "policy" not in found:
-            return settings
-        from artesian.policy import registry as policies
-
+        _check_tables(path, found.get("engines", {}))
         try:
-            policies.policy(settings.policy)
+            settings = cls(**{**found, "teams": teams_of(found, "teams")})
+            if settings.policy != DEFAULT:
+                from artesian.policy import registry as policies
+
+                policies.policy(settings.policy, settings.teams)
+            if settings.engines:
+                from artesian.engines.registry import engine_of
+
+                engine_of(settings.engines, path.parent, (), lambda: 0.0)
         except ArtesianError as error:
             raise SettingsError(f"settings {path}: {error}", hint=error.hint) from error
         return settings
+
+
+def load_teams(path: Path) -> Teams:
+    """Return the teams in a settings file, whatever else it says. Raises SettingsError, or QuotaError."""
+    return teams_of(_read(path), str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(
+            f"settings {path}: {said}", hint='a settings file has lines like: policy = "easy"'
+        ) from error
+
+
+def teams_of(found: Mapping[str, Any], source: str) -> Teams:
+    """Return the teams in what a settings file says. Raises QuotaError."""
+    table = found.get("teams", {})
+    if not isinstance(table, Mapping):
+        raise QuotaError(f"{source}: expected tables, got {table!r}", hint="[teams.vision]\nweight = 2")
+    return Teams.from_table(table, source=source)
+
+
+def _check_tables(path: Path, tables: Any) -> None:
+    """See to it that every engine is a table with a kind. Raises SettingsError."""
+    example = '[engines.cluster]\nkind = "slurm"'
+    if not isinstance(tables, dict):
+        raise SettingsError(f"settings {path}: engines: expected tables, got {tables!r}", hint=example)
+    for name, table in tables.items():
+        if not _ENGINE_NAME.fullmatch(name):
+            raise SettingsError(
+                f"settings {path}: engines.{name}: expected a name of a-z, 0-9 and '-'", hint=example
+            )
+        if not isinstance(table, dict) or not isinstance(table.get("kind"), str):
+            raise SettingsError(
+                f"settings {path}: engines.{name}: expected a table with a kind", hint=example
+            )

@@ -53,7 +53,6 @@ class SnapshotProcess:
 
 def main(argv: list[str]) -> int:
     """Save a snapshot of the journal at ``argv[0]``."""
-    os.nice(10)
     try:
         journal = open_journal(database_of(argv[0]))
         try:
@@ -68,4 +67,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.nice(10)  # whoever answers or schedules goes first
     sys.exit(main(sys.argv[1:]))

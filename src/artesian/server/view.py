@@ -14,7 +14,7 @@ from itertools import count, islice
 from artesian.kernel.state import State
 from artesian.store import Journal
 
-_PAGE = 1000
+_PAGE = 250
 """Records applied in one go: some ten milliseconds, so that a request is not kept waiting for long."""
 
 

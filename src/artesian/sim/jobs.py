@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from artesian.model.errors import ArtesianError
@@ -73,6 +73,19 @@ class SimJob:
 
     def _refuse(self, expected: str, actual: object) -> NoReturn:
         raise ValueError(f"job {self.job.name}: expected {expected}, got {actual}")
+
+    @property
+    def told(self) -> Job:
+        """The job as its user submits it: with the deadline and the checkpoints that the trace tells of."""
+        job = self.job
+        deadline_s, every_s = job.deadline_s, job.checkpoint_every_s
+        if deadline_s is None and self.deadline_s is not None and self.deadline_s > self.submit_s:
+            deadline_s = self.deadline_s - self.submit_s
+        if every_s is None:
+            every_s = self.checkpoint_every_s
+        if (deadline_s, every_s) == (job.deadline_s, job.checkpoint_every_s):
+            return job  # nearly always: a copy of each of a million jobs would be felt
+        return replace(job, deadline_s=deadline_s, checkpoint_every_s=every_s)
 
     @property
     def work(self) -> float:

@@ -27,6 +27,13 @@ _DECODERS: dict[str, msgspec.json.Decoder[Record]] = {
 }
 
 
+MOST_BYTES = 2**20
+"""The largest body of what a user asks for. A job is a description: what it works on lies in files."""
+
+# What the engine reports and the scheduler decides has no limit: refusing it would stop everything.
+_BY_USERS = frozenset({"JobSubmitted", "CancelRequested"})
+
+
 class UnknownRecord(Exception):  # noqa: N818 - reads as what it is
     """The bytes are no record of this version. The caller knows the position, and says it."""
 
@@ -36,7 +43,7 @@ def encode(record: Record) -> tuple[str, bytes]:
 
     Raises UnstorableRecord when ``decode`` would not give the same record back (an infinite number, a
     string that is no Unicode, a list where a tuple belongs): better no record than one that is
-    acknowledged and cannot be read.
+    acknowledged and cannot be read. Also when a user's record is larger than ``MOST_BYTES``.
     """
     name = type(record).__name__
     try:
@@ -49,6 +56,11 @@ def encode(record: Record) -> tuple[str, bytes]:
     if not is_faithful:
         raise UnstorableRecord(
             f"record {name} cannot be stored: it would be read back as something else: {record!r}", hint=_HINT
+        )
+    if len(body) > MOST_BYTES and name in _BY_USERS:
+        raise UnstorableRecord(
+            f"record {name} is too large: expected at most {MOST_BYTES} bytes, got {len(body)}",
+            hint="put large inputs into files, and name them in the command or the environment",
         )
     return name, body
 

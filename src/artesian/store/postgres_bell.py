@@ -33,7 +33,10 @@ class PostgresBell:
                 raise StoreUnavailable(
                     f"journal {self._connection.place}: the connection that listens is lost"
                 )
-            return LEASE in {notice.channel for notice in self._raw.notifies(timeout=0)}
+            channels = {notice.channel for notice in self._raw.notifies(timeout=0)}
+            if not channels:
+                self._raw.execute("SELECT 1")  # what was there to read may have been the connection's end
+            return LEASE in channels
 
     def close(self) -> None:
         """Listen no more."""

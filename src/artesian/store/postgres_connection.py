@@ -39,10 +39,11 @@ _PREPARE = f"""
         WHERE current_setting('synchronous_commit') IN ('off', 'local')
 """
 
+_LOGIN = "check the user's name, ~/.pgpass or PGPASSWORD, and the server's pg_hba.conf"
+_CREATE = "create the database first: createdb NAME"
+
 _HINTS = {
     "25P03": "the process stood still inside a transaction; nothing of it was written",
-    "28": "check the user's name, ~/.pgpass or PGPASSWORD, and the server's pg_hba.conf",
-    "3D": "create the database first: createdb NAME",
     "42501": "give the user the right to create and use the schema artesian in this database",
     "53": "the server is out of space, memory or connections; free some, then try again",
     "55P03": "another process holds the journal for long; see pg_stat_activity",
@@ -202,6 +203,15 @@ def _check_private(passfile: Path, place: str) -> None:
         )
 
 
+_CONNECT_HINTS = {
+    "password": _LOGIN,
+    "authentication": _LOGIN,
+    "pg_hba.conf": _LOGIN,
+    "does not exist": _CREATE,
+}
+"""Who is not let in gets no code, only words."""
+
+
 def _translated(error: psycopg.Error, place: str) -> StoreError:
     import psycopg
 
@@ -211,6 +221,8 @@ def _translated(error: psycopg.Error, place: str) -> StoreError:
     if code.startswith("XX"):
         return JournalCorrupt(place, f"PostgreSQL says: {text}")
     hint = next((hint for begin, hint in _HINTS.items() if code.startswith(begin)), None)
+    if hint is None and not code:
+        hint = next((hint for word, hint in _CONNECT_HINTS.items() if word in text), None)
     if hint is None and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         hint = "check that the server runs and can be reached; what was written before is safe"
     return StoreUnavailable(text, hint=hint) if hint else StoreError(text)

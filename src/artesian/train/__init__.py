@@ -1,12 +1,20 @@
 """Training that survives: a stand-alone library for any loop in torch, with or without a server.
 
-``launch``          the launch agent's command line; ``agent`` and ``worker_process`` do the work
+``launch``          the launch agent's command line; ``agent`` does the work, on what ``gang`` describes
+``worker_process``  a worker, as the agent sees it; ``standby`` and ``template`` fork it with its imports done
+``heartbeat``       signs of life, and ``watchdog`` that judges them; ``link`` is the worker's end
+``recovery``        what is said about a recovery; ``resilient`` has a function survive one in its process
 ``membership``      who takes part: ``join`` meets the other workers
 ``run``             ``Run`` makes a loop restartable and measurable
 ``signals``         SIGTERM as a stop that all ranks agree on
 ``vote``            a few numbers that all ranks combine
 ``reporter``        what a worker says on the wire
-``checkpoint``      atomic, verified checkpoints in a folder
+``saver``           what a loop saves with: ``memory`` every step, storage when ``interval`` says so, a ``peer``
+``memory``          a rank's state in shared memory: ``segment`` has its buffers, ``device_copy`` fills them from CUDA
+``image``           the bytes of a state, the same everywhere; ``plain`` is the part that is no tensors
+``persist``         brings snapshots to storage or a peer, through the helper ``persist_process``
+``checkpoint``      atomic, verified checkpoints in a ``storage``: a ``directory`` or an ``object_store``
+``sharded``         the same for sharded state, in the format of ``torch.distributed.checkpoint``
 ``data``            text as bytes, in an order that the job owns
 ``models``          a small decoder with DeepSeek's mixture of experts
 ``errors``          the tree of errors
@@ -22,35 +30,57 @@ if TYPE_CHECKING:
     from artesian.train.checkpoint import Checkpointer
     from artesian.train.data import ByteText, SampleOrder
     from artesian.train.errors import CheckpointError, DataError, TrainError
+    from artesian.train.interval import BestInterval, EverySteps
     from artesian.train.membership import Membership, alone, join
+    from artesian.train.memory import Memory
+    from artesian.train.peer import Holder, Peer
+    from artesian.train.resilient import resilient
     from artesian.train.run import Preempted, Run
+    from artesian.train.saver import Saver
+    from artesian.train.sharded import ShardedCheckpointer
 
 __all__ = [
+    "BestInterval",
     "ByteText",
     "CheckpointError",
     "Checkpointer",
     "DataError",
+    "EverySteps",
+    "Holder",
     "Membership",
+    "Memory",
+    "Peer",
     "Preempted",
     "Run",
     "SampleOrder",
+    "Saver",
+    "ShardedCheckpointer",
     "TrainError",
     "alone",
     "join",
+    "resilient",
 ]
 
 _HOME = {
+    "BestInterval": "interval",
     "ByteText": "data",
     "CheckpointError": "errors",
     "Checkpointer": "checkpoint",
     "DataError": "errors",
+    "EverySteps": "interval",
+    "Holder": "peer",
     "Membership": "membership",
+    "Memory": "memory",
+    "Peer": "peer",
     "Preempted": "run",
     "Run": "run",
     "SampleOrder": "data",
+    "Saver": "saver",
+    "ShardedCheckpointer": "sharded",
     "TrainError": "errors",
     "alone": "membership",
     "join": "membership",
+    "resilient": "resilient",
 }
 
 

@@ -1,42 +1,21 @@
-"""Checkpoints in a folder: whole or not there, checked before they are believed.
+"""``Checkpointer``: saves a state to storage and loads the newest one that is whole."""
 
-A checkpoint is a folder ``step-00000040`` with ``state.pt`` and ``manifest.json``. It is written under a
-temporary name, flushed to the device, and renamed: a crash at any instant leaves the checkpoints before
-it as they were. The manifest holds the size and SHA-256 of the state; what does not match is not loaded.
-"""
-
-import contextlib
 import hashlib
-import json
-import os
+import io
 import pickle
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
+from torch import Tensor
 
-import artesian
 from artesian.train.errors import CheckpointError
-
-_FORMAT = 1
-_STATE, _MANIFEST = "state.pt", "manifest.json"
-_PREFIX, _TEMPORARY = "step-", ".tmp-"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a checkpoint says about itself. ``position`` is the number of samples the job has consumed."""
-
-    format: int
-    step: int
-    position: int
-    world_size: int
-    size_bytes: int
-    sha256: str
-    artesian: str
+from artesian.train.image import Layout, Slot, encode_tree, parse, pieces_of
+from artesian.train.manifest import FORMAT, Facts, Manifest, parse_manifest
+from artesian.train.plain import from_plain, to_plain
+from artesian.train.storage import Storage, open_storage, verified_pieces, write_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +36,29 @@ class Checkpoint:
 
 
 class Checkpointer:
-    """Saves to and loads from one folder. One process at a time may save; any number may load."""
+    """Saves to and loads from one place. One process at a time may save; any number may load."""
 
-    def __init__(self, folder: Path | str, *, keep_last: int = 2) -> None:
-        """Keep the newest ``keep_last`` checkpoints; two, so that one is whole if the other is damaged."""
+    def __init__(
+        self,
+        where: Path | str,
+        *,
+        keep_last: int = 2,
+        keep_every: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Use a folder, or a URL of fsspec's with its ``options``.
+
+        Keep the newest ``keep_last`` checkpoints; two, so that one is whole if the other is damaged; and
+        for good those of every ``keep_every`` steps.
+        """
         if keep_last < 1:
             raise ValueError(f"keep_last must be positive, got {keep_last}")
-        self.folder = Path(folder)
+        if keep_every is not None and keep_every < 1:
+            raise ValueError(f"keep_every must be positive, got {keep_every}")
+        self.folder = Path(where)
+        self.storage: Storage = open_storage(where, options)
         self._keep_last = keep_last
+        self._keep_every = keep_every
 
     def save(
         self, step: int, state: Mapping[str, Any], *, position: int = 0, world_size: int = 1
@@ -72,30 +66,23 @@ class Checkpointer:
         """Write ``state`` as the checkpoint of ``step``; it is durable when this returns.
 
         Then the older ones are removed, and those of later steps too: a run that saves ``step`` has left
-        them behind. ``state`` may hold tensors on any device, numbers, strings, lists and dicts.
+        them behind. ``state`` may hold tensors on any device, arrays, plain data and containers of them.
 
-        Raises CheckpointError when it cannot be written (a full disk): the checkpoints from before are
-        untouched.
+        Raises CheckpointError when it cannot be written (a full disk), or when ``state`` holds what a
+        checkpoint cannot: the checkpoints from before are untouched.
         """
-        target = self.folder / f"{_PREFIX}{step:08d}"
-        temporary = self.folder / f"{_TEMPORARY}{target.name}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.sweep()
-            manifest = _write(temporary, state, step, position, world_size)
-            if target.exists():  # damaged, or of a run that was rolled back to before it
-                os.rename(target, self.folder / f"{_TEMPORARY}old-{target.name}")
-            os.rename(temporary, target)
-            _sync_folder(self.folder)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # what is left is swept at the next save
-                shutil.rmtree(temporary)
-            raise CheckpointError(
-                f"cannot write the checkpoint of step {step} to {self.folder}: {error.strerror or error}",
-                hint="free space or name another folder; earlier checkpoints are intact",
-            ) from error
-        self._remove_all_but(step)
-        return manifest
+        tree, tensors = to_plain(state)
+        text = encode_tree({}, tree)
+        layout = Layout.of(list(tensors.values()), len(text))
+        document = layout.document(text)
+        return write_checkpoint(
+            self.storage,
+            Facts(step=step, position=position, world_size=world_size),
+            pieces_of(layout, document, list(tensors.values())),
+            len(document),
+            keep_last=self._keep_last,
+            keep_every=self._keep_every,
+        )
 
     def load_newest(self) -> Checkpoint | None:
         """Return the newest whole checkpoint, its tensors on the CPU; None where none was ever saved.
@@ -105,135 +92,114 @@ class Checkpointer:
         """
         rejected: list[Rejected] = []
         for step in reversed(self.steps()):
-            path = self.folder / f"{_PREFIX}{step:08d}"
             try:
-                manifest, state = _read(path)
+                manifest, state = self._read(step)
             except (OSError, ValueError) as error:
-                rejected.append(Rejected(path=path, reason=str(error)))
+                rejected.append(Rejected(path=self.folder / f"step-{step:08d}", reason=str(error)))
                 continue
             return Checkpoint(manifest=manifest, state=state, rejected=tuple(rejected))
         if rejected:
             reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in rejected)
             raise CheckpointError(
-                f"no checkpoint in {self.folder} is whole: {reasons}",
+                f"no checkpoint in {self.storage.name} is whole: {reasons}",
                 hint="move them away to start from scratch",
             )
         return None
 
     def steps(self) -> list[int]:
-        """Return the steps of the checkpoints in the folder, lowest first, unverified."""
-        if not self.folder.exists():
-            return []
-        names = [name.removeprefix(_PREFIX) for name in os.listdir(self.folder) if name.startswith(_PREFIX)]
-        return sorted(int(name) for name in names if name.isdigit())
+        """Return the steps of the checkpoints, lowest first, unverified."""
+        return self.storage.steps()
 
     def sweep(self) -> int:
         """Remove what a crash in the middle of a save has left, and return how many leftovers there were.
 
         For the process that saves. Raises OSError when a leftover cannot be removed.
         """
-        leftovers = list(self.folder.glob(f"{_TEMPORARY}*"))
-        for path in leftovers:
-            shutil.rmtree(path)
-        return len(leftovers)
+        return self.storage.sweep()
 
-    def _remove_all_but(self, step: int) -> None:
-        steps = self.steps()
-        kept = [older for older in steps if older <= step][-self._keep_last :]
-        for other in steps:
-            if other not in kept:
-                # What cannot be removed is tried again at the next save; the new checkpoint is safe.
-                shutil.rmtree(self.folder / f"{_PREFIX}{other:08d}", ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.sweep()
+    def _read(self, step: int) -> tuple[Manifest, Mapping[str, Any]]:
+        """Raises OSError or ValueError, which say what is wrong with it."""
+        fields = self.storage.manifest(step)
+        match fields.get("format"):
+            case 1:
+                return _read_first_format(self.storage, step, fields)
+            case 2:
+                manifest = parse_manifest(fields)
+            case other:
+                raise ValueError(f"it has format {other}, this version reads 1 and {FORMAT}")
+        if manifest.step != step:
+            raise ValueError(f"it is of step {manifest.step}")
+        return manifest, read_state(verified_pieces(self.storage, manifest), manifest.document_bytes)
 
 
-class _Digest:
-    """A file that hashes and counts what is written to it, and remembers the error that stopped it.
+def read_state(pieces: Iterator[memoryview], document_bytes: int) -> Any:
+    """Return the state of an image that comes in verified pieces, each tensor in memory of its own.
 
-    torch turns an OSError of the file it writes to into a RuntimeError about positions.
+    Raises ValueError for an image that does not hold together.
     """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.size_bytes = 0
-        self.error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-        self.sha256.update(data)
-        self.size_bytes += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        self._file.flush()
+    start = b""
+    while len(start) < document_bytes:
+        start += bytes(next(pieces, b"")) or _fail("the image ends within its document")
+    slots, _, tree = parse(start[:document_bytes])
+    tensors = [torch.empty(slot.shape, dtype=slot.dtype) for slot in slots]
+    filled = _scatter(memoryview(start), 0, slots, tensors, 0)
+    offset = len(start)
+    for piece in pieces:
+        filled = _scatter(piece, offset, slots, tensors, filled)
+        offset += len(piece)
+    return from_plain(tree, tensors)
 
 
-def _write(folder: Path, state: Mapping[str, Any], step: int, position: int, world_size: int) -> Manifest:
-    folder.mkdir()
-    # Unbuffered: torch writes in large pieces, and an error must come from the write that met it.
-    with (folder / _STATE).open("wb", buffering=0) as file:
-        digest = _Digest(file)
-        try:
-            torch.save(dict(state), cast(IO[bytes], digest))
-        except RuntimeError:
-            if digest.error is None:
-                raise
-            raise digest.error from None
-        os.fsync(file.fileno())
-    manifest = Manifest(
-        format=_FORMAT,
-        step=step,
-        position=position,
-        world_size=world_size,
-        size_bytes=digest.size_bytes,
-        sha256=digest.sha256.hexdigest(),
-        artesian=artesian.__version__,
-    )
-    with (folder / _MANIFEST).open("w") as text:
-        json.dump(asdict(manifest), text)
-        text.flush()
-        os.fsync(text.fileno())
-    _sync_folder(folder)
-    return manifest
+def _scatter(
+    piece: memoryview, offset: int, slots: Sequence[Slot], tensors: Sequence[Tensor], filled: int
+) -> int:
+    """Copy what ``piece``, which lies at ``offset``, holds of the tensors after the first ``filled``.
+
+    Returns how many are filled then: the slots lie in the order of their offsets.
+    """
+    end = offset + len(piece)
+    for slot, tensor in zip(slots[filled:], tensors[filled:], strict=True):
+        if slot.offset >= end:
+            break
+        first, last = max(slot.offset, offset), min(slot.offset + slot.size_bytes, end)
+        if first < last:
+            target = tensor.view(-1).view(torch.uint8).numpy().data
+            target[first - slot.offset : last - slot.offset] = piece[first - offset : last - offset]
+        if slot.offset + slot.size_bytes > end:
+            break
+        filled += 1
+    return filled
 
 
-def _read(folder: Path) -> tuple[Manifest, Mapping[str, Any]]:
-    """Raises OSError or ValueError, which say what is wrong with it."""
-    manifest = _read_manifest(folder / _MANIFEST)
-    path = folder / _STATE
-    if (size := path.stat().st_size) != manifest.size_bytes:
-        raise ValueError(f"{_STATE} should have {manifest.size_bytes} bytes, and has {size}")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256:
-            raise ValueError(f"{_STATE} does not match its checksum")
-        file.seek(0)
-        try:
-            state: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(f"{_STATE} holds more than tensors and plain data: {error}") from error
+def _fail(reason: str) -> bytes:
+    raise ValueError(reason)
+
+
+def _read_first_format(
+    storage: Storage, step: int, fields: Mapping[str, Any]
+) -> tuple[Manifest, Mapping[str, Any]]:
+    """Read a checkpoint of artesian 0.1: a file of ``torch.save`` and its SHA-256."""
+    try:
+        sha256 = fields["sha256"]
+        manifest = Manifest(
+            **{
+                key: fields[key]
+                for key in ("format", "step", "position", "world_size", "size_bytes", "artesian")
+            },
+            file="state.pt",
+            document_bytes=0,
+            crc32s=(),
+        )
+    except KeyError as error:
+        raise ValueError(f"manifest.json is damaged: {error} is missing") from error
+    with storage.open(step, manifest.file) as raw:
+        data = raw.read()
+    if len(data) != manifest.size_bytes:
+        raise ValueError(f"{manifest.file} should have {manifest.size_bytes} bytes, and has {len(data)}")
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{manifest.file} does not match its checksum")
+    try:
+        state: Mapping[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{manifest.file} holds more than tensors and plain data: {error}") from error
     return manifest, state
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        fields = json.loads(path.read_text())
-        if fields["format"] != _FORMAT:
-            raise ValueError(f"it has format {fields['format']}, this version reads {_FORMAT}")
-        return Manifest(**fields)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{_MANIFEST} is damaged: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -97,10 +97,10 @@ class ReplicaCheck:
         """
         found = None
         if (rows := self._exchange.settle()) is not None:
-            ranks, is_certain = differing([int(row.item()) for row in rows])
+            ranks, is_certain = differing(rows)
             if ranks:
                 found = Divergence(step=self._sent_step, ranks=ranks, is_certain=is_certain)
         if step % self._every == 0:
-            self._exchange.send(torch.tensor([checksum(self._model.parameters())], dtype=torch.int64))
+            self._exchange.send(checksum(self._model.parameters()))
             self._sent_step = step
         return found

@@ -5,33 +5,37 @@ already, and every rank comes to the same verdict, as it depends on nothing but 
 
 ::
 
-    vote = guard.vote(loss)                  # a tensor for an all-reduce (SUM)
-    verdict = guard.decide(vote, step=run.step + 1, taken=batch.taken)
+    votes = guard.vote(loss)                 # three whole numbers, to be summed over the ranks
+    verdict = guard.decide(votes, step=run.step + 1, taken=batch.taken)
 
 A batch can only be skipped before the optimizer has stepped. For that the sum is needed at once:
 ``inspect`` reduces by itself. To roll back or to stop, a sum that comes a step later will do.
 """
 
-import math
 import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from artesian.train.cursor import Taken
 from artesian.train.errors import UnstableError
+from artesian.train.vote import Vote
 
 _NORMAL = 1.4826
 """What the median absolute deviation of normal noise has to be multiplied with to be its standard deviation."""
 
 _LEVEL = 5
 """Losses whose median is the level: an odd number, so that two strange ones do not move it far."""
+
+_FIXED = 1 << 20
+"""Losses are summed as whole numbers of this fraction: the same sum, whatever order it is made in."""
+_LARGEST = 1e9
+"""A loss or norm as large as that is no number to go on with; a sum over a million ranks stays in 64 bits."""
 
 
 class Action(StrEnum):
@@ -124,7 +128,7 @@ class Guard:
     def __init__(self, policy: Policy | None = None, *, control: dist.ProcessGroup | None = None) -> None:
         """``control`` is a group of CPUs for ``inspect``; None for a worker that is alone."""
         self.policy = policy or Policy()
-        self._control = control
+        self._sum = None if control is None else Vote(control, dist.ReduceOp.SUM, 3)
         self._losses: deque[float] = deque(maxlen=_LEVEL)
         self._leaps: deque[float] = deque(maxlen=self.policy.window)
         self._recent: deque[tuple[int, tuple[range, ...]]] = deque(maxlen=self.policy.forget)
@@ -133,14 +137,18 @@ class Guard:
         self.interventions = dict.fromkeys(Symptom, 0)
         """How often something was done, by symptom."""
 
-    def vote(self, loss: Tensor | float | None, *, gradient_norm: Tensor | float | None = None) -> Tensor:
-        """Return this rank's vote, float64 [3], to be summed over the ranks; None where it knows no loss."""
-        value = _number(loss)
-        is_bad = any(each is not None and not math.isfinite(each) for each in (value, _number(gradient_norm)))
-        told = 0.0 if value is None or not math.isfinite(value) else 1.0
-        return torch.tensor(
-            [float(is_bad), value if told and value is not None else 0.0, told], dtype=torch.float64
-        )
+    def vote(
+        self, loss: Tensor | float | None, *, gradient_norm: Tensor | float | None = None
+    ) -> tuple[int, int, int]:
+        """Return this rank's vote, to be summed over the ranks; None where it knows no loss.
+
+        The three numbers are: whether one of the two is not finite, the loss in fixed point, whether there is one.
+        """
+        value, norm = _number(loss), _number(gradient_norm)
+        is_bad = not all(each is None or abs(each) < _LARGEST for each in (value, norm))
+        if value is None or not abs(value) < _LARGEST:
+            return int(is_bad), 0, 0
+        return int(is_bad), round(value * _FIXED), 1
 
     def inspect(
         self,
@@ -151,19 +159,19 @@ class Guard:
         gradient_norm: Tensor | float | None = None,
     ) -> Verdict:
         """Vote, sum, decide; all ranks call it together, with gradients ready and not yet applied."""
-        vote = self.vote(loss, gradient_norm=gradient_norm)
-        if self._control is not None:
-            dist.all_reduce(vote, group=self._control)
-        return self.decide(vote, step=step, taken=taken)
+        votes: Sequence[int] = self.vote(loss, gradient_norm=gradient_norm)
+        if self._sum is not None:
+            votes = self._sum.hold(*votes)
+        return self.decide(votes, step=step, taken=taken)
 
-    def decide(self, votes: Tensor, *, step: int, taken: Taken | None = None) -> Verdict:
+    def decide(self, votes: Sequence[int], *, step: int, taken: Taken | None = None) -> Verdict:
         """Return what to do about ``step``, given the sum of all ranks' votes and the samples of the step.
 
         Each step is given once in each pass over it, in order.
         """
-        bad, total, told = votes.tolist()
+        bad, total, told = votes
         self._recent.append((step, () if taken is None else taken.ranges))
-        loss = total / told if told else None
+        loss = total / _FIXED / told if told else None
         threshold = self._threshold()
         symptom, action = None, Action.GO_ON
         if bad:
@@ -177,7 +185,7 @@ class Guard:
                 action=Action.GO_ON,
                 symptom=symptom,
                 loss=loss,
-                ranks=int(bad),
+                ranks=bad,
                 threshold=threshold,
             )
         self._bad_step = max(self._bad_step, step)
@@ -191,7 +199,7 @@ class Guard:
             action=action,
             symptom=symptom,
             loss=loss,
-            ranks=int(bad),
+            ranks=bad,
             threshold=threshold,
             to_step=max(0, step - self.policy.back) if is_back else None,
             exclude=self._forgotten() if is_back else (),

@@ -24,7 +24,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from artesian.train.agent import Agent, Gang
+from artesian.train.agent import Agent
+from artesian.train.gang import Gang
+from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.wire import environment
 
 
@@ -56,6 +58,19 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         metavar="N",
     )
+    add(
+        "max-restarts",
+        "how often to form the gang anew after a failure (default: 0)",
+        type=_whole,
+        default=0,
+        metavar="N",
+    )
+    add(
+        "preload",
+        "modules, separated by commas, that workers are forked with; none: start each from nothing "
+        "(default: torch, where SCRIPT imports it)",
+        metavar="MODULES",
+    )
     add("nnodes", "nodes of the gang (default: 1)", type=_count, default=1, metavar="N")
     add("node-rank", "which of them this is, from 0", type=int, default=0, metavar="N")
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
@@ -72,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
 
 
@@ -96,6 +117,10 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
     log = os.environ.get(environment.LOG_DIR)
     return Gang(
         command=_command(args),
+        script=() if args.no_python else (args.script, *args.args),
+        is_module=args.module,
+        preload=_preload(args, workers),
+        max_restarts=args.max_restarts,
         local_workers=workers,
         nodes=args.nnodes,
         node_rank=args.node_rank,
@@ -105,6 +130,16 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         progress_dir=Path(progress) if progress else None,
         log_dir=Path(log) if log else None,
     )
+
+
+def _preload(args: argparse.Namespace, workers: int) -> tuple[str, ...]:
+    """Return what the template imports. One worker that is never restarted gains nothing from one."""
+    if args.no_python:
+        return ()
+    if args.preload is not None:
+        return tuple(name for name in args.preload.split(",") if name not in ("", "none"))
+    is_worth_it = workers > 1 or args.max_restarts > 0
+    return TORCH_MODULES if is_worth_it and (args.module or uses_torch(Path(args.script))) else ()
 
 
 def _command(args: argparse.Namespace) -> tuple[str, ...]:

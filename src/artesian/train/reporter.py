@@ -32,7 +32,8 @@ class Reporter:
         self._dtype = dtype
         self._clock = AnchoredClock()
         self._writer = ProgressWriter(worker_file(progress_dir, member.rank)) if progress_dir else None
-        self._start_up_s: float | None = self._clock.now_s() - process_age_s()
+        age_s = process_age_s() if _again_s is None else time.monotonic() - _again_s
+        self._start_up_s: float | None = self._clock.now_s() - age_s
         """Since when the worker has been starting up; None once it has started."""
         self.lost_messages = 0
 
@@ -118,6 +119,16 @@ class Reporter:
             self.lost_messages += 1
             if self.lost_messages == 1:
                 say(f"progress reports are being lost: {error}; training goes on")
+
+
+_again_s: float | None = None
+"""When this process last began to start up again, on the monotonic clock; None: it started once."""
+
+
+def start_up_again() -> None:
+    """Note that the worker starts up anew, in the same process."""
+    global _again_s  # noqa: PLW0603  a fact about the process
+    _again_s = time.monotonic()
 
 
 def say(text: str) -> None:

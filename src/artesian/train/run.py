@@ -12,6 +12,7 @@ Without artesian's environment variables it reports to nobody and saves nothing,
 where; the loop is the same.
 """
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,8 @@ from torch.utils.data import default_collate
 from artesian.train.checkpoint import Checkpoint, Checkpointer
 from artesian.train.data import SampleOrder, rank_share
 from artesian.train.errors import CheckpointError
+from artesian.train.heartbeat import Activity
+from artesian.train.link import link
 from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter, say
 from artesian.train.signals import StopRequest
@@ -40,6 +43,7 @@ PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop, and has saved its state: 143."""
 
 _DATA_WAIT_S = 1e-4
+_FOREVER_S = 86_400
 _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -91,6 +95,7 @@ class Run:
         self._scheduler = scheduler
         self.member = member
         self._reporter = reporter
+        self._link = link()
         self._checkpointer = checkpointer
         self._checkpoint_every = checkpoint_every
         self._faults = {fault.step: fault.kind for fault in faults}
@@ -133,6 +138,7 @@ class Run:
             checkpoint_every = _whole_number(environ, environment.CHECKPOINT_EVERY)
         member = member or current(next(model.parameters()).device)
         epoch = _whole_number(environ, environment.EPOCH) or 1
+        restart = _whole_number(environ, environment.RESTART) or 0
         return cls(
             model=model,
             optimizer=optimizer,
@@ -148,7 +154,7 @@ class Run:
             faults=tuple(
                 fault
                 for fault in decode_faults(environ.get(environment.FAULTS) or "[]")
-                if fault.worker == member.rank and fault.epoch == epoch
+                if (fault.worker, fault.epoch, fault.restart) == (member.rank, epoch, restart)
             ),
         )
 
@@ -179,6 +185,8 @@ class Run:
         finally:
             self._stop.remove()
             self._reporter.close()
+            if self._link is not None:
+                self._link.heart.set(Activity.BUSY)  # what comes now is no step
 
     def batches(
         self, dataset: Dataset, *, global_batch: int, steps: int | None = None, seed: int = 0
@@ -246,6 +254,9 @@ class Run:
         self.step += 1
         self.position = self._handed_out
         self._reporter.step(self.step, self._step_start_s, value, tokens, model_flops)
+        if self._link is not None:
+            self._link.heart.beat(self.step)
+            self._link.check()
         self._step_start_s = None
         must_stop = self._stop.is_granted()
         if must_stop:
@@ -268,6 +279,12 @@ class Run:
                 os.kill(os.getpid(), signal.SIGKILL)
             case FaultKind.EXCEPTION:
                 raise RuntimeError(f"injected fault: exception before step {self.step + 1} is committed")
+            case FaultKind.STOP:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case FaultKind.SEGFAULT:
+                ctypes.string_at(0)
+            case FaultKind.GIL:
+                ctypes.PyDLL(None).sleep(_FOREVER_S)  # PyDLL: without letting go of the interpreter's lock
 
     def _restore(self, checkpointer: Checkpointer) -> None:
         start_s = self._reporter.end_start_up()
@@ -276,6 +293,8 @@ class Run:
             say(f"{rejected.path} is not whole, going back to an older one: {rejected.reason}")
         self._agree_on(checkpoint)
         if checkpoint is None:
+            if self._link is not None:
+                self._link.heart.restored(0, self._reporter.now_s() - start_s)
             return
         state = checkpoint.state
         self._model.load_state_dict(state["model"])
@@ -287,6 +306,8 @@ class Run:
         self.step = self._saved_step = checkpoint.manifest.step
         self.position = self._handed_out = checkpoint.manifest.position
         self._reporter.restored(self.step, start_s)
+        if self._link is not None:
+            self._link.heart.restored(self.step, self._reporter.now_s() - start_s)
 
     def _agree_on(self, checkpoint: Checkpoint | None) -> None:
         """Raise CheckpointError on every rank unless all have found the same step."""
@@ -309,6 +330,8 @@ class Run:
     def _save(self, *, is_last: bool) -> None:
         if self._checkpointer is None:
             return
+        if self._link is not None:
+            self._link.heart.set(Activity.BUSY)
         start_s = self._reporter.now_s()
         failure: CheckpointError | None = None
         size_bytes = 0
@@ -322,6 +345,8 @@ class Run:
         is_saved = self._tell_all(failure is None)
         end_s = self._reporter.now_s()
         self._reporter.phase(Phase.CHECKPOINT_STALL, start_s, end_s)
+        if self._link is not None:
+            self._link.heart.set(Activity.STEPPING)
         if is_saved:
             self._saved_step = self.step
             if self.member.rank == 0:

@@ -1,4 +1,4 @@
-"""SIGTERM as a request that all ranks grant at the same step."""
+"""SIGTERM and SIGUSR1, the notices of a preemption, as a request that all ranks grant at the same step."""
 
 import signal
 import threading
@@ -8,9 +8,11 @@ import torch.distributed as dist
 
 from artesian.train.vote import Vote
 
+_NOTICES = (signal.SIGTERM, signal.SIGUSR1)
+
 
 class StopRequest:
-    """Remembers SIGTERM, and lets the gang agree on the step to stop after.
+    """Remembers the signal, and lets the gang agree on the step to stop after.
 
     The signal reaches the ranks at different moments, some of them a step apart; a rank that left alone
     would leave the others waiting in a collective. So each step's requests are summed over the ranks, in
@@ -21,21 +23,18 @@ class StopRequest:
         """``control`` is the group of CPUs that agrees; None for a worker that is alone."""
         self._vote = None if control is None else Vote(control, dist.ReduceOp.SUM)
         self._is_requested = False
-        self._old_handler: signal._HANDLER = None
-        self._is_installed = False
+        self._old_handlers: dict[signal.Signals, signal._HANDLER] = {}
 
     def install(self) -> None:
-        """Take SIGTERM over. Outside of the main thread Python cannot: there, it stays as it is."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._old_handler = signal.signal(signal.SIGTERM, self._note)
-        self._is_installed = True
+        """Take the signals over. Outside of the main thread Python cannot: there, they stay as they are."""
+        if threading.current_thread() is threading.main_thread():
+            self._old_handlers = {number: signal.signal(number, self._note) for number in _NOTICES}
 
     def remove(self) -> None:
-        """Give SIGTERM back to who had it before. Calling it again does nothing."""
-        if self._is_installed:
-            signal.signal(signal.SIGTERM, self._old_handler or signal.SIG_DFL)
-            self._is_installed = False
+        """Give the signals back to who had them before. Calling it again does nothing."""
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._old_handlers.clear()
 
     def is_granted(self) -> bool:
         """Return whether to stop after this step, the same on all ranks. Each calls it once a step."""

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.hooks import RemovableHandle
 
-from artesian.train.exchange import Exchange
+from artesian.train.exchange import Exchange, bits_of, float_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +84,8 @@ class Stragglers:
         rows = self._exchange.settle()
         mine = statistics.median(self._times_s) if self._times_s else float("nan")
         self._times_s.clear()
-        self._exchange.send(torch.tensor([mine], dtype=torch.float64))
-        return [] if rows is None else self._judge([float(row.item()) for row in rows])
+        self._exchange.send(bits_of(mine))
+        return [] if rows is None else self._judge([float_of(bits) for bits in rows])
 
     def _judge(self, times_s: list[float]) -> list[Straggler]:
         slow = slow_ranks([None if each != each else each for each in times_s], factor=self._factor)

@@ -4,14 +4,22 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from artesian.train.heartbeat import Beat, make_page, read_page
+from artesian.wire import environment
 from artesian.wire.oom import OomCounts, was_oom_killed
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: a child must not import
+TRACE_SIGNAL = signal.SIGRTMAX - 1
+"""Makes a worker that has a ``Link`` print the stacks of its threads."""
 
 
 class WorkerProcess:
@@ -24,55 +32,41 @@ class WorkerProcess:
     def __init__(
         self,
         rank: int,
-        command: Sequence[str],
-        env: dict[str, str],
+        pid: int,
+        line: "Line",
+        *,
         log: Path | None,
+        log_start: int,
         kills_before: OomCounts,
+        process: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        """Start it. Raises OSError when that fails; no process is left then."""
+        """Take over child ``pid``. Use ``execute``, or a ``Standby``."""
         self.rank = rank
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.line = line
         self.log = log
         """File of its output; None where it shares the agent's."""
+        self.started_s = time.monotonic()
+        self.can_rejoin = False
+        """Whether it can form the gang anew within its process."""
+        self._log_start = log_start
         self._kills_before = kills_before
-        self._log_start = 0
-        agent_pid = os.getpid()
+        self._process = process
+        self._code: int | None = None
 
-        def die_with_agent() -> None:
-            if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-                raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-            if os.getppid() != agent_pid:  # it died before the line above: no signal will come
-                os._exit(128 + signal.SIGKILL)
-
-        with contextlib.ExitStack() as stack:
-            output = None
-            if log is not None:
-                log.parent.mkdir(parents=True, exist_ok=True)
-                output = stack.enter_context(log.open("ab"))
-                self._log_start = output.tell()
-            self._process = subprocess.Popen(
-                command,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                process_group=0,
-                preexec_fn=die_with_agent,  # noqa: PLW1509  the agent has one thread
-            )
-        self.pid = self._process.pid
-        try:
-            self.pidfd = os.pidfd_open(self.pid)
-        except OSError:
-            self._process.kill()
-            self._process.wait()
-            raise
-
-    def send(self, number: signal.Signals) -> None:
+    def send(self, number: int) -> None:
         """Send a signal to the worker alone, if it still runs. SIGKILL takes its children too."""
         if number == signal.SIGKILL:
             self.kill()
         else:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
+
+    def ask_for_traces(self) -> None:
+        """Have it print the stacks of its threads, where it has said that it listens for that."""
+        if self.line.beat().alive_s is not None:
+            self.send(TRACE_SIGNAL)
 
     def kill(self) -> None:
         """Kill the worker and every process in its group."""
@@ -82,23 +76,32 @@ class WorkerProcess:
     def reap(self) -> None:
         """Take the exit status of the worker, which has ended, and end what it left running."""
         self.kill()  # before the reaping, while nobody else can have got its number
-        self._process.wait()
+        if self._process is not None:
+            self._code = self._process.wait()
+        else:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.pidfd)
+        self.line.close()
+
+    @property
+    def _ended_with(self) -> int:
+        assert self._code is not None
+        return self._code
 
     @property
     def exit_code(self) -> int | None:
         """Its exit code; None where a signal ended it. Valid once reaped."""
-        return self._process.returncode if self._process.returncode >= 0 else None
+        return self._ended_with if self._ended_with >= 0 else None
 
     @property
     def signal(self) -> int | None:
         """The signal that ended it; None where it left by itself. Valid once reaped."""
-        return -self._process.returncode if self._process.returncode < 0 else None
+        return -self._ended_with if self._ended_with < 0 else None
 
     @property
     def shell_code(self) -> int:
         """Its exit code as a shell gives it: 128 + the signal where one ended it."""
-        return self._process.returncode if self.signal is None else 128 + self.signal
+        return self._ended_with if self.signal is None else 128 + self.signal
 
     def is_oom_kill(self) -> bool:
         """Whether the kernel's out-of-memory killer ended it."""
@@ -106,14 +109,16 @@ class WorkerProcess:
 
     def describe_end(self) -> str:
         """Return how it ended, such as ``worker 1 (pid 4711) was killed by SIGKILL (9)``."""
-        subject = f"worker {self.rank} (pid {self.pid})"
         if self.signal is None:
-            return f"{subject} exited with code {self.exit_code}"
+            return f"{self} exited with code {self.exit_code}"
         try:
             name = signal.Signals(self.signal).name
         except ValueError:
             name = "signal"
-        return f"{subject} was killed by {name} ({self.signal})"
+        return f"{self} was killed by {name} ({self.signal})"
+
+    def __str__(self) -> str:
+        return f"worker {self.rank} (pid {self.pid})"
 
     def log_tail(self, lines: int) -> str:
         """Return the last lines that this run wrote to its own file; empty where it has none."""
@@ -126,6 +131,103 @@ class WorkerProcess:
         return "\n".join(text.splitlines()[-lines:])
 
 
+class Line:
+    """The agent's end of what joins it to a worker: the heartbeat's page, and a socket of messages.
+
+    ``page`` and ``theirs`` are what the worker gets; ``given_away`` closes the latter here, so that the
+    worker's end is its alone.
+    """
+
+    def __init__(self) -> None:
+        self.page = make_page()
+        self.control, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.setblocking(False)
+
+    def beat(self) -> Beat:
+        """Return the last signs of life."""
+        return read_page(self.page)
+
+    def given_away(self) -> None:
+        """Close the worker's end here, after it has it."""
+        self.theirs.close()
+
+    def close(self) -> None:
+        """Close everything. Calling it again does nothing."""
+        self.theirs.close()
+        if self.control.fileno() >= 0:
+            self.control.close()
+            os.close(self.page)
+
+
+def execute(
+    rank: int, command: Sequence[str], env: Mapping[str, str], log: Path | None, kills_before: OomCounts
+) -> WorkerProcess:
+    """Start ``command`` as a worker. Raises OSError when that fails; no process is left then."""
+    agent_pid = os.getpid()
+
+    def die_with_agent() -> None:
+        if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+        if os.getppid() != agent_pid:  # it died before the line above: no signal will come
+            os._exit(128 + signal.SIGKILL)
+
+    line = Line()
+    try:
+        with contextlib.ExitStack() as stack:
+            output, start = None, 0
+            if log is not None:
+                start = log_start(log)
+                output = stack.enter_context(log.open("ab"))
+            fds = (line.page, line.theirs.fileno())
+            process = subprocess.Popen(
+                command,
+                env={**env, environment.AGENT_FDS: f"{fds[0]},{fds[1]}"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=0,
+                pass_fds=fds,
+                preexec_fn=die_with_agent,  # noqa: PLW1509  the agent has one thread
+            )
+        line.given_away()
+        try:
+            return WorkerProcess(
+                rank,
+                process.pid,
+                line,
+                log=log,
+                log_start=start,
+                kills_before=kills_before,
+                process=process,
+            )
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
+    except OSError:
+        line.close()
+        raise
+
+
+def log_start(log: Path) -> int:
+    """Return where in ``log`` a worker that starts now begins to write, and make its folder."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log.stat().st_size if log.exists() else 0
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ``parent`` dies; leave at once where it has."""
+    if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of descendants that lose theirs, which the template's children do."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many CPUs this process may use: its affinity, or its cgroup's quota where that is less."""
     cpus = len(os.sched_getaffinity(0))
@@ -134,3 +236,15 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     except (OSError, ValueError):  # no cgroup v2 here: no quota that we could read
         return cpus
     return cpus if quota == "max" else max(1, min(cpus, int(quota) // int(period)))
+
+
+def reap_orphans(known: Sequence[int]) -> None:
+    """Reap what has ended of the adopted processes; ``known`` ones are for others to reap."""
+    while True:
+        try:
+            found: Any = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in known:
+            return
+        os.waitpid(found.si_pid, 0)

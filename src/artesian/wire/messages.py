@@ -106,7 +106,46 @@ class WorkerFailed:
     message: str
 
 
-Message = WorkerStarted | PhaseEnded | Restored | StepCommitted | CheckpointCommitted | WorkerFailed
+class Layer(StrEnum):
+    """By what a gang came back after a failure, the cheapest first. Each falls to the next."""
+
+    IN_PROCESS = "in_process"
+    """The survivors formed the gang again within their processes; only the failed worker is new."""
+    FORK = "fork"
+    """All workers were started anew on their nodes, forked from the warm template where there is one."""
+    SPARE = "spare"
+    """A spare node took the place of one that was lost."""
+    SHRINK = "shrink"
+    """The gang went on with fewer nodes."""
+    GROW = "grow"
+    """A node joined, and the gang was formed anew with it. No failure, but a restart all the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """Said by the launch agent: the gang has committed its first step after a failure.
+
+    ``rank`` is the worker that failed, -1 where it was not one alone; ``restart`` counts the gang's
+    restarts within the attempt, from 1. ``detect_s`` is the time from the last sign of life to the
+    verdict (None for a death, which is seen at once), ``restart_s`` from the verdict to the first new step
+    without ``load_s``, the reading of the state. ``recomputed_steps`` were committed before and trained
+    again. None where it is not known, as for a script that does not use ``Run``.
+    """
+
+    rank: int
+    at_s: float
+    restart: int
+    cause: str
+    layer: Layer
+    detect_s: float | None
+    restart_s: float
+    load_s: float | None
+    recomputed_steps: int | None
+
+
+Message = (
+    WorkerStarted | PhaseEnded | Restored | StepCommitted | CheckpointCommitted | WorkerFailed | Recovered
+)
 
 
 def _classes(cls: type[Any]) -> dict[str, frozenset[type]]:
@@ -125,6 +164,7 @@ _TYPES: dict[str, type[Any]] = {
     "step_committed": StepCommitted,
     "checkpoint_committed": CheckpointCommitted,
     "worker_failed": WorkerFailed,
+    "recovered": Recovered,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 _FIELDS = {name: _classes(cls) for name, cls in _TYPES.items()}
@@ -161,6 +201,8 @@ def decode(line: bytes) -> Message | None:
     try:
         if cls is PhaseEnded:
             known["phase"] = Phase(known["phase"])
+        elif cls is Recovered:
+            known["layer"] = Layer(known["layer"])
         if isinstance(known.get("loss"), str):
             known["loss"] = float(known["loss"])
         for key, value in known.items():

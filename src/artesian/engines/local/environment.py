@@ -1,6 +1,10 @@
-"""What the processes of an attempt get to see, and the command line that starts them."""
+"""What the processes of an attempt get to see, and the command line that starts them.
+
+``attempt_environment`` and ``command_line`` hold for every engine that starts processes on nodes.
+"""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from artesian.engines.base import HostNode
@@ -25,34 +29,50 @@ _VISIBLE_DEVICES = {
 """The variable by which each vendor's runtime is told its devices."""
 
 
-def command_line(job: Job, devices: int) -> list[str]:
-    """Return the words that start the job: its command, under the launch agent where it is a gang."""
+def command_line(job: Job, devices: int, python: str = sys.executable) -> list[str]:
+    """Return the words that start the job on one node: its command, under the launch agent where it is a gang.
+
+    ``python`` is the interpreter there that has artesian.
+    """
     workers = job.gang_size(devices)
     if workers == 0:
         return list(job.command)
-    launch = [sys.executable, *_LAUNCH, "--nproc-per-node", str(workers), "--no-python"]
+    launch = [python, *_LAUNCH, "--nproc-per-node", str(workers), "--no-python"]
     return [*launch, *job.command]
+
+
+def visible_devices(vendor: str | None) -> str | None:
+    """Return the variable by which the vendor's runtime is told its devices; None where it is not known."""
+    return _VISIBLE_DEVICES.get(vendor or "")
 
 
 def environment_of(
     job: Job, epoch: int, share: NodeShare, host: HostNode, folder: AttemptFolder, checkpoints: Path
 ) -> dict[str, str]:
     """Return the whole environment: the job's own variables, the devices it may use, artesian's names."""
-    env = dict(job.env)
-    if (variable := _VISIBLE_DEVICES.get(host.node.vendor or "")) is not None:
+    env = attempt_environment(job, epoch, share.devices, folder, checkpoints)
+    if (variable := visible_devices(host.node.vendor)) is not None:
         env[variable] = ",".join(host.device_ids[index] for index in share.devices)
     if host.node.accelerator == CPU:
         # The job's own cores and no more: numerical libraries would start a thread on each of the machine's.
         threads = len(share.devices) // max(1, job.gang_size(len(share.devices)))
         env.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
-    env |= {
+    return env
+
+
+def attempt_environment(
+    job: Job, epoch: int, devices: Sequence[int], folder: AttemptFolder, checkpoints: Path
+) -> dict[str, str]:
+    """Return the job's own variables and artesian's names; ``devices`` are those of one node."""
+    env = {
+        **job.env,
         names.JOB_ID: job.id,
         names.EPOCH: str(epoch),
         names.PROGRESS_DIR: str(folder.progress),
         names.LOG_DIR: str(folder.logs),
         names.CHECKPOINT_DIR: str(checkpoints),
-        names.WORKERS: str(job.gang_size(len(share.devices))),
-        names.DEVICES: ",".join(map(str, share.devices)),
+        names.WORKERS: str(job.gang_size(len(devices))),
+        names.DEVICES: ",".join(map(str, devices)),
     }
     if job.checkpoint_every_steps is not None:
         env[names.CHECKPOINT_EVERY] = str(job.checkpoint_every_steps)

@@ -1,30 +1,37 @@
 """Exit codes and signals as causes."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from artesian.engines.local.records import Ended
 from artesian.model.job import Cause, Outcome
-from artesian.wire import WorkerFailed, decode
-from artesian.wire.channel import agent_file
+from artesian.wire import Message, WorkerFailed, decode
 
 _SHELL_SIGNAL_BASE = 128
 
 
 def first_failure(progress: Path) -> WorkerFailed | None:
-    """Return which worker failed first, where the launch agent said it."""
+    """Return which worker failed first, where the launch agents, one on each node, said it."""
+    failures = [
+        message
+        for path in sorted(progress.glob("agent*.jsonl"))
+        for message in _messages(path)
+        if isinstance(message, WorkerFailed)
+    ]
+    return min(failures, key=lambda failure: failure.at_s, default=None)
+
+
+def _messages(path: Path) -> Iterator[Message | None]:
     try:
-        lines = agent_file(progress).read_bytes().splitlines()
+        lines = path.read_bytes().splitlines()
     except OSError:
-        return None
+        return
     for line in lines:
         try:
-            message = decode(line)
+            yield decode(line)
         except ValueError:
             continue  # torn: the agent was killed while it wrote
-        if isinstance(message, WorkerFailed):
-            return message
-    return None
 
 
 def outcome_of(ended: Ended, failure: WorkerFailed | None) -> Outcome:

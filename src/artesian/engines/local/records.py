@@ -86,6 +86,13 @@ class AttemptFolder:
         ) as file:
             file.write(str(grace_s))
 
+    def stop_grace_s(self) -> float | None:
+        """Return the grace that was left for the supervisor; None where there is none, or half of one."""
+        try:
+            return float((self.path / supervisor.STOP).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+
     def survivors(self) -> list[int]:
         """Return the processes that were started with this attempt's environment and are alive."""
         marker = f"ARTESIAN_PROGRESS_DIR={self.progress}".encode()

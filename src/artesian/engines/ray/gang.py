@@ -1,0 +1,244 @@
+"""The driver of an attempt's Ray job: ``python -m artesian.engines.ray.gang FOLDER``.
+
+It takes a placement group, one bundle on each of the nodes that the plan names, starts an agent in each,
+and waits. The first part of the gang that fails ends the others; so does the loss of a node. What came of
+it all is the verdict, a file in FOLDER: nothing of the attempt runs by the time it is there.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from artesian.engines.local.records import AttemptFolder
+from artesian.engines.ray.agent import Master, NodeAgent
+from artesian.engines.ray.files import VERDICT, read_request
+
+_LOOK_S = 0.1
+_CHECK_S = 1.0
+"""How often to see whether the nodes are still there while something is waited for on them."""
+_OTHERS_GRACE_S = 2.0
+"""What the rest of a gang gets to save its state when a part of it has failed, as under ``artesian launch``."""
+_CALLS = 4
+"""Calls of an agent that may run at once: a run, its repetition, stops."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How the gang ended. ``cause`` is None where the commands decide: node ``first`` ended it."""
+
+    at_s: float
+    cause: str | None = None
+    message: str = ""
+    first: int = 0
+
+
+class Gang:
+    """One attempt, from the placement group to the verdict."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = AttemptFolder(folder)
+        self._request = read_request(folder)
+        self._nodes: list[dict[str, Any]] = self._request["nodes"]
+        self._is_stopping = False
+        self._group: PlacementGroup | None = None
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM: what to do about it is for the next look."""
+        del number, frame
+        self._is_stopping = True
+
+    def run(self) -> Verdict | None:
+        """Return the verdict; None where the attempt is not for this driver to run."""
+        if self._folder.claim() is not None:
+            return None  # fenced off, or run by a driver that an earlier head of this Ray had
+        verdict = self._take_group()
+        if verdict is None:
+            verdict = self._run_agents()
+        if self._group is not None:
+            remove_placement_group(self._group)
+        return verdict
+
+    # -- the placement group ------------------------------------------------------------------------
+
+    def _take_group(self) -> Verdict | None:
+        """Wait for a bundle on each node; return why there will be none."""
+        if (missing := self._missing()) is not None:
+            return missing
+        self._group = placement_group(
+            [node["bundle"] for node in self._nodes],
+            strategy="STRICT_SPREAD",
+            bundle_label_selector=[{"ray.io/node-id": node["ray_id"]} for node in self._nodes],
+        )
+        deadline_s = time.monotonic() + self._request["group_timeout_s"]
+        checked_s = time.monotonic()
+        while not self._group.wait(_LOOK_S):
+            if self._is_stopping:
+                return _early()
+            if time.monotonic() >= checked_s + _CHECK_S:
+                checked_s = time.monotonic()
+                if (missing := self._missing()) is not None:
+                    return missing
+            if time.monotonic() >= deadline_s:
+                wanted = ", ".join(f"{node['name']}: {_words(node['bundle'])}" for node in self._nodes)
+                text = f"no placement group after {self._request['group_timeout_s']:g} s: others hold what it wants ({wanted})"
+                return Verdict(at_s=time.time(), cause="preempted", message=text)
+        return None
+
+    def _missing(self) -> Verdict | None:
+        """Return why no placement group can come to be, however long it waits; None where one can."""
+        alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+        for node in self._nodes:
+            has = alive.get(node["ray_id"])
+            if has is None:
+                return Verdict(at_s=time.time(), cause="node_lost", message=f"node {node['name']} is gone")
+            short = {name: amount for name, amount in node["bundle"].items() if has.get(name, 0) < amount}
+            if short:
+                have = _words({name: has.get(name, 0) for name in short})
+                text = f"infeasible: {_words(short)} of node {node['name']}, which has {have}"
+                return Verdict(at_s=time.time(), cause="start_failed", message=text)
+        return None
+
+    # -- the agents ---------------------------------------------------------------------------------
+
+    def _run_agents(self) -> Verdict:
+        is_gang = self._request["workers_per_node"] > 0
+        agents = [self._agent(index) for index in range(len(self._nodes) if is_gang else 1)]
+        first = self._meet(agents)
+        if isinstance(first, Verdict):
+            return first
+        master = first if is_gang else None
+        runs = {agent.run.remote(master): index for index, agent in enumerate(agents)}
+        verdict: Verdict | None = None
+        is_told = False
+        while runs:
+            done, _ = ray.wait(list(runs), num_returns=1, timeout=_LOOK_S)
+            for call in done:
+                index = runs.pop(call)
+                try:
+                    ended = ray.get(call)
+                except ActorUnavailableError:
+                    # For now: it is heard of again, or found dead, by asking it once more.
+                    time.sleep(_LOOK_S)
+                    runs[agents[index].run.remote(master)] = index
+                    continue
+                except RayActorError as error:
+                    verdict = verdict or self._lost(index, error)
+                    continue
+                if verdict is None and not _is_well(ended):
+                    verdict = self._verdict(index, ended)
+            if not is_told and (verdict is not None or self._is_stopping):
+                is_told = True
+                grace_s = self._stop_grace_s() if self._is_stopping else _OTHERS_GRACE_S
+                for index in runs.values():
+                    agents[index].stop.remote(grace_s)
+        return verdict or Verdict(at_s=time.time())
+
+    def _meet(self, agents: Sequence[Any]) -> Master | Verdict:
+        """Wait until all agents are up, and return where the first one is; or why they will not be.
+
+        From then on Ray tells of their end. Before, it would wait for a node that has died to come back.
+        """
+        calls = {agent.address.remote(): index for index, agent in enumerate(agents)}
+        master: Master | None = None
+        checked_s = time.monotonic()
+        while calls:
+            done, _ = ray.wait(list(calls), num_returns=1, timeout=_LOOK_S)
+            for call in done:
+                index = calls.pop(call)
+                try:
+                    address = ray.get(call)
+                except RayActorError as error:
+                    return self._lost(index, error)
+                master = address if index == 0 else master
+            if self._is_stopping:
+                return _early()
+            if time.monotonic() >= checked_s + _CHECK_S:
+                checked_s = time.monotonic()
+                if (missing := self._missing()) is not None:
+                    return missing
+        assert master is not None
+        return master
+
+    def _agent(self, index: int) -> Any:
+        assert self._group is not None
+        bundle = dict(self._nodes[index]["bundle"])
+        memory = bundle.pop("memory", None)
+        options = {
+            "num_cpus": bundle.pop("CPU", 0),
+            "num_gpus": bundle.pop("GPU", 0),
+            "memory": memory,
+            "resources": bundle,
+            "max_concurrency": _CALLS,
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                placement_group=self._group, placement_group_bundle_index=index
+            ),
+        }
+        return ray.remote(NodeAgent).options(**options).remote(str(self._folder.path), index)
+
+    def _verdict(self, index: int, ended: Mapping[str, Any] | None) -> Verdict:
+        if ended is None:
+            text = f"what looked after the attempt on node {self._nodes[index]['name']} is gone, and left no word of how it ended"
+            return Verdict(at_s=time.time(), cause="node_lost", message=text, first=index)
+        return Verdict(at_s=ended["at_s"], first=index)
+
+    def _lost(self, index: int, error: RayActorError) -> Verdict:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = f"node {self._nodes[index]['name']}: {lines[0] if lines else type(error).__name__}"
+        return Verdict(at_s=time.time(), cause="node_lost", message=text, first=index)
+
+    def _stop_grace_s(self) -> float:
+        grace_s = self._folder.stop_grace_s()
+        return float(self._request["grace_s"]) if grace_s is None else grace_s
+
+
+def _early() -> Verdict:
+    return Verdict(at_s=time.time(), cause="cancelled", message="stopped before it started")
+
+
+def _is_well(ended: Mapping[str, Any] | None) -> bool:
+    return ended is not None and ended["exit_code"] == 0
+
+
+def _words(amounts: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
+
+
+def write_verdict(folder: Path, verdict: Verdict) -> None:
+    """Leave the verdict where the engine finds it, whole or not at all. Raises OSError."""
+    private = folder / f"{VERDICT}.part"
+    with open(private, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        json.dump(asdict(verdict), file)
+        file.flush()
+        os.fsync(file.fileno())
+    private.rename(folder / VERDICT)
+
+
+def main(folder: Path) -> int:
+    """Run the attempt, and return 0 where it ended well."""
+    gang = Gang(folder)
+    signal.signal(signal.SIGTERM, gang.stop)
+    ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    signal.signal(signal.SIGTERM, gang.stop)  # ray.init puts a handler of its own in its place
+    verdict = gang.run()
+    if verdict is None:
+        return 0
+    write_verdict(folder, verdict)
+    ended = AttemptFolder(folder).ended()
+    return 0 if verdict.cause is None and ended is not None and ended.exit_code == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,53 @@
+"""Verdicts, records and Ray's own words as causes."""
+
+import signal
+from typing import Any
+
+from artesian.engines.local.outcome import first_failure, outcome_of
+from artesian.engines.local.records import AttemptFolder, Ended
+from artesian.engines.ray.client import RayJob
+from artesian.engines.ray.files import node_folder
+from artesian.model.job import Cause, Outcome
+from artesian.model.plan import Stop
+
+_TAIL_CHARS = 600
+
+
+def outcome_of_verdict(verdict: dict[str, Any], folder: AttemptFolder, stop: Stop | None) -> Outcome:
+    """Return why the attempt ended, as its driver saw it; where the commands decide, as they ended."""
+    if verdict["cause"] is not None:
+        cause = Cause(verdict["cause"])
+        if cause is Cause.CANCELLED and stop is None:
+            # Nobody asked artesian: Ray's own user stopped it.
+            return Outcome(
+                cause=Cause.SIGNAL, signal=signal.SIGTERM, message="stopped in Ray before it started"
+            )
+        if cause is Cause.CANCELLED and stop is not None:
+            cause = stop.cause
+        return Outcome(cause=cause, message=verdict["message"])
+    first = int(verdict["first"])
+    ended = AttemptFolder(node_folder(folder.path, first)).ended()
+    if ended is None:
+        return Outcome(cause=Cause.NODE_LOST, message="no record of how it ended can be read")
+    return outcome_of(ended, first_failure(folder.progress))
+
+
+def outcome_without_verdict(
+    job: RayJob | None, ended: Ended | None, folder: AttemptFolder, stop: Stop | None, *, is_claimed: bool
+) -> Outcome:
+    """Return why an attempt ended whose driver left no verdict.
+
+    ``job`` is what Ray says of it, None where Ray does not know it; ``ended`` the record of its first node.
+    """
+    if ended is not None and (not ended.was_stopped or stop is not None):
+        return outcome_of(ended, first_failure(folder.progress))
+    if not is_claimed and stop is not None:
+        return Outcome(cause=stop.cause, message="stopped before it started")
+    if job is None:
+        return Outcome(cause=Cause.NODE_LOST, message="Ray does not know the job of the attempt any more")
+    text = f"the driver of Ray job {job.submission_id} is gone ({job.status.lower()})"
+    if tail := " ".join(job.message.split())[-_TAIL_CHARS:]:
+        text += f": {tail}"
+    # A code of its own means that it could not even begin: no such interpreter, no artesian, no Ray.
+    has_failed = not is_claimed and job.exit_code is not None and 0 < job.exit_code < 128
+    return Outcome(cause=Cause.START_FAILED if has_failed else Cause.NODE_LOST, message=text)

@@ -1,0 +1,113 @@
+"""An attempt on several nodes: a launch agent on each, through srun.
+
+``gang all FOLDER SRUN SCANCEL`` runs on the first node, under the supervisor; it starts one
+``gang node FOLDER`` per node, which becomes the launch agent there.
+
+The supervisor passes SIGTERM on. srun would end the step at once on it, so it stands in a session of its
+own, and the agents get theirs from Slurm: their workers may still save.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from artesian.engines.slurm.batch import environment_of, read_attempt
+from artesian.wire import environment as names
+
+_MASTER_FILE = "master.json"
+_MASTER_WAIT_S = 300.0
+"""How long the other nodes wait for rank 0's node to say where it listens: nodes may take long to begin."""
+
+
+def run_all(folder: str, srun: str, scancel: str) -> int:
+    """Start an agent on every node, pass SIGTERM on to them, and return srun's exit code."""
+    attempt = read_attempt(folder)
+    nodes = len(attempt["nodes"])
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+    words = [
+        *(srun, "--mpi=none", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),
+        *(f"--cpus-per-task={cpus}", "--cpu-bind=none", "--input=none", "--kill-on-bad-exit=1", "--quiet"),
+        *(sys.executable, "-I", "-m", "artesian.engines.slurm.gang", "node", folder),
+    ]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+    job_id = os.environ["SLURM_JOB_ID"]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        # Without --full it is for the steps only, and does not come back to us.
+        done = subprocess.run([scancel, "--signal=TERM", job_id], stdin=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            process.terminate()  # the controller is away: better at once than not at all
+
+    signal.signal(signal.SIGTERM, stop)
+    return process.wait()
+
+
+def become_agent(folder: str) -> None:
+    """Become the launch agent of this node."""
+    attempt = read_attempt(folder)
+    listed = [node["name"] for node in attempt["nodes"]]
+    rank = listed.index(os.environ["SLURMD_NODENAME"])
+    workers = int(attempt["workers_per_node"])
+    env = environment_of(
+        {**attempt, "env": {**attempt["env"], names.WORKERS: str(workers)}}, os.environ, is_whole=False
+    )
+    os.chdir(attempt["workdir"])
+    _redirect(folder, Path(env[names.LOG_DIR]), rank, workers)
+    words = [
+        *(sys.executable, "-m", "artesian.train.launch", "--nnodes", str(len(listed))),
+        *("--node-rank", str(rank), "--nproc-per-node", str(workers)),
+        *("--master-addr", attempt["nodes"][0]["address"], "--master-port", str(_master_port(folder, rank))),
+        *("--no-python", *attempt["command"]),
+    ]
+    os.execve(sys.executable, words, env)  # noqa: S606 - a list of words, and no shell
+
+
+def _redirect(folder: str, logs: Path, rank: int, workers: int) -> None:
+    """Write to the files of the attempt: the first node's agent as one on a single node, others to the log folder."""
+    own = logs / f"rank-{rank * workers}.out"
+    paths = (Path(folder, "stdout.log"), Path(folder, "stderr.log")) if rank == 0 else (own, own)
+    for number, path in zip((1, 2), paths, strict=True):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
+def _master_port(folder: str, rank: int) -> int:
+    """Return the port on which rank 0 will listen: its node chooses a free one, and the others read which."""
+    path = Path(folder, _MASTER_FILE)
+    if rank == 0:
+        with socket.create_server(("", 0)) as server:
+            port: int = server.getsockname()[1]
+        private = path.with_suffix(".part")
+        private.write_text(json.dumps({"port": port}))
+        private.rename(path)
+        return port
+    deadline_s = time.monotonic() + _MASTER_WAIT_S
+    while (said := _read(path)) is None:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{path}: rank 0's node has not said where it listens")
+        time.sleep(0.05)
+    return int(said["port"])
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    try:
+        said: Mapping[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return said
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "all":
+        sys.exit(run_all(*sys.argv[2:5]))
+    become_agent(sys.argv[2])

@@ -1,0 +1,165 @@
+"""What teams hold, against what they are entitled to: in thousandths of devices, for one cycle."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from artesian import catalog
+from artesian.model.capacity import Capacity
+from artesian.model.job import Job
+from artesian.model.placement import Placement
+from artesian.model.quota import ANY, Team, Teams
+from artesian.model.resources import MILLI, DeviceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """What there is: ``totals`` [K + 2] of devices by kind, CPUs, memory, of nodes that are up; and which
+    kinds an entry of a guarantee is about. A kind belongs to the first entry that names it."""
+
+    models: tuple[tuple[str | None, str], ...]
+    totals: tuple[int, ...]
+
+    def kinds(self, guaranteed: tuple[tuple[str, int], ...]) -> tuple[tuple[int, ...], ...]:
+        """Return the kinds of each entry of a guarantee."""
+        left = set(range(len(self.models)))
+        found = []
+        for model, _ in guaranteed:
+            kinds = tuple(kind for kind in sorted(left) if _is_model(model, self.models[kind][1]))
+            left -= set(kinds)
+            found.append(kinds)
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entitlement:
+    """What a team is guaranteed, on a given fleet: an amount for each group of kinds."""
+
+    entries: tuple[tuple[tuple[int, ...], int], ...]
+    entry_of: tuple[int | None, ...]
+
+
+class Accounts:
+    """Who holds what, each team together with all below it. Made for one cycle from what runs.
+
+    ``add`` keeps it up to date while the cycle decides.
+    """
+
+    def __init__(self, teams: Teams, capacity: Capacity) -> None:
+        self.teams = teams
+        self._capacity = capacity
+        self._fleet = capacity.remember("fleet of accounts", lambda: _fleet(capacity))
+        self._used: dict[str, list[int]] = {}
+        for (team, _), used in capacity.used.items():
+            for above in teams.path(team):
+                mine = self._account(above.name)
+                for resource, amount in enumerate(used):
+                    mine[resource] += amount
+
+    def _account(self, team: str) -> list[int]:
+        used = self._used.get(team)
+        if used is None:
+            used = self._used[team] = [0] * len(self._fleet.totals)
+        return used
+
+    def add(self, job: Job, placement: Placement, sign: int = 1) -> None:
+        """Take note that the job gets the placement, or (-1) gives it back."""
+        kind = self._capacity.kind[self._capacity.row[placement.shares[0].node_id]]
+        milli = sum(share.milli * len(share.devices) for share in placement.shares)
+        rations = sum(max(1, len(share.devices)) for share in placement.shares)
+        for team in self.teams.path(job.team):
+            used = self._account(team.name)
+            used[kind] += sign * milli
+            used[-2] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
+            used[-1] += sign * (job.memory_bytes_per_device or 0) * rations
+
+    def dominant_share(self, team: Team) -> float:
+        """Return the largest part that the team has of any one resource, 0 to 1, divided by its weight.
+
+        Ghodsi et al., *Dominant Resource Fairness*, NSDI 2011; each model of device is a resource.
+        """
+        used = self._used.get(team.name)
+        if used is None:
+            return 0.0
+        parts = [has / total for has, total in zip(used, self._fleet.totals, strict=True) if total > 0]
+        return max(parts, default=0.0) / team.weight
+
+    def kinds_of(self, request: DeviceRequest) -> tuple[int, ...]:
+        """Return the kinds that the request may be met with."""
+        capacity = self._capacity
+        return capacity.remember(
+            ("kinds", request), lambda: tuple(np.unique(capacity.kind[capacity.eligible(request)]).tolist())
+        )
+
+    def is_within(self, team: Team, kind: int, milli: int) -> bool:
+        """Return whether the team may have so much more of the kind by what it is guaranteed."""
+        return self.within(team, kind) >= milli > 0
+
+    def within(self, team: Team, kind: int) -> int:
+        """Return how much more of the kind the team is guaranteed than it holds; negative: it borrows."""
+        entitled = self._entitled(team)
+        entry = entitled.entry_of[kind]
+        if entry is None:
+            return -self._account(team.name)[kind]
+        kinds, guaranteed = entitled.entries[entry]
+        used = self._account(team.name)
+        return guaranteed - sum(used[other] for other in kinds)
+
+    def borrowed(self, team: Team) -> int:
+        """Return how much the team holds beyond what it is guaranteed."""
+        entitled, used = self._entitled(team), self._account(team.name)
+        beyond = sum(
+            max(0, sum(used[kind] for kind in kinds) - guaranteed) for kinds, guaranteed in entitled.entries
+        )
+        return beyond + sum(used[kind] for kind, entry in enumerate(entitled.entry_of) if entry is None)
+
+    def room(self, team_name: str, kind: int) -> float:
+        """Return how much of the kind the team may have now beyond what it holds, free or not."""
+        room = math.inf
+        path = self.teams.path(team_name)
+        for team in path:
+            if team.borrow_limit is not None:
+                left = max(0, team.borrow_limit * MILLI - self.borrowed(team))
+                room = min(room, max(0, self.within(team, kind)) + left)
+        if (kept := self._kept(path, kind)) > 0:
+            free = int(np.sum(self._capacity.free_whole[self._capacity.kind == kind])) * MILLI
+            room = min(room, max(0, self.within(path[-1], kind), free - kept))
+        return room
+
+    def _kept(self, path: tuple[Team, ...], kind: int) -> int:
+        """Return how much of the kind other teams keep for themselves, unused."""
+        return sum(
+            max(0, self.within(team, kind))
+            for team in self.teams.teams
+            if not team.lends and team not in path
+        )
+
+    def _entitled(self, team: Team) -> _Entitlement:
+        def found() -> _Entitlement:
+            groups = self._fleet.kinds(team.guaranteed)
+            entry_of: list[int | None] = [None] * len(self._fleet.models)
+            for entry, kinds in enumerate(groups):
+                for kind in kinds:
+                    entry_of[kind] = entry
+            amounts = tuple(count * MILLI for _, count in team.guaranteed)
+            return _Entitlement(entries=tuple(zip(groups, amounts, strict=True)), entry_of=tuple(entry_of))
+
+        return self._capacity.remember(("entitled", team.guaranteed), found)
+
+
+def _fleet(capacity: Capacity) -> _Fleet:
+    models: dict[int, tuple[str | None, str]] = {}
+    totals = [0] * (capacity.kinds + 2)
+    for row, node in enumerate(capacity.nodes):
+        kind = int(capacity.kind[row])
+        models[kind] = (node.vendor, node.accelerator)
+        if capacity.is_up[row]:
+            totals[kind] += node.devices * MILLI
+            totals[-2] += node.cpus * MILLI
+            totals[-1] += node.memory_bytes
+    return _Fleet(models=tuple(models[kind] for kind in range(len(models))), totals=tuple(totals))
+
+
+def _is_model(name: str, accelerator: str) -> bool:
+    return name == ANY or catalog.matches(name, accelerator)

@@ -1,0 +1,105 @@
+"""Devices kept for jobs that others were stopped for, from the decision until they start.
+
+A claim (``Plan.claims``) says where a job is to go. Until those who hold its devices have left, it is
+looked at anew in each cycle, from the snapshot alone, and what of it is free is taken before anybody else is
+served. It holds as long as nobody but those who leave is in its way: where a node is lost, its job
+waits like any other.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from artesian.model.capacity import Capacity, Trial
+from artesian.model.job import Job
+from artesian.model.placement import NodeShare, Placement
+from artesian.model.queue import WaitingJob
+from artesian.model.snapshot import RunningJob, Snapshot
+
+
+@dataclass(slots=True)
+class Claims:
+    """What became of the claims in a cycle: who starts where, and who waits for whom to leave."""
+
+    starts: list[tuple[WaitingJob, Placement]] = field(default_factory=list)
+    pending: dict[str, tuple[RunningJob, ...]] = field(default_factory=dict)
+
+
+def reserve(snapshot: Snapshot, trial: Trial) -> Claims:
+    """Serve those with a claim, and keep what of the others' is free already."""
+    claims = Claims()
+    stopping = [entry for entry in snapshot.running.values() if entry.is_stopping]
+    free = trial.capacity
+    for entry in sorted(snapshot.waiting.claims.values(), key=lambda entry: entry.job.id):
+        placement = entry.claim
+        assert placement is not None
+        if not _is_known(placement, free):
+            continue
+        if free.fits(entry.job, placement):
+            trial.take(entry.job, placement, at_s=snapshot.at_s)
+            claims.starts.append((entry, placement))
+        elif leaving := _leaving(placement, stopping, free):
+            keep(entry.job, placement, trial, snapshot.at_s)
+            claims.pending[entry.job.id] = leaving
+    for holder in sorted(stopping, key=lambda holder: holder.job.id):
+        # One that makes room and is to go on at once has its place kept while it is still leaving.
+        if holder.claim is not None and _is_known(holder.claim, free):
+            is_free = free.fits(holder.job, holder.claim)
+            if is_free or _leaving(holder.claim, stopping, free):
+                keep(holder.job, holder.claim, trial, snapshot.at_s)
+    return claims
+
+
+def keep(job: Job, placement: Placement, trial: Trial, at_s: float) -> None:
+    """Take the part of a placement that is free; the rest counts as the job's already, and is not taken."""
+    now, later = _split(job, placement, trial.capacity)
+    if now is not None:
+        trial.take(job, now, at_s=at_s)
+    if later is not None:
+        trial.charge(job, later, +1)
+
+
+def _is_known(placement: Placement, free: Capacity) -> bool:
+    return all(
+        (row := free.row.get(share.node_id)) is not None
+        and free.is_up[row]
+        and max(share.devices, default=-1) < free.devices[row]
+        for share in placement.shares
+    )
+
+
+def _leaving(placement: Placement, stopping: list[RunningJob], free: Capacity) -> tuple[RunningJob, ...]:
+    """Return those who are about to leave the placement's nodes; none where others are in its way as well."""
+    nodes = {share.node_id for share in placement.shares}
+    leaving = tuple(
+        holder for holder in stopping if any(share.node_id in nodes for share in holder.placement.shares)
+    )
+    given: dict[tuple[str, int], int] = {}
+    for holder in leaving:
+        for share in holder.placement.shares:
+            for device in share.devices:
+                given[share.node_id, device] = given.get((share.node_id, device), 0) + share.milli
+    for share in placement.shares:
+        row = free.row[share.node_id]
+        for device in share.devices:
+            if free.free_milli[row, device] + given.get((share.node_id, device), 0) < share.milli:
+                return ()
+    return leaving
+
+
+def _split(job: Job, planned: Placement, free: Capacity) -> tuple[Placement | None, Placement | None]:
+    """Return the part of a placement that is free, and the other."""
+    now: list[NodeShare] = []
+    later: list[NodeShare] = []
+    for share in planned.shares:
+        row = free.row[share.node_id]
+        if not share.devices:
+            (now if free.hosted(job)[row] >= 1 else later).append(share)
+            continue
+        is_free = [bool(free.free_milli[row, device] >= share.milli) for device in share.devices]
+        for wanted, shares in ((True, now), (False, later)):
+            devices = tuple(d for d, is_ in zip(share.devices, is_free, strict=True) if is_ is wanted)
+            if devices:
+                shares.append(replace(share, devices=devices))
+    return (
+        Placement(shares=tuple(now)) if now else None,
+        Placement(shares=tuple(later)) if later else None,
+    )

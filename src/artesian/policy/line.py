@@ -1,0 +1,95 @@
+"""Who comes next in a cycle, and what they may have: the part of a policy that orders and quotas share.
+
+An order that depends on the job alone is a sorted queue. One that depends on what others have got, such as
+a fair share between teams, is ``Shared``: it makes a line of its own in each cycle, and is told of every
+start.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+from artesian.model.capacity import BoolArray, Capacity
+from artesian.model.job import Job
+from artesian.model.placement import Placement
+from artesian.model.plan import Reason
+from artesian.model.queue import WaitingJob
+from artesian.model.snapshot import Snapshot
+from artesian.policy.base import Order, Place
+
+
+class Line(Protocol):
+    """Goes through the waiting jobs of one cycle, best first."""
+
+    @property
+    def shape(self) -> int:
+        """Number of the shape of the job that came last: with the same number, the same will fit."""
+        ...
+
+    def __iter__(self) -> Iterator[WaitingJob]: ...
+
+    def __next__(self) -> WaitingJob: ...
+
+    def leave_shape(self) -> None:
+        """Leave out all other jobs that are like the one that came last."""
+        ...
+
+    def place(self, place: Place, job: Job, free: Capacity, allowed: BoolArray) -> Placement | None:
+        """Return where the job goes, given what it may have; None where that is nowhere."""
+        ...
+
+    def started(self, job: Job, placement: Placement) -> None:
+        """Take note of a start."""
+        ...
+
+    def refusal(self, job: Job) -> Reason | None:
+        """Return why the job may have no devices at all now, free or not; None where it may."""
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """An order that depends on who has what."""
+
+    def line(self, snapshot: Snapshot) -> Line:
+        """Return the line of a cycle."""
+        ...
+
+
+class Sorted:
+    """The line of an order that depends on each job alone."""
+
+    def __init__(self, snapshot: Snapshot, order: Order) -> None:
+        self._walk = snapshot.waiting.walk(order.key)
+
+    @property
+    def shape(self) -> int:
+        """Number of the shape of the job that came last."""
+        return self._walk.shape
+
+    def __iter__(self) -> Iterator[WaitingJob]:
+        return self
+
+    def __next__(self) -> WaitingJob:
+        return next(self._walk)
+
+    def leave_shape(self) -> None:
+        """Leave out all other jobs that are like the one that came last."""
+        self._walk.leave_shape()
+
+    def place(self, place: Place, job: Job, free: Capacity, allowed: BoolArray) -> Placement | None:
+        """Return where the job goes."""
+        return place.place(job, free, allowed)
+
+    def started(self, job: Job, placement: Placement) -> None:
+        """Nobody's turn depends on it."""
+        del job, placement
+
+    def refusal(self, job: Job) -> Reason | None:
+        """Nobody is refused."""
+        del job
+        return None
+
+
+def line_of(order: Order, snapshot: Snapshot) -> Line:
+    """Return the line of a cycle by this order."""
+    return order.line(snapshot) if isinstance(order, Shared) else Sorted(snapshot, order)

@@ -1,0 +1,136 @@
+"""Checkpoints in a directory: written under a temporary name, flushed to the device, and renamed.
+
+Needs the standard library only.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from artesian.train.manifest import (
+    MANIFEST,
+    Facts,
+    Manifest,
+    encode_manifest,
+    folder_name,
+    make_manifest,
+    manifest_fields,
+    steps_among,
+)
+
+_TEMPORARY = ".tmp-"
+
+
+class Directory:
+    """Checkpoints in a directory, which all nodes share if there are several."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = str(folder)
+
+    def save(self, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:
+        target = self.path(facts.step)
+        temporary = self.folder / f"{_TEMPORARY}{target.name}"
+        self.sweep()
+        try:
+            temporary.mkdir()
+            manifest = _write(temporary, facts, pieces, document_bytes)
+            if target.exists():  # damaged, or of a run that was rolled back to before it
+                os.rename(target, self.folder / f"{_TEMPORARY}old-{target.name}")
+            os.rename(temporary, target)
+            sync_folder(self.folder)
+        except OSError:
+            with contextlib.suppress(OSError):  # what is left is swept at the next save
+                shutil.rmtree(temporary)
+            raise
+        return manifest
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError):  # a network file system without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+    def steps(self) -> list[int]:
+        return steps_among(os.listdir(self.folder)) if self.folder.exists() else []
+
+    def manifest(self, step: int) -> Mapping[str, Any]:
+        return manifest_fields((self.path(step) / MANIFEST).read_bytes())
+
+    def open(self, step: int, file: str) -> AbstractContextManager[BinaryIO]:
+        return cast(BinaryIO, (self.path(step) / Path(file).name).open("rb", buffering=0))
+
+    def remove(self, step: int) -> None:
+        shutil.rmtree(self.path(step), ignore_errors=True)
+
+    def sweep(self) -> int:
+        leftovers = list(self.folder.glob(f"{_TEMPORARY}*"))
+        for path in leftovers:
+            shutil.rmtree(path)
+        return len(leftovers)
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a checkpoint."""
+        return self.folder / folder_name(step)
+
+
+def _write(folder: Path, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:
+    file = "state.bin"
+    crc32s: list[int] = []
+    size_bytes = 0
+    out = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        set_direct(out, True)
+        for piece in pieces:
+            crc32s.append(zlib.crc32(piece))
+            size_bytes += len(piece)
+            _write_all(out, piece)
+        os.fsync(out)
+    finally:
+        os.close(out)
+    manifest = make_manifest(facts, file, document_bytes, size_bytes, crc32s)
+    with (folder / MANIFEST).open("wb") as text:
+        text.write(encode_manifest(manifest))
+        text.flush()
+        os.fsync(text.fileno())
+    sync_folder(folder)
+    return manifest
+
+
+def _write_all(file: int, data: memoryview) -> None:
+    """Write past the page cache; through it, where the file system or the length does not allow that."""
+    while data:
+        try:
+            data = data[os.write(file, data) :]
+        except OSError as error:
+            if error.errno != errno.EINVAL or not fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT:
+                raise
+            set_direct(file, False)
+
+
+def set_direct(file: int, is_direct: bool) -> None:
+    """Read and write past the page cache, or through it; where a file system has only that, through it."""
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT if is_direct else flags & ~os.O_DIRECT)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

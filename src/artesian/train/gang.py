@@ -1,0 +1,101 @@
+"""What a launch agent is asked to run, where its workers stand in the gang, and what they are told of it."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from artesian.train.worker_process import usable_cpus
+from artesian.wire import environment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """The workers to start on this node, and where they stand among those of the other nodes.
+
+    ``command`` is the whole command line; ``script`` its part behind the interpreter where it is Python's,
+    the name of a module where ``is_module``. ``preload`` are the modules that the template imports; without
+    any there is no template. ``master_port`` None takes a free port. Without a ``log_dir`` all workers share
+    the agent's output; without a ``progress_dir`` failures are reported on stderr only.
+    """
+
+    command: tuple[str, ...]
+    local_workers: int
+    script: tuple[str, ...] = ()
+    is_module: bool = False
+    preload: tuple[str, ...] = ()
+    max_restarts: int = 0
+    nodes: int = 1
+    node_rank: int = 0
+    master_host: str = "127.0.0.1"
+    master_port: int | None = None
+    grace_s: float = 2.0
+    progress_dir: Path | None = None
+    log_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formation:
+    """One forming of the gang: who stands where, and where they meet.
+
+    ``number`` counts the restarts within the attempt. ``is_store_served`` says that somebody else than rank
+    0 serves the store at the master's address; every formation has a store of its own.
+    """
+
+    number: int
+    node_rank: int
+    nodes: int
+    master_host: str
+    master_port: int
+    is_store_served: bool
+
+
+def worker_environment(
+    gang: Gang, formation: Formation, local_rank: int, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of one worker: ``environ`` and torchrun's variables on top."""
+    return {**shared_environment(gang, environ), **place_environment(gang, formation, local_rank, environ)}
+
+
+def shared_environment(gang: Gang, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what is the same for all workers of the node, in every formation."""
+    defaults = {
+        "OMP_NUM_THREADS": max(1, usable_cpus() // gang.local_workers),
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": 1,
+    }
+    return {**{name: str(value) for name, value in defaults.items()}, **environ}
+
+
+def place_environment(
+    gang: Gang, formation: Formation, local_rank: int, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the variables that tell a worker its place."""
+    rank = formation.node_rank * gang.local_workers + local_rank
+    world_size = formation.nodes * gang.local_workers
+    attempts_before = max(0, int(environ.get(environment.EPOCH, "1")) - 1)
+    ours = {
+        "RANK": rank,
+        "LOCAL_RANK": local_rank,
+        "WORLD_SIZE": world_size,
+        "LOCAL_WORLD_SIZE": gang.local_workers,
+        "GROUP_RANK": formation.node_rank,
+        "GROUP_WORLD_SIZE": formation.nodes,
+        "ROLE_RANK": rank,
+        "ROLE_NAME": "default",
+        "ROLE_WORLD_SIZE": world_size,
+        "MASTER_ADDR": formation.master_host,
+        "MASTER_PORT": formation.master_port,
+        "TORCHELASTIC_RUN_ID": environ.get(environment.JOB_ID, "none"),
+        "TORCHELASTIC_RESTART_COUNT": attempts_before + formation.number,
+        "TORCHELASTIC_MAX_RESTARTS": gang.max_restarts,
+        "TORCHELASTIC_USE_AGENT_STORE": formation.is_store_served,
+        environment.RESTART: formation.number,
+    }
+    return {name: str(value) for name, value in ours.items()}
+
+
+def free_port(host: str) -> int:
+    """Return a TCP port that nobody listens on now, on this machine's address ``host``."""
+    with socket.create_server((host, 0)) as server:
+        port: int = server.getsockname()[1]
+    return port

@@ -1,0 +1,114 @@
+"""Signs of life: a page of memory that a worker writes and its launch agent reads.
+
+Memory and not messages, because a step may take a few milliseconds: a beat costs the worker less than a
+microsecond and the agent nothing until it looks. Times are seconds of the monotonic clock, which all
+processes of a machine share. Every number is eight aligned bytes, so that none is read half written.
+"""
+
+import mmap
+import os
+import struct
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+
+_PAGE = struct.Struct("=9q")
+_SECOND = 1_000_000_000
+_DECAY = 0.98
+"""Per beat: a pause of long ago is forgotten in some hundred steps."""
+
+
+class Activity(IntEnum):
+    """What a worker says that it does."""
+
+    STARTING = 0
+    """Imports, process group, model, data, restoring: it may take any time."""
+    STEPPING = 1
+    BUSY = 2
+    """Something that is known to take longer than a step: a checkpoint, an evaluation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a worker's page says. ``alive_s`` is written by a thread of its own, a few times a second.
+
+    ``pace_s`` is the longest time between two of the last some hundred steps; None before there were two.
+    ``step`` is the last committed step, None where the script does not count; ``restored_step`` what the
+    worker took over, ``load_s`` how long the reading took.
+    """
+
+    alive_s: float | None
+    alive_pace_s: float | None
+    beats: int
+    beat_s: float | None
+    pace_s: float | None
+    activity: Activity
+    step: int | None
+    restored_step: int | None
+    load_s: float | None
+
+
+def make_page() -> int:
+    """Return the file descriptor of a new page."""
+    fd = os.memfd_create("artesian-heartbeat")
+    os.ftruncate(fd, mmap.PAGESIZE)
+    os.pwrite(fd, _PAGE.pack(0, 0, 0, 0, 0, 0, -1, -1, -1), 0)
+    return fd
+
+
+class Heart:
+    """The worker's side of a page."""
+
+    def __init__(self, fd: int) -> None:
+        self._numbers = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("q")
+
+    def alive(self) -> None:
+        """Say that the interpreter runs."""
+        self._note(0, 1)
+
+    def beat(self, step: int | None = None) -> None:
+        """Say that a step is done: ``step`` of the run, where it is known."""
+        numbers = self._numbers
+        if step is not None:
+            numbers[6] = step
+        if numbers[5] != Activity.STEPPING:
+            numbers[3] = 0  # what lies between is no step
+            numbers[5] = Activity.STEPPING
+        self._note(3, 4)
+        numbers[2] += 1
+
+    def set(self, activity: Activity) -> None:
+        """Say what the worker does now; a beat says that it is stepping again."""
+        self._numbers[5] = activity
+
+    def restored(self, step: int, load_s: float) -> None:
+        """Say what state the worker goes on from; step 0 is none."""
+        self._numbers[7] = step
+        self._numbers[8] = int(load_s * _SECOND)
+
+    def _note(self, at: int, pace: int) -> None:
+        numbers = self._numbers
+        now = time.monotonic_ns()
+        if before := numbers[at]:
+            numbers[pace] = max(now - before, int(_DECAY * numbers[pace]))
+        numbers[at] = now
+
+
+def read_page(fd: int) -> Beat:
+    """Return what the worker has said last."""
+    page = _PAGE.unpack(os.pread(fd, _PAGE.size, 0))
+    return Beat(
+        alive_s=_seconds(page[0]),
+        alive_pace_s=_seconds(page[1]),
+        beats=page[2],
+        beat_s=_seconds(page[3]),
+        pace_s=_seconds(page[4]),
+        activity=Activity(page[5]),
+        step=page[6] if page[6] >= 0 else None,
+        restored_step=page[7] if page[7] >= 0 else None,
+        load_s=page[8] / _SECOND if page[8] >= 0 else None,
+    )
+
+
+def _seconds(nanoseconds: int) -> float | None:
+    return nanoseconds / _SECOND if nanoseconds else None

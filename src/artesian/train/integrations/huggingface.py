@@ -1,0 +1,137 @@
+"""A callback for ``transformers.Trainer``: verified checkpoints, SIGTERM, and a report of every step.
+
+::
+
+    from artesian.train.integrations.huggingface import ArtesianCallback, newest_checkpoint
+
+    trainer = Trainer(model=model, args=args, train_dataset=data, callbacks=[ArtesianCallback()])
+    trainer.train(resume_from_checkpoint=newest_checkpoint(args.output_dir))
+
+The Trainer saves and restores as ever (``save_steps``); it goes on from the newest checkpoint that is whole,
+with the optimizer, the random generators and the position in the data. On SIGTERM all ranks finish
+the same step, which is saved, and the process leaves with 143.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from artesian.train.integrations import seal
+from artesian.train.integrations.companion import Companion
+from artesian.train.reporter import say
+from artesian.train.run import Preempted
+from artesian.wire.messages import Phase
+
+_PREFIX = "checkpoint-"
+
+
+def newest_checkpoint(output_dir: str | Path) -> str | None:
+    """Return the newest whole checkpoint below ``output_dir``, for ``resume_from_checkpoint``; None for none.
+
+    Checkpoints without a seal, which this callback did not see to their end, are not whole.
+    """
+    found = seal.newest(Path(output_dir), _PREFIX)
+    return None if found is None else str(found)
+
+
+class ArtesianCallback(TrainerCallback):
+    """Seals the Trainer's checkpoints, reports to artesian where it runs under it, and stops on SIGTERM.
+
+    A step's loss is reported where the Trainer logs it at that step (``logging_steps=1`` for all of them):
+    the mean since it last logged. ``failed_saves`` counts checkpoints that could not be sealed.
+    """
+
+    def __init__(self) -> None:
+        self._companion: Companion | None = None
+        self._waiting_step: int | None = None
+        self._is_preempted = False
+        self.failed_saves = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start to report."""
+        dtype = "bf16" if args.bf16 else "fp16" if args.fp16 else None
+        self._companion = Companion(torch.device(args.device), dtype=dtype)
+        self._is_preempted = False
+        if state.global_step:
+            self._companion.restored(state.global_step, None)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note that the batch is there."""
+        self._is_there.step_begins()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Report the step, at once unless its loss is about to be logged; save and stop where that was asked for."""
+        if control.should_log:
+            self._waiting_step = state.global_step
+            return control
+        return self._step_ends(control, state.global_step, None)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> TrainerControl:
+        """Report the step whose loss this is."""
+        if self._waiting_step is None:
+            return control
+        step, self._waiting_step = self._waiting_step, None
+        loss = (logs or {}).get("loss")
+        return self._step_ends(control, step, None if loss is None else float(loss))
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note what the time since the step went into."""
+        if self._companion is not None:  # else: an evaluation outside of training
+            self._companion.phase(Phase.EVALUATION)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Seal the checkpoint, once all ranks have written theirs."""
+        companion = self._is_there
+        companion.meet()
+        if companion.member.rank == 0:
+            assert args.output_dir is not None, "the Trainer has just saved there"
+            self._seal(companion, Path(args.output_dir, f"{_PREFIX}{state.global_step}"), state.global_step)
+        companion.phase(Phase.CHECKPOINT_STALL)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """End the reports. Raises Preempted (SystemExit with code 143) where training was asked to stop."""
+        self._is_there.close()
+        self._companion = None
+        if self._is_preempted:
+            raise Preempted(state.global_step)
+
+    @property
+    def _is_there(self) -> Companion:
+        assert self._companion is not None, "the Trainer calls on_train_begin first"
+        return self._companion
+
+    def _step_ends(self, control: TrainerControl, step: int, loss: float | None) -> TrainerControl:
+        if self._is_there.step_ends(step, loss):
+            control.should_save = control.should_training_stop = True
+            self._is_preempted = True
+        return control
+
+    def _seal(self, companion: Companion, folder: Path, step: int) -> None:
+        try:
+            size_bytes = seal.seal(folder)
+        except OSError as error:
+            self.failed_saves += 1
+            say(f"cannot seal {folder}: {error.strerror or error}; training goes on without this checkpoint")
+            return
+        companion.saved(step, size_bytes)

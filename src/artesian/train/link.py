@@ -1,0 +1,137 @@
+"""A worker's line to its launch agent: its heartbeat, and what is to be done when a peer is lost.
+
+The agent hands every worker two file descriptors: the page of its heartbeat, and one end of a socket for
+JSON messages, one a packet.
+
+The worker's messages carry the ``round`` that they speak of: an error of a round that is over is no failure.
+
+worker → agent  ``{"offers": "rejoin"}``                 it can form the gang anew within its process
+                ``{"failed": TEXT}``                     an error ended its work, and it leaves
+                ``{"failed": TEXT, "trace": TRACEBACK}`` the same, and it asks whether the error is its own
+                ``{"rejoined": ROUND}``                  it has let go of the old gang, and comes to the new
+agent → worker  ``{"round": N, "env": {…}}``             come to this round, with these variables
+                ``{"yours": true}``                      the error that you reported is your own
+"""
+
+import atexit
+import contextlib
+import faulthandler
+import json
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from artesian.train.heartbeat import Activity, Heart
+from artesian.train.worker_process import TRACE_SIGNAL
+from artesian.wire import environment
+
+_ALIVE_EVERY_S = 0.2
+_MESSAGE_BYTES = 65_536
+_UNBLOCK_AFTER_S = 0.5
+_TEXT = 8_192
+
+
+class PeerLost(BaseException):
+    """Another worker is gone, and the agent forms the gang anew. Meant for ``resilient`` alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One forming of the gang: its number, and the variables that tell this worker its place."""
+
+    number: int
+    env: dict[str, str]
+
+
+class Link:
+    """The worker's end. One thread of it says that the interpreter runs, and listens."""
+
+    def __init__(self, page: int, control: int, number: int) -> None:
+        self.heart = Heart(page)
+        os.close(page)
+        self._control = socket.socket(fileno=control)
+        self._number = number
+        self._told = threading.Condition()
+        self._next: Round | None = None
+        self._is_own_fault = False
+        self._unblock: Callable[[], None] | None = None
+        # It writes from the handler of the signal, in C: held by Python or not, the lock does not matter.
+        faulthandler.register(TRACE_SIGNAL, file=2, all_threads=True)
+        # The end of an interpreter that has torch in it takes a second, and longer where the machine is busy.
+        atexit.register(self.heart.set, Activity.BUSY)
+        self.heart.alive()
+        threading.Thread(target=self._serve, name="artesian-link", daemon=True).start()
+
+    def offer_rejoin(self, unblock: Callable[[], None]) -> None:
+        """Tell the agent that this worker survives the loss of a peer.
+
+        ``unblock`` is called, in another thread, when the worker does not come back from a collective.
+        """
+        self._unblock = unblock
+        self._send({"offers": "rejoin"})
+
+    def check(self) -> None:
+        """Raise PeerLost when the gang is being formed anew."""
+        if self._next is not None and self._unblock is not None:
+            raise PeerLost
+
+    def failed(self, text: str) -> None:
+        """Tell the agent that this worker is about to leave with an error."""
+        self._send({"failed": text[-_TEXT:]})
+
+    def next_round(self, text: str, trace: str) -> Round | None:
+        """Report an error; return the round to come to, None when the error is this worker's own."""
+        self._send({"failed": text[-_TEXT:], "trace": trace[-_TEXT:]})
+        with self._told:
+            self._told.wait_for(lambda: self._next is not None or self._is_own_fault)
+            found, self._next = self._next, None
+        return found
+
+    def rejoined(self, number: int) -> None:
+        """Tell the agent that the old gang is left behind."""
+        self._number = number
+        self._send({"rejoined": number})
+
+    def _send(self, message: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):  # the agent is gone, and the kernel ends us
+            self._control.send(json.dumps({**message, "round": self._number}).encode())
+
+    def _serve(self) -> None:
+        unblock_in: int | None = None
+        while True:
+            ready, _, _ = select.select([self._control], [], [], _ALIVE_EVERY_S)
+            self.heart.alive()
+            if ready:
+                data = self._control.recv(_MESSAGE_BYTES)
+                if not data:
+                    return
+                message = json.loads(data)
+                with self._told:
+                    if "round" in message:
+                        self._next = Round(number=message["round"], env=message["env"])
+                        unblock_in = int(_UNBLOCK_AFTER_S / _ALIVE_EVERY_S)
+                    else:
+                        self._is_own_fault = True
+                    self._told.notify_all()
+            elif unblock_in is not None and self._next is not None and self._unblock is not None:
+                unblock_in -= 1
+                if unblock_in <= 0:
+                    unblock_in = None
+                    with contextlib.suppress(Exception):  # where it cannot help, the agent kills us
+                        self._unblock()
+
+
+_link: Link | None = None
+
+
+def link() -> Link | None:
+    """Return this worker's line to its launch agent; None where it has none, as under torchrun."""
+    global _link  # noqa: PLW0603  one per process, as the file descriptors are
+    if _link is None and (text := os.environ.pop(environment.AGENT_FDS, None)):
+        page, control = (int(number) for number in text.split(","))
+        os.set_inheritable(control, False)
+        _link = Link(page, control, int(os.environ.get(environment.RESTART, "0")))
+    return _link

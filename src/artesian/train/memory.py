@@ -1,0 +1,343 @@
+"""``Memory``: a rank's state in shared memory, one step behind at most, whatever happens to the process.
+
+::
+
+    memory = Memory(JobFolder(job), rank)
+    for step in ...:
+        loss = forward_and_backward()
+        memory.wait()                   # the copy of the last step's state is done: it may change now
+        optimizer.step()
+        memory.begin(step, state)       # returns at once: the copy runs beside the next forward pass
+
+What is committed is exactly the state of its step: between ``begin`` and ``wait`` nothing may write to
+the tensors, and it is checked that nothing did (by torch's version counters). A snapshot whose tensors
+changed under it is not committed, it is told, and what changed is copied inside of ``begin`` from then on.
+"""
+
+import contextlib
+import ctypes
+import itertools
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from artesian.train.device_copy import DeviceCopy, Pins
+from artesian.train.errors import CheckpointError
+from artesian.train.image import Layout, Slot, decode, encode_tree
+from artesian.train.plain import to_plain
+from artesian.train.segment import Buffer, JobFolder, Snapshot, Writer, reading
+
+_PIECE_BYTES = 8 << 20
+_AT_ONCE_BYTES = 64 << 10
+"""Tensors up to this size are copied inside of ``begin``: forward passes change some (statistics of norms)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """A snapshot read back: ``state`` is a copy, on the CPU, ``meta`` what ``begin`` was given with it."""
+
+    snapshot: Snapshot
+    meta: Mapping[str, Any]
+    state: Any
+
+
+class Memory:
+    """The snapshots of one rank. One process at a time; its successor finds what it left."""
+
+    def __init__(
+        self,
+        folder: JobFolder,
+        rank: int,
+        *,
+        buffers: int = 2,
+        on_commit: Callable[[Snapshot], object] | None = None,
+    ) -> None:
+        """Take over the memory of ``rank`` in ``folder``.
+
+        ``buffers``: two, and one more for everything that reads snapshots for long (storage, a peer). More
+        are made when every other one is being read. ``on_commit`` is called from another thread.
+
+        Raises CheckpointError while another process has this rank's memory.
+        """
+        if buffers < 2:
+            raise ValueError(f"buffers must be at least 2, so that one is always whole, got {buffers}")
+        self._folder = folder
+        self._rank = rank
+        self._writer = Writer(folder, rank)
+        self._on_commit = on_commit
+        self._wanted_buffers = buffers
+        self._buffers: dict[int, Buffer] = {}
+        self._mapping = threading.Lock()
+        self._layout: Layout | None = None
+        self._pins = Pins()
+        self._newest: Snapshot | None = next(iter(folder.snapshots(rank)), None)
+        self._sequence = self._newest.sequence if self._newest else 0
+        self._copy: _Copy | None = None
+        self._changing: set[str] = set()
+        self._queue: SimpleQueue[_Copy | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="artesian-memory", daemon=True)
+        self._thread.start()
+
+    @property
+    def newest(self) -> Snapshot | None:
+        """The newest snapshot that is committed; None where there is none yet."""
+        return self._newest
+
+    def prepare(self, state: Mapping[str, Any]) -> None:
+        """Make and map all buffers for states like ``state``, so that the first snapshots are quick too.
+
+        It takes as long as the kernel needs to find the memory. Raises CheckpointError when /dev/shm is
+        full, or when ``state`` holds what a checkpoint cannot.
+        """
+        self.finish()
+        layout = self._lay_out(*to_plain(state), {})[0]
+        self._fill_up(layout)
+
+    def begin(self, step: int, state: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
+        """Start to copy ``state``, as the snapshot of ``step``; ``wait`` before anything changes it.
+
+        ``meta`` is plain data that goes with it. A snapshot before that was not waited for is waited for
+        first; that it failed is told by ``wait`` alone.
+
+        Raises CheckpointError when /dev/shm is full, or when ``state`` holds what a checkpoint cannot.
+        The snapshots from before are untouched.
+        """
+        self.finish()
+        tree, tensors = to_plain(state)
+        layout, document = self._lay_out(tree, tensors, meta or {})
+        buffer = self._take(layout)
+        copy = _Copy(buffer, tensors, layout, document, step, self._changing, self._pins)
+        self._copy = copy
+        self._queue.put(copy)
+
+    def wait(self) -> None:
+        """Return when the state may change: the copy is done, or is ordered before this device's next work.
+
+        The caller helps with what is left to copy. Raises CheckpointError when the snapshot was spoiled
+        because something wrote to its tensors before this call.
+        """
+        if self._copy is not None:
+            self._copy.release()
+            if self._copy.error is not None and not self._copy.is_told:
+                self._copy.is_told = True
+                raise self._copy.error
+
+    def finish(self) -> Snapshot | None:
+        """Return the newest snapshot, after the one that was begun is committed or has failed."""
+        if self._copy is not None:
+            self._copy.help()
+            self._copy.is_finished.wait()
+        return self._newest
+
+    def wait_before(self, optimizer: Optimizer) -> RemovableHandle:
+        """Call ``wait`` at the start of every ``optimizer.step()``; the handle removes that again."""
+        return optimizer.register_step_pre_hook(lambda *_: self.wait())
+
+    def load(self, step: int | None = None) -> Recalled | None:
+        """Return a copy of the newest whole snapshot, or of the one of ``step``; None if there is none."""
+        self.finish()
+        return load(self._folder, self._rank, step)
+
+    def close(self, *, keep: bool = False) -> None:
+        """End it, and unlink the buffers unless ``keep``, which is for a successor of this process."""
+        self.finish()
+        self._queue.put(None)
+        self._thread.join()
+        for buffer in self._buffers.values():
+            self._pins.remove(buffer)
+            buffer.close()
+        self._buffers.clear()
+        if not keep:
+            self._folder.remove(self._rank)
+        self._writer.close()
+
+    def _lay_out(
+        self, tree: Any, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
+    ) -> tuple[Layout, bytes]:
+        text = encode_tree(meta, tree)
+        listed = list(tensors.values())
+        if self._layout is None or not self._layout.fits(listed, len(text)):
+            self._layout = Layout.of(listed, len(text))
+        return self._layout, self._layout.document(text)
+
+    def _take(self, layout: Layout) -> Buffer:
+        """Return a buffer to write to: never the newest, and none that is being read."""
+        for number in itertools.count():
+            newest = self._newest
+            if newest is not None and newest.path == self._folder.buffer(self._rank, number):
+                continue
+            buffer = self._map(number, layout)
+            if buffer.try_open():
+                return buffer
+        raise AssertionError("a count does not end")
+
+    def _fill_up(self, layout: Layout) -> None:
+        """Make all the buffers that are wanted, but leave the newest snapshot where it is."""
+        for number in range(self._wanted_buffers):
+            newest = self._newest
+            is_newest = newest is not None and newest.path == self._folder.buffer(self._rank, number)
+            if number not in self._buffers and not is_newest:
+                self._map(number, layout)
+
+    def _map(self, number: int, layout: Layout) -> Buffer:
+        """Return buffer ``number`` with room for ``layout``, and remember it."""
+        with self._mapping:  # the thread makes buffers that are not there yet, while `begin` may take one
+            old = self._buffers.get(number)
+            if old is not None:
+                if old.image_bytes == layout.size_bytes:
+                    return old
+                del self._buffers[number]
+                self._pins.remove(old)
+                old.close()
+            buffer = Buffer(self._folder.buffer(self._rank, number), layout.size_bytes)
+            self._buffers[number] = buffer
+            return buffer
+
+    def _work(self) -> None:
+        while (copy := self._queue.get()) is not None:
+            snapshot = copy.run(self._sequence + 1)
+            if snapshot is not None:
+                self._sequence += 1
+                self._newest = snapshot
+            self._changing |= copy.changed
+            copy.is_finished.set()
+            if snapshot is not None and self._on_commit is not None:
+                self._on_commit(snapshot)
+            # The other buffers are made beside the steps that follow. Where there is no room for them,
+            # that is told by the `begin` that needs one.
+            with contextlib.suppress(CheckpointError):
+                self._fill_up(copy.layout)
+
+
+def load(folder: JobFolder, rank: int, step: int | None = None) -> Recalled | None:
+    """Return a copy of the rank's newest whole snapshot, or of the one of ``step``; None if there is none.
+
+    For any process, also beside the one that writes.
+    """
+    for snapshot in folder.snapshots(rank):
+        if step is not None and snapshot.step != step:
+            continue
+        with reading(snapshot) as image:
+            if image is None:  # overwritten meanwhile, or damaged
+                continue
+            meta, state = _copied(image, snapshot.document_bytes)
+        return Recalled(snapshot=snapshot, meta=meta, state=state)
+    return None
+
+
+def _copied(image: memoryview, document_bytes: int) -> tuple[dict[str, Any], Any]:
+    whole = torch.frombuffer(image, dtype=torch.uint8)
+    return decode(bytes(image[:document_bytes]), lambda slot: slot.view(whole).clone())
+
+
+class _Copy:
+    """One snapshot on its way into a buffer: pieces that any thread may take, and an end."""
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        tensors: Mapping[str, Tensor],
+        layout: Layout,
+        document: bytes,
+        step: int,
+        changing: set[str],
+        pins: Pins,
+    ) -> None:
+        self.is_finished = threading.Event()
+        self.is_told = False
+        self.error: CheckpointError | None = None
+        self.changed: set[str] = set()
+        self.layout = layout
+        self._buffer = buffer
+        self._document = document
+        self._step = step
+        image = torch.frombuffer(buffer.map, dtype=torch.uint8)[len(buffer.map) - buffer.image_bytes :]
+        buffer.image[: len(document)] = document
+        self._pieces: list[Callable[[], object]] = []
+        self._watched: dict[str, tuple[Tensor, int]] = {}
+        on_device: list[tuple[Tensor, Tensor]] = []
+        for (place, tensor), slot in zip(tensors.items(), layout.slots, strict=True):
+            if tensor.device.type == "cuda":
+                on_device.append((slot.view(image), tensor))
+            elif tensor.device.type != "cpu" or slot.size_bytes <= _AT_ONCE_BYTES or place in changing:
+                slot.view(image).copy_(tensor)
+                continue
+            else:
+                self._pieces += _pieces(slot, image, tensor)
+            self._watched[place] = (tensor, _version(tensor))
+        self._device = DeviceCopy(on_device, buffer, pins) if on_device else None
+        self._left = len(self._pieces)
+        self._next = itertools.count()
+        self._lock = threading.Lock()
+        self._is_copied = threading.Event()
+        if not self._pieces:
+            self._is_copied.set()
+
+    def help(self) -> None:
+        """Copy the pieces that nobody has taken yet, and wait for those that somebody has."""
+        for index in self._next:  # the count is shared: a piece goes to one thread
+            if index >= len(self._pieces):
+                break
+            self._pieces[index]()
+            with self._lock:
+                self._left -= 1
+                if self._left == 0:
+                    self._is_copied.set()
+        self._is_copied.wait()
+
+    def release(self) -> None:
+        """Let the tensors change from here on."""
+        self.help()
+        with self._lock:
+            self._check()
+        if self._device is not None:
+            self._device.order_before_current_stream()
+
+    def run(self, sequence: int) -> Snapshot | None:
+        """Copy, and commit the snapshot unless it was spoiled."""
+        self.help()
+        if self._device is not None:
+            self._device.synchronize()
+        with self._lock:
+            self._check()
+        if self.error is not None:
+            return None
+        return self._buffer.commit(sequence, self._step, self._document)
+
+    def _check(self) -> None:
+        """Find what was written to while it was copied. Once: after ``release`` it may be."""
+        watched, self._watched = self._watched, {}
+        self.changed |= {place for place, (tensor, was) in watched.items() if _version(tensor) != was}
+        if watched and self.changed:
+            names = ", ".join(sorted(self.changed)[:3])
+            self.error = CheckpointError(
+                f"the snapshot of step {self._step} was spoiled: {len(self.changed)} tensors changed while "
+                f"they were copied ({names})",
+                hint="call `wait` before the optimizer's step; from now on they are copied inside of `begin`",
+            )
+
+
+def _pieces(slot: Slot, image: Tensor, tensor: Tensor) -> list[Callable[[], object]]:
+    if not tensor.is_contiguous():
+        return [lambda: slot.view(image).copy_(tensor)]
+    target, source = image.data_ptr() + slot.offset, tensor.data_ptr()
+    return [
+        partial(_move, target + at, source + at, min(_PIECE_BYTES, slot.size_bytes - at))
+        for at in range(0, slot.size_bytes, _PIECE_BYTES)
+    ]
+
+
+# ctypes lets go of the GIL, and one thread's memmove is as quick as the memory.
+_move = ctypes.memmove
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version

@@ -1,0 +1,161 @@
+"""``Persister``: brings snapshots from shared memory to storage, or to a peer, in the background.
+
+When that is slower than the snapshots that are to be kept, the newest is written next; those that it
+replaces are reported, each, as not saved.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from artesian.train.persist_process import deliver, encode_snapshot
+from artesian.train.segment import Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of a snapshot that was to be persisted.
+
+    ``size_bytes`` and ``duration_s`` are known of one that is durable now. ``failure`` says why it is not;
+    ``replaced_by`` is the step that was written in its place, because storage was still busy.
+    """
+
+    step: int
+    size_bytes: int | None = None
+    duration_s: float | None = None
+    failure: str | None = None
+    hint: str | None = None
+    replaced_by: int | None = None
+
+
+class Persister:
+    """Brings one snapshot at a time to where it is told; the newest that it was given is next."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        newest: Callable[[], Snapshot | None],
+        on_report: Callable[[Report], object],
+    ) -> None:
+        """Start the helper with ``settings`` that ``to_storage`` or ``to_peer`` gave.
+
+        ``newest`` tells the newest snapshot, for when the one to write is overwritten. ``on_report`` is called
+        from another thread, once for every snapshot given to ``persist``.
+        """
+        self._settings = settings
+        self._newest = newest
+        self._on_report = on_report
+        # fsspec's memory:// is a dictionary of this process.
+        is_here = str(settings.get("where", "")).startswith("memory://")
+        self._helper = None if is_here else _Helper(settings)
+        self._changed = threading.Condition()
+        self._next: Snapshot | None = None
+        self._is_busy = False
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name="artesian-persist", daemon=True)
+        self._thread.start()
+
+    def persist(self, snapshot: Snapshot) -> None:
+        """Write ``snapshot`` to storage, soon. Returns at once."""
+        with self._changed:
+            replaced, self._next = self._next, snapshot
+            self._changed.notify_all()
+        if replaced is not None:
+            self._on_report(Report(step=replaced.step, replaced_by=snapshot.step))
+
+    def drain(self) -> None:
+        """Wait until everything that was given to ``persist`` is reported."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next is None and not self._is_busy)
+
+    def close(self) -> None:
+        """Finish what was given to ``persist``, and end the helper."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        if self._helper is not None:
+            self._helper.close()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._next is not None or self._is_closed)
+                snapshot, self._next = self._next, None
+                if snapshot is None:
+                    return
+                self._is_busy = True
+            for report in self._written(snapshot):
+                self._on_report(report)
+            with self._changed:
+                self._is_busy = False
+                self._changed.notify_all()
+
+    def _written(self, wanted: Snapshot) -> list[Report]:
+        snapshot: Snapshot | None = wanted
+        while snapshot is not None:
+            answer = self._ask(snapshot)
+            if "gone" not in answer:
+                report = Report(**answer)
+                is_other = report.step != wanted.step
+                return [report, Report(step=wanted.step, replaced_by=report.step)] if is_other else [report]
+            newer = self._newest()
+            snapshot = newer if newer != snapshot else None
+        return [Report(step=wanted.step, failure="the snapshot is gone from shared memory")]
+
+    def _ask(self, snapshot: Snapshot) -> dict[str, Any]:
+        if self._helper is not None:
+            return self._helper.ask(snapshot)
+        return deliver(self._settings, snapshot)
+
+
+class _Helper:
+    """The process that writes; started anew when it has died."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._process = self._start()
+
+    def ask(self, snapshot: Snapshot) -> dict[str, Any]:
+        if self._process.poll() is not None:
+            self.close()
+            self._process = self._start()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(encode_snapshot(snapshot) + "\n")
+            self._process.stdin.flush()
+            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        except (OSError, ValueError):
+            code = self._process.wait()
+            return {"step": snapshot.step, "failure": f"the process that writes it ended with code {code}"}
+        return answer
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            try:
+                assert pipe is not None
+                pipe.close()
+            except BrokenPipeError:
+                pass
+        self._process.wait()
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "artesian.train.persist_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            process_group=0,  # a signal that ends the worker's group leaves it to finish
+        )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(self._settings) + "\n")
+        process.stdin.flush()
+        return process

@@ -1,0 +1,84 @@
+"""One recovery, from the verdict to the first new step, and the record of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from artesian.train.heartbeat import Activity, Beat
+from artesian.wire.messages import Layer, Recovered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What went wrong with one worker. ``detect_s`` is how long it took to see it; None: at once.
+
+    ``is_suspect`` says that it may be an effect of another worker's failure: it was an error, and not a
+    death by a signal or a silence. ``trace`` is the traceback where the worker has not printed it itself.
+    """
+
+    rank: int
+    text: str
+    is_suspect: bool
+    exit_code: int | None = None
+    signal: int | None = None
+    is_oom_kill: bool = False
+    detect_s: float | None = None
+    trace: str | None = None
+
+
+def cause_of(failures: Sequence[Failure]) -> Failure:
+    """Return the one of ``failures``, oldest first, that was the cause of the others."""
+    return min(failures, key=lambda failure: failure.is_suspect)
+
+
+@dataclass(slots=True, kw_only=True)
+class Recovery:
+    """A recovery under way. Times are the monotonic clock's. ``step_before`` is the last committed step."""
+
+    restart: int
+    cause: Failure
+    layer: Layer
+    detected_s: float
+    step_before: int | None
+
+    def record(self, beats: Sequence[Beat], now_s: float, wall_s: float) -> Recovered | None:
+        """Return the record once all workers have committed a step that is new; None before.
+
+        ``beats`` are the workers' of this node, ``wall_s`` is ``now_s`` on the clock of the wire.
+        """
+        if not beats or not all(self._is_past(beat) for beat in beats):
+            return None
+        first_s = max(beat.beat_s or now_s for beat in beats)
+        load_s = max((beat.load_s for beat in beats if beat.load_s is not None), default=None)
+        restored = max((beat.restored_step for beat in beats if beat.restored_step is not None), default=None)
+        recomputed = None
+        if self.step_before is not None and restored is not None:
+            recomputed = max(0, self.step_before - restored)
+        return Recovered(
+            rank=self.cause.rank,
+            at_s=wall_s - (now_s - first_s),
+            restart=self.restart,
+            cause=self.cause.text,
+            layer=self.layer,
+            detect_s=self.cause.detect_s,
+            restart_s=max(0.0, first_s - self.detected_s - (load_s or 0.0)),
+            load_s=load_s,
+            recomputed_steps=recomputed,
+        )
+
+    def _is_past(self, beat: Beat) -> bool:
+        if beat.activity is Activity.STARTING or beat.beat_s is None or beat.beat_s < self.detected_s:
+            return False
+        if self.step_before is None or beat.step is None:
+            return True
+        return beat.step > self.step_before or beat.step == beat.restored_step
+
+
+def describe(record: Recovered) -> str:
+    """Return the record as a sentence for people."""
+    parts = [] if record.detect_s is None else [f"seen after {record.detect_s:.2f} s"]
+    parts.append(f"restarted in {record.restart_s:.2f} s")
+    if record.load_s is not None:
+        parts.append(f"state read in {record.load_s:.2f} s")
+    if record.recomputed_steps is not None:
+        parts.append(f"{record.recomputed_steps} steps trained again")
+    return f"recovered ({record.layer.value}, restart {record.restart}): {', '.join(parts)}; cause: {record.cause}"

@@ -1,0 +1,160 @@
+"""Checkpoints in storage: whole or not there, checked before they are believed.
+
+A checkpoint is a folder ``step-00000040`` with the image of a state (``image``) and ``manifest.json``, which
+holds the checksum of every 16 MiB of it and of itself. In a directory it is written under a temporary
+name, flushed to the device, and renamed; in an object store, where a put is atomic and a rename is not, the manifest
+is put last and is the commit. A crash at any instant leaves the checkpoints before as they were.
+
+Images are written and read past the page cache, straight from shared memory, where the file system can:
+a checkpoint is as large as memory, is read once at most, and should not push anything else out.
+
+Needs the standard library only; object stores need fsspec (``pip install 'artesian[storage]'``).
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from artesian.train.directory import Directory, set_direct
+from artesian.train.errors import CheckpointError
+from artesian.train.manifest import Facts, Manifest
+
+PIECE_BYTES = 16 << 20
+
+
+class Storage(Protocol):
+    """Where checkpoints lie. One process at a time may save; any number may read."""
+
+    name: str
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Wait until no other process saves, and keep others from it within the block, where that can be.
+
+        The helper of a process that was killed may still be finishing its save.
+        """
+        ...
+
+    def save(self, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:
+        """Write an image, given in pieces of 16 MiB; it is durable when this returns.
+
+        Raises OSError when it cannot be written: the checkpoints from before are untouched.
+        """
+        ...
+
+    def steps(self) -> list[int]:
+        """Return the steps of the checkpoints, lowest first, unverified."""
+        ...
+
+    def manifest(self, step: int) -> Mapping[str, Any]:
+        """Return the manifest's fields, as they were read. Raises OSError or ValueError."""
+        ...
+
+    def open(self, step: int, file: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file of a checkpoint to read it. Raises OSError."""
+        ...
+
+    def remove(self, step: int) -> None:
+        """Remove a checkpoint; what cannot be removed stays for the next time."""
+        ...
+
+    def sweep(self) -> int:
+        """Remove what a crash in the middle of a save has left, and return how many leftovers there were."""
+        ...
+
+
+def open_storage(where: Path | str, options: Mapping[str, Any] | None = None) -> Storage:
+    """Return the storage at a path, or at a URL of any of fsspec's file systems (``s3://bucket/run``).
+
+    ``options`` are the file system's, such as credentials. Raises CheckpointError when fsspec or the file
+    system's package is missing.
+    """
+    scheme, mark, rest = str(where).partition("://")
+    if not mark:
+        return Directory(Path(where))
+    if scheme in ("file", "local"):
+        return Directory(Path(rest))
+    from artesian.train.object_store import ObjectStore  # few need it
+
+    return ObjectStore(str(where), options or {})
+
+
+def write_checkpoint(
+    storage: Storage,
+    facts: Facts,
+    pieces: Iterable[memoryview],
+    document_bytes: int,
+    *,
+    keep_last: int,
+    keep_every: int | None,
+) -> Manifest:
+    """Save an image, then remove what is not to be kept: all but the newest ``keep_last``.
+
+    Those of steps divisible by ``keep_every`` stay for good. Those of later steps go: a run that saves
+    ``step`` has left them behind.
+
+    Raises CheckpointError when it cannot be written (a full disk): the checkpoints from before are intact.
+    """
+    try:
+        with storage.alone():
+            manifest = storage.save(facts, pieces, document_bytes)
+            with contextlib.suppress(OSError):  # tried again at the next save; the new checkpoint is safe
+                _remove_old(storage, facts.step, keep_last, keep_every)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the checkpoint of step {facts.step} to {storage.name}: {error.strerror or error}",
+            hint="free space or name another folder; earlier checkpoints are intact",
+        ) from error
+    return manifest
+
+
+def _remove_old(storage: Storage, newest: int, keep_last: int, keep_every: int | None) -> None:
+    steps = storage.steps()
+    older = [step for step in steps if step <= newest]
+    kept = {*older[-keep_last:], *(step for step in older if keep_every and step % keep_every == 0)}
+    for step in steps:
+        if step not in kept:
+            storage.remove(step)
+    storage.sweep()
+
+
+def verified_pieces(storage: Storage, manifest: Manifest) -> Iterator[memoryview]:
+    """Yield the image's pieces, each checked; a piece is valid until the next one is asked for.
+
+    Raises ValueError where the image is not what the manifest says, OSError where it cannot be read.
+    """
+    with storage.open(manifest.step, manifest.file) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        with contextlib.suppress(OSError):  # it is no file of the system's
+            set_direct(file.fileno(), True)
+        if size != manifest.size_bytes:
+            raise ValueError(f"{manifest.file} should have {manifest.size_bytes} bytes, and has {size}")
+        # Anonymous memory is aligned to pages, as reads past the page cache have to be.
+        room = memoryview(mmap.mmap(-1, PIECE_BYTES))
+        for index, crc32 in enumerate(manifest.crc32s):
+            piece = room[: min(PIECE_BYTES, size - index * PIECE_BYTES)]
+            _fill(file, piece)
+            if zlib.crc32(piece) != crc32:
+                raise ValueError(f"{manifest.file} does not match its checksum")
+            yield piece
+
+
+def _fill(file: BinaryIO, piece: memoryview) -> None:
+    done = 0
+    while done < len(piece):
+        try:
+            count = file.readinto(piece[done:])  # type: ignore[attr-defined]
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            set_direct(file.fileno(), False)
+            continue
+        if not count:
+            raise ValueError("it ends before its size")
+        done += count

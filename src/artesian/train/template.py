@@ -1,0 +1,160 @@
+"""The template: a process that has imported what workers need, and becomes workers by forking.
+
+``python -u -m artesian.train.template SOCKET AGENT_PID MODULES``, started by ``Standby``. It has one thread and
+touches no accelerator: both come after the fork, in the worker. A worker is forked twice, so that it becomes
+the agent's own child, which reaps it and with which it dies, as if the agent had started it; the template is
+only where its memory comes from.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import traceback
+import types
+from typing import Any, NoReturn
+
+from artesian.train.worker_process import die_with
+from artesian.wire import environment
+
+NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""Has torch ask the driver's library whether there is a device, and not CUDA, which a fork would break."""
+_MESSAGE_BYTES = 1 << 20
+
+
+def main(control: int, agent: int, modules: list[str]) -> None:
+    """Import ``modules``, then fork what the agent asks for until it hangs up."""
+    die_with(agent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides what an interrupt ends
+    requests = socket.socket(fileno=control)
+    for module in modules:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # the workers share these pages; a collector that visited them would copy each
+    requests.send(b"{}")
+    while True:
+        data, fds, _, _ = socket.recv_fds(requests, _MESSAGE_BYTES, 8)
+        if not data:
+            return
+        request = json.loads(data)
+        middle = os.fork()
+        if middle == 0:
+            if os.fork() != 0:
+                os._exit(0)
+            _become(request, fds, requests, agent)
+        os.waitpid(middle, 0)
+        for fd in fds:
+            os.close(fd)
+
+
+def _become(request: dict[str, Any], fds: list[int], requests: socket.socket, agent: int) -> NoReturn:
+    """Turn the forked process into what ``request`` describes; it ends with the interpreter."""
+    try:
+        _wait_for_adoption(agent)
+        os.setpgid(0, 0)
+        die_with(agent)
+        requests.send(json.dumps({"id": request["id"], "pid": os.getpid()}).encode())
+        requests.close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(126)
+    if request["kind"] == "store":
+        _serve_store(fds[0])
+    _run_worker(request, fds)
+
+
+def _wait_for_adoption(agent: int) -> None:
+    middle = os.getppid()
+    if middle != agent:
+        with contextlib.suppress(ProcessLookupError):
+            fd = os.pidfd_open(middle)
+            select.select([fd], [], [])
+            os.close(fd)
+
+
+def _serve_store(listener: int) -> NoReturn:
+    """Host one round's store, outside of every worker, until the agent ends it."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    with socket.socket(fileno=os.dup(listener)) as bound:
+        host, port = bound.getsockname()[:2]
+    store = TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener)
+    while store is not None:
+        signal.pause()
+    os._exit(0)
+
+
+def _run_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
+    os.environ.pop(NVML_CHECK, None)  # the template's own
+    os.environ.update(request["env"])
+    os.environ[environment.AGENT_FDS] = f"{fds[0]},{fds[1]}"
+    if (log := request["log"]) is not None:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()  # else all workers would draw the same: Python's own generator sees to itself
+    _beat_with_every_optimizer()
+    sys.argv = [request["script"], *request["args"]]
+    try:
+        if request["is_module"]:
+            sys.path[0] = os.getcwd()
+            runpy.run_module(request["script"], run_name="__main__", alter_sys=True)
+        else:
+            _run_script(request["script"])
+    except SystemExit:
+        raise
+    except BaseException as error:
+        _report(error)
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+    sys.exit(0)
+
+
+def _run_script(script: str) -> None:
+    sys.path[0] = os.path.dirname(os.path.realpath(script))
+    main_module = types.ModuleType("__main__")
+    main_module.__file__ = script
+    sys.modules["__main__"] = main_module
+    with open(script, "rb") as file:
+        code = compile(file.read(), script, "exec")
+    exec(code, main_module.__dict__)  # noqa: S102  the user's script is what a worker is for
+
+
+def _beat_with_every_optimizer() -> None:
+    """Have every step of any optimizer be a sign of life, in a script that knows nothing of artesian."""
+    if "torch" not in sys.modules:
+        return
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    from artesian.train.link import link
+
+    found = link()
+    if found is not None:
+        register_optimizer_step_post_hook(lambda *_: found.heart.beat())
+
+
+def _report(error: BaseException) -> None:
+    """Show the error as Python does, without the frames of this file, and tell the agent at once."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, runpy.__file__):
+        trace = trace.tb_next
+    sys.excepthook(type(error), error, trace)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    from artesian.train.link import link
+
+    if (found := link()) is not None:
+        found.failed(f"{type(error).__name__}: {error}"[:500])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(",") if sys.argv[3] else [])

@@ -1,0 +1,328 @@
+"""A real Slurm cluster on this machine: Debian's daemons, several ``slurmd`` on one host, devices that are files.
+
+It keeps to a folder of its own and to free ports, runs as root or as an ordinary user, and stops what it
+started and nothing else.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from limits import needs
+
+_TIMEOUT_S = 30.0
+_STARTS = 2
+_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+
+_CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+{auth}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/run/slurmctld.pid
+SlurmdPidFile={folder}/run/slurmd.%n.pid
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+SlurmdTimeout=4
+MessageTimeout=2
+TCPTimeout=1
+SlurmctldTimeout=10
+InactiveLimit=0
+KillWait=2
+MinJobAge=300
+SchedulerType=sched/backfill
+SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1,bf_continue
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+GresTypes=gpu
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """Like nodes: ``NAME1`` … ``NAMEn``, each with ``devices`` devices called ``accelerator`` in Slurm's own way."""
+
+    name: str
+    nodes: int
+    accelerator: str
+    devices: int = 8
+    cpus: int = 32
+
+    @property
+    def node_names(self) -> Sequence[str]:
+        return [f"{self.name}{number}" for number in range(1, self.nodes + 1)]
+
+
+TWO_KINDS = (Kind(name="h", nodes=2, accelerator="h100"), Kind(name="a", nodes=2, accelerator="910b"))
+
+
+class SlurmCluster:
+    """The daemons, and Slurm's commands; ``conf`` is what ``SLURM_CONF`` must name."""
+
+    def __init__(self, folder: Path, kinds: Sequence[Kind]) -> None:
+        self.folder = folder
+        self.conf = folder / "slurm.conf"
+        self.kinds = kinds
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
+
+    @property
+    def node_names(self) -> Sequence[str]:
+        return [name for kind in self.kinds for name in kind.node_names]
+
+    def __call__(self, *words: str, check: bool = True) -> str:
+        """Run a command of Slurm's, and return what it printed."""
+        done = subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    # -- up and down --------------------------------------------------------------------------------
+
+    def write(self, *, is_authentic: bool) -> None:
+        """Write the configuration. ``is_authentic``: with munge, as real clusters; else without any check."""
+        for name in ("state", "log", "spool", "dev", "run"):
+            (self.folder / name).mkdir(parents=True)
+        auth = "AuthType=auth/none\nCredType=cred/none"
+        if is_authentic:
+            auth = f"AuthType=auth/munge\nCredType=cred/munge\nAuthInfo=socket={self.folder}/run/munge.sock"
+            (self.folder / "munge.key").write_bytes(os.urandom(1024))
+            (self.folder / "munge.key").chmod(0o400)
+        port, *node_ports = _free_ports(1 + len(self.node_names))
+        host = socket.gethostname().partition(".")[0]
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        lines = [_CONF.format(folder=self.folder, host=host, port=port, user=user, auth=auth)]
+        devices = []
+        ports = dict(zip(self.node_names, node_ports, strict=True))
+        for kind in self.kinds:
+            for name in kind.node_names:
+                (self.folder / "spool" / name).mkdir()
+                lines.append(
+                    f"NodeName={name} NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[name]} CPUs={kind.cpus} "
+                    f"RealMemory=64000 Gres=gpu:{kind.accelerator}:{kind.devices} Feature={kind.accelerator} "
+                    "State=UNKNOWN"
+                )
+                self._make_devices(name, kind.devices)
+                devices.append(
+                    f"NodeName={name} Name=gpu Type={kind.accelerator} Flags=nvidia_gpu_env "
+                    f"File={self.folder}/dev/{name}-[0-{kind.devices - 1}]"
+                )
+        partitions = "Nodes=ALL MaxTime=INFINITE State=UP"
+        lines += [
+            f"PartitionName=all {partitions} PriorityTier=1 Default=YES",
+            f"PartitionName=urgent {partitions} PriorityTier=10",
+        ]
+        self.conf.write_text("\n".join(lines) + "\n")
+        (self.folder / "gres.conf").write_text("\n".join(devices) + "\n")
+
+    def _make_devices(self, name: str, count: int) -> None:
+        """Device files where we may make some, else plain ones: Slurm asks only whether they are there."""
+        for index in range(count):
+            path = self.folder / "dev" / f"{name}-{index}"
+            try:
+                os.mknod(path, 0o600 | 0o020000, os.makedev(1, 3))
+            except PermissionError:
+                path.touch()
+
+    def start(self) -> None:
+        """Start every daemon, and wait until all nodes are there."""
+        if (self.folder / "munge.key").exists():
+            self._start_munge()
+        self.start_controller()
+        for name in self.node_names:
+            self.start_node(name)
+        try:
+            self.until_states("idle", self.node_names)
+        except AssertionError as error:
+            log = (self.folder / "log" / "slurmctld.log").read_text()[-2000:]
+            raise AssertionError(f"{error}\n{log}") from error
+
+    def _start_munge(self) -> None:
+        run = self.folder / "run"
+        self._spawn(
+            "munged",
+            *("munged", "--foreground", "--force", f"--key-file={self.folder}/munge.key"),
+            *(f"--socket={run}/munge.sock", f"--pid-file={run}/munged.pid"),
+            *(f"--log-file={self.folder}/log/munged.log", f"--seed-file={run}/munge.seed"),
+        )
+        _until((run / "munge.sock").exists, "munged's socket")
+
+    def start_controller(self) -> None:
+        """Start slurmctld, which goes on with the state that the last one saved."""
+        self._spawn("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
+
+    def stop_controller(self) -> None:
+        """Stop slurmctld: nobody answers any command."""
+        self._end("slurmctld")
+
+    def start_node(self, name: str) -> None:
+        """Start a node's slurmd."""
+        self._spawn(name, "slurmd", "-D", "-f", str(self.conf), "-N", name)
+
+    def kill_node(self, name: str) -> None:
+        """Let a node die: slurmd, the step daemons, and all that runs under them."""
+        self._processes[name].kill()
+        self._processes.pop(name).wait()
+        for pid in self.processes_of(name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def processes_of(self, name: str) -> list[int]:
+        """Return the processes of the jobs on a node, the step daemons first."""
+        marks = {b"SLURMD_NODENAME=" + name.encode(), b"SLURM_CONF=" + os.fsencode(self.conf)}
+        tasks = [pid for pid in _pids() if marks <= set(_read(pid, "environ").split(b"\0"))]
+        parents = {_parent(pid) for pid in tasks} - {None}
+        daemons = [pid for pid in parents if pid and _read(pid, "cmdline").startswith(b"slurmstepd")]
+        return [*daemons, *tasks]
+
+    def revive(self) -> None:
+        """Bring back every node that a test has killed or drained, and end all jobs."""
+        if "slurmctld" not in self._processes:
+            self.start_controller()
+            self.until_states("idle", ())
+        self("scancel", "--quiet", "--signal=KILL", "--full", *self.job_ids(), check=False)
+        self("scancel", "--quiet", *self.job_ids(), check=False)
+        for name in self.node_names:
+            if name not in self._processes:
+                self.start_node(name)
+        for name, state in self.states().items():
+            if "drain" in state or "down" in state:
+                self("scontrol", "update", f"nodename={name}", "state=resume", check=False)
+        self.until_states("idle", self.node_names)
+
+    def stop(self) -> None:
+        """Stop every daemon, and what is left of the jobs."""
+        for name in self.node_names:
+            if name in self._processes:
+                self.kill_node(name)
+        for name in list(self._processes):
+            self._end(name)
+
+    # -- looking ------------------------------------------------------------------------------------
+
+    def job_ids(self) -> list[str]:
+        """Return the jobs that are not over."""
+        return self("squeue", "--noheader", "--format=%i", check=False).split()
+
+    def states(self) -> dict[str, str]:
+        """Return each node's state in Slurm's words."""
+        lines = self("sinfo", "--noheader", "--Node", "--partition=all", "--format=%N %T").splitlines()
+        return dict(line.split(" ", 1) for line in lines)
+
+    def until_running(self, *ids: str) -> None:
+        """Wait until all of the jobs run."""
+        words = ("squeue", "--noheader", "--states=RUNNING", "--format=%i")
+        _until(lambda: set(ids) <= set(self(*words).split()), f"jobs {ids} to run")
+
+    def until_states(self, state: str, names: Sequence[str]) -> None:
+        """Wait until all of the nodes are in a state."""
+        _until(lambda: self._are(state, names), f"{names} {state}")
+
+    def _are(self, state: str, names: Sequence[str]) -> bool:
+        try:
+            states = self.states()
+        except AssertionError:
+            return False  # slurmctld does not listen yet
+        return all(states.get(name) == state for name in names)
+
+    def _spawn(self, key: str, *words: str) -> None:
+        self._processes[key] = subprocess.Popen(
+            words,
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _end(self, key: str) -> None:
+        process = self._processes.pop(key)
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def slurm_cluster(kinds: Sequence[Kind] = TWO_KINDS, *, is_authentic: bool = True) -> Iterator[SlurmCluster]:
+    """A cluster that is up until the end of the block."""
+    wanted = ["slurmctld", "slurmd", "sbatch", "srun", *(["munged"] if is_authentic else [])]
+    missing = [name for name in wanted if shutil.which(name, path=_PATH) is None]
+    needs(not missing, f"Slurm's {', '.join(missing)}: see scripts/services.sh")
+    for attempt in range(_STARTS):
+        folder = Path(
+            tempfile.mkdtemp(prefix="artesian-slurm-", dir="/tmp")
+        )  # short: sockets' paths end at 108
+        folder.chmod(0o755)
+        cluster = SlurmCluster(folder, kinds)
+        try:
+            try:
+                cluster.write(is_authentic=is_authentic)
+                cluster.start()
+            except AssertionError:
+                if attempt == _STARTS - 1:
+                    raise
+                continue  # somebody was quicker to listen on a port that was free
+            yield cluster
+            return
+        finally:
+            cluster.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [server.getsockname()[1] for server in sockets]
+    finally:
+        for server in sockets:
+            server.close()
+
+
+def _until(holds: Callable[[], object], what: str) -> None:
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < deadline_s, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def _parent(pid: int) -> int | None:
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else None

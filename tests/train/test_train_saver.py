@@ -1,0 +1,315 @@
+"""A run's saves: to memory and storage, reported each, and the newest whole state found again."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artesian.formulas.goodput import optimal_interval_s
+from artesian.train import Checkpointer, CheckpointError, persist_process
+from artesian.train import persist as persist_module
+from artesian.train.interval import BestInterval, EverySteps
+from artesian.train.memory import Memory
+from artesian.train.persist import Persister, Report
+from artesian.train.persist_process import to_storage
+from artesian.train.saver import Saver
+from artesian.train.segment import JobFolder, reading
+from limits import small_file_system
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"w": torch.full((50_000,), float(step)), "lr": float(step)}
+
+
+def value_of(state: Mapping[str, Any]) -> float:
+    assert torch.equal(state["w"], torch.full((50_000,), state["lr"]))
+    return float(state["lr"])
+
+
+def run(saver: Saver, first: int, last: int) -> None:
+    for step in range(first, last + 1):
+        saver.wait()
+        saver.begin(step, partial(state, step), position=10 * step)
+    saver.wait()
+
+
+def settle(saver: Saver) -> None:
+    """Wait until what was begun is in memory and in storage."""
+    assert saver.memory is not None
+    assert saver._persister is not None
+    saver.memory.finish()
+    saver._persister.drain()
+
+
+def test_a_successor_goes_on_from_memory_and_from_storage_when_memory_is_gone(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    saver = Saver(
+        tmp_path / "run", job="j", interval=EverySteps(4), shared_memory=tmp_path, on_report=reports.append
+    )
+    assert saver.restore() is None
+    run(saver, 1, 4)
+    settle(saver)
+    run(saver, 5, 6)
+    saver.close(keep=True)
+    assert [(report.step, report.failure) for report in reports] == [(4, None)]
+
+    successor = Saver(tmp_path / "run", job="j", shared_memory=tmp_path)
+    assert successor.memory_step == 6
+    before = successor.restore_from_memory(5)
+    assert before is not None
+    assert (before.step, before.position, value_of(before.state)) == (5, 50, 5)
+    assert successor.restore_from_memory(3) is None
+    found = successor.restore()
+    assert found is not None
+    assert (found.step, found.position, found.layer, value_of(found.state)) == (6, 60, "memory", 6)
+    successor.close()
+
+    elsewhere = Saver(tmp_path / "run", job="j", shared_memory=tmp_path)
+    found = elsewhere.restore()
+    assert found is not None
+    assert (found.step, found.position, found.layer, value_of(found.state)) == (4, 40, "storage", 4)
+    elsewhere.save_now(7, lambda: state(7), position=70)
+    elsewhere.close()
+    assert Checkpointer(tmp_path / "run").steps() == [4, 7]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_newer_checkpoint_wins_over_what_is_left_in_memory(tmp_path: Path) -> None:
+    saver = Saver(tmp_path / "run", job="j", shared_memory=tmp_path)
+    run(saver, 1, 3)
+    saver.close(keep=True)
+    Checkpointer(tmp_path / "run").save(5, state(5), position=50)
+    for is_damaged in (False, True):
+        if is_damaged:
+            os.truncate(tmp_path / "run/step-00000005/state.bin", 10)
+        saver = Saver(tmp_path / "run", job="j", shared_memory=tmp_path)
+        found = saver.restore()
+        assert found is not None
+        assert (found.step, found.layer) == ((3, "memory") if is_damaged else (5, "storage"))
+        saver.close(keep=not is_damaged)
+
+
+def test_a_full_shared_memory_is_reported_and_training_goes_on_with_storage(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    with small_file_system(tmp_path / "shm", size="64k") as shm:
+        saver = Saver(
+            tmp_path / "run", job="j", interval=EverySteps(2), shared_memory=shm, on_report=reports.append
+        )
+        run(saver, 1, 4)
+        assert saver.memory is None
+        saver.close()
+        assert list(shm.iterdir()) == []
+    assert "has no room for a snapshot" in (reports[0].failure or "")
+    assert [report.step for report in reports[1:]] == [2, 4]
+    assert Checkpointer(tmp_path / "run").steps() == [2, 4]
+    assert saver.failures == 1
+
+
+def test_a_full_disk_is_reported_and_older_checkpoints_stay(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    with small_file_system(tmp_path / "disk", size="500k") as disk:
+        saver = Saver(
+            disk / "run",
+            job="j",
+            interval=EverySteps(1),
+            keep_last=1,
+            shared_memory=tmp_path,
+            on_report=reports.append,
+        )
+        run(saver, 1, 1)
+        saver.save_now(1, lambda: state(1))
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(180 << 10))
+        run(saver, 2, 2)
+        settle(saver)
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            saver.save_now(2, lambda: state(2))
+        assert any("No space left on device" in (report.failure or "") for report in reports)
+        assert Checkpointer(disk / "run").steps() == [1]
+        ballast.unlink()
+        saver.save_now(2, lambda: state(2))
+        saver.close()
+        found = Checkpointer(disk / "run").load_newest()
+        assert found is not None
+        assert value_of(found.state) == 2
+
+
+@pytest.fixture
+def slow_storage(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Writes in this process, the first of which waits for the event."""
+    go = threading.Event()
+    written = persist_process.deliver
+
+    def slowly(*arguments: Any, **options: Any) -> dict[str, Any]:
+        go.wait()
+        return written(*arguments, **options)
+
+    monkeypatch.setattr(persist_module, "deliver", slowly)
+    return go
+
+
+def test_when_storage_is_slow_the_newest_is_next_and_the_others_are_reported(
+    tmp_path: Path, slow_storage: threading.Event
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    reports: list[Report] = []
+    saver = Saver(
+        "memory://slow", job="j", interval=EverySteps(1), shared_memory=tmp_path, on_report=reports.append
+    )
+    run(saver, 1, 8)
+    assert saver.memory is not None
+    saver.memory.finish()
+    slow_storage.set()
+    saver.close()
+    done = {report.step for report in reports if report.size_bytes is not None}
+    replaced = {report.step: report.replaced_by for report in reports if report.replaced_by is not None}
+    assert max(done) == 8
+    assert done | set(replaced) == set(range(1, 9))
+    assert all(step < by for step, by in replaced.items())
+    found = Checkpointer("memory://slow").load_newest()
+    assert found is not None
+    assert value_of(found.state) == found.manifest.step == 8
+    fsspec.filesystem("memory").rm("/slow", recursive=True)
+
+
+def test_a_snapshot_that_is_being_persisted_does_not_change_under_it(tmp_path: Path) -> None:
+    folder = JobFolder("j", base=tmp_path)
+    memory = Memory(folder, 0, buffers=3)
+    memory.begin(1, state(1))
+    first = memory.finish()
+    assert first is not None
+    with reading(first) as image:
+        assert image is not None
+        before = bytes(image)
+        for step in range(2, 6):
+            memory.begin(step, state(step))
+            memory.wait()
+        assert bytes(image) == before
+    memory.close()
+    folder.leave(keep=False)
+
+
+def test_a_helper_that_was_killed_is_reported_and_started_anew(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    folder = JobFolder("j", base=tmp_path)
+    memory = Memory(folder, 0)
+    memory.begin(1, state(1))
+    snapshot = memory.finish()
+    assert snapshot is not None
+    persister = Persister(
+        to_storage(tmp_path / "run"), newest=lambda: memory.newest, on_report=reports.append
+    )
+    assert persister._helper is not None
+    os.kill(persister._helper._process.pid, signal.SIGSTOP)
+    persister.persist(snapshot)
+    os.kill(persister._helper._process.pid, signal.SIGKILL)
+    persister.drain()
+    persister.persist(snapshot)
+    persister.drain()
+    persister.close()
+    memory.close()
+    folder.leave(keep=False)
+    assert (reports[-1].step, reports[-1].failure) == (1, None)
+    assert "the process that writes it ended with code -9" in (reports[0].failure or "")
+
+
+WORKER = """
+    import os, sys, signal, torch
+    from pathlib import Path
+    from artesian.train.interval import EverySteps
+    from artesian.train.saver import Saver
+
+    base = Path(sys.argv[1])
+    saver = Saver(base / "run", job="j", interval=EverySteps(1), shared_memory=base)
+    step = 0
+    print(step, flush=True)
+    while True:
+        step += 1
+        saver.wait()
+        saver.begin(step, lambda: {"w": torch.full((1_000_000,), float(step))})
+        print(step, flush=True)
+"""
+
+
+def test_killed_while_it_persists_it_leaves_whole_checkpoints_and_goes_on(tmp_path: Path) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WORKER), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    for _ in range(9):
+        reached = int(worker.stdout.readline()) - 1
+    worker.kill()
+    worker.stdout.close()
+    worker.wait()
+    checkpoint = Checkpointer(tmp_path / "run").load_newest()  # raises if none of those there is whole
+    if checkpoint is not None:
+        assert checkpoint.rejected == ()
+        assert torch.equal(checkpoint.state["w"], torch.full((1_000_000,), float(checkpoint.manifest.step)))
+    saver = Saver(None, job="j", shared_memory=tmp_path)
+    found = saver.restore()
+    assert found is not None
+    assert found.step >= reached
+    saver.close()
+
+
+# The interval.
+
+
+def test_a_fixed_interval_counts_steps() -> None:
+    assert [step for step in range(1, 10) if EverySteps(3).is_due(step, 0, 0)] == [3, 6, 9]
+    with pytest.raises(ValueError, match="at least one step"):
+        EverySteps(0)
+
+
+@given(
+    stall_s=st.floats(1e-4, 1e4),
+    failures=st.integers(0, 1000),
+    duration_s=st.floats(0, 1e7),
+    nodes=st.integers(1, 10_000),
+)
+def test_the_best_interval_is_dalys_within_its_bounds(
+    stall_s: float, failures: int, duration_s: float, nodes: int
+) -> None:
+    interval = BestInterval(nodes=nodes, least_s=2, most_s=900)
+    assert interval.seconds == 2
+    interval.observed(failures=failures, duration_s=duration_s)
+    interval.stalled(stall_s)
+    prior_s = 86_400 / (nodes * 3.8e-3)
+    assert interval.mttf_s == pytest.approx((prior_s + duration_s) / (1 + failures))
+    expected_s = (
+        optimal_interval_s(stall_s, interval.mttf_s) if stall_s < interval.mttf_s / 2 else interval.mttf_s
+    )
+    assert interval.seconds == min(max(expected_s, 2), 900)
+    assert interval.is_due(2, 1, interval.seconds)
+    assert not interval.is_due(2, 1, interval.seconds * 0.99)
+    assert not interval.is_due(1, 1, 1e9)
+
+
+def test_more_failures_and_cheaper_saves_shorten_the_interval() -> None:
+    interval = BestInterval(nodes=100)
+    interval.stalled(1.0)
+    calm_s = interval.seconds
+    interval.observed(failures=50, duration_s=10_000)
+    assert interval.seconds < calm_s
+    failing_s = interval.seconds
+    for _ in range(30):
+        interval.stalled(0.01)
+    assert interval.seconds < failing_s
+
+
+def test_an_interval_whose_bounds_are_no_bounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 < least_s <= most_s"):
+        BestInterval(least_s=5, most_s=1)
+    with pytest.raises(ValueError, match="must not be negative"):
+        BestInterval().observed(failures=-1, duration_s=0)

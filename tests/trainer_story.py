@@ -1,0 +1,54 @@
+"""The attempts of a job that somebody else's trainer runs: each a process, with what it left."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artesian.wire.channel import ProgressReader
+from artesian.wire.messages import Message, StepCommitted
+from gang_harness import in_child
+
+
+@dataclass
+class Story:
+    """What the attempts of a job left: exit codes, messages, the final weights.
+
+    ``train`` gets the job's folder, the folder for progress, and what to call after each step.
+    """
+
+    train: Callable[[Path, Path, Callable[[int], None]], None]
+    folder: Path
+    codes: list[int] = field(default_factory=list)
+    messages: list[list[Message]] = field(default_factory=list)
+
+    def attempt(self, at_step: Callable[[int], None] = lambda _: None) -> None:
+        progress = self.folder / f"progress-{len(self.codes)}"
+        self.codes.append(in_child(lambda: self.train(self.folder, progress, at_step)))
+        self.messages.append(list(ProgressReader(progress).read()))
+
+    def only(self, attempt: int, kind: type[Any]) -> list[Any]:
+        return [message for message in self.messages[attempt] if isinstance(message, kind)]
+
+    def losses(self) -> dict[int, float | None]:
+        return {
+            said.step: said.loss for at in range(len(self.codes)) for said in self.only(at, StepCommitted)
+        }
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = torch.load(self.folder / "final.pt")
+        return found
+
+
+def kill_after(step: int) -> Callable[[int], None]:
+    return lambda now: os.kill(os.getpid(), signal.SIGKILL) if now == step else None
+
+
+def stop_in(step: int) -> Callable[[int], None]:
+    """Ask the job to stop, in its ``step``."""
+    return lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == step else None
