@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 ACTIVE := VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(abspath $(BIN)):$$PATH"
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help run test check format bench clean
+.PHONY: help run test check audit format bench clean
 
 help:
 	@echo "make run     install into $(VENV), take a census, train a small model, print the waterfall"
 	@echo "make test    install what the tests need, and run them"
 	@echo "make check   lint, types, floors: what CI and pre-commit run"
+	@echo "make audit   ask which of the pinned versions have known holes; needs the network"
 	@echo "make format  format the code"
 	@echo "make bench   run the benchmarks that need no trace, in their quick form"
 	@echo "make clean   remove $(VENV)"
@@ -31,6 +32,11 @@ check: $(VENV)/.for-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r src scripts
+
+# Apart from `check`: it asks a service on the network which versions have known holes.
+audit: $(VENV)/.for-test
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
 
 format: $(VENV)/.for-test
 	$(BIN)/ruff check --fix .

@@ -36,6 +36,9 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
     ("GET", "/api/v1/openapi.json"): None,
+    ("GET", "/login"): None,
+    ("GET", "/login/callback"): None,
+    ("POST", "/logout"): None,
 }
 """The least role that each route asks for; None: nobody is asked who they are."""
 

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import re
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from artesian.cli.jobfile import _KEPT, submitters_environment
 from artesian.cli.main import COMMANDS, cli
 from artesian.cli.state import job_json
 from artesian.kernel.lifecycle import ALLOWED, JobState, ended, start, submit
+from artesian.kernel.told import job_view
 from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model import jobfile
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
@@ -366,7 +367,7 @@ def test_the_json_page_has_every_key_of_a_job() -> None:
     reason = Reason(code=HoldCode.DEVICES_BUSY, text="", unblock="")
     page = DOCS / "reference" / "json.md"
     named = {name for row in rows(page, "Job") for cell in row for name in coded(cell)}
-    assert keys_of(job_json(record, reason)) <= named
+    assert keys_of(job_json(replace(job_view(record), waits_for=reason))) <= named
     assert {code.value for code in HoldCode} <= set(coded(text(page)))
 
 

@@ -46,6 +46,7 @@ def serve(
     On loopback everybody is you until the first token is made. Elsewhere the server asks for tokens, and does
     not start without one: artesian token create.
     """
+    from artesian.server.oidc import OidcSettings
     from artesian.server.serve import Listener, Serving, run
 
     if (certificate is None) is not (key is None):
@@ -57,11 +58,15 @@ def serve(
         certificate=None if certificate is None else str(certificate),
         key=None if key is None else str(key),
     )
+    settings = Settings.from_env()
     serving = Serving(
         state=StateDir.from_env(),
         user=user_name(),
         listener=listener,
-        policy=Settings.from_env().policy,
+        policy=settings.policy,
+        teams=settings.teams,
+        engines=settings.engines,
+        oidc=OidcSettings.of(settings.oidc) if settings.oidc else None,
         is_log_json=log_json,
         database=database,
         has_driver=not no_driver,

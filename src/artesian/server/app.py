@@ -26,8 +26,9 @@ from artesian.server.ledger import Ledger
 from artesian.server.limits import Buckets, Limits
 from artesian.server.metrics import Metrics
 from artesian.server.mirror import Mirror, QueueFull
+from artesian.server.oidc import Oidc
 from artesian.server.problems import Problem, answer_problem, of_document, of_status, of_validation
-from artesian.server.routes import events, fleet, health, jobs, logs, tokens, waterfall
+from artesian.server.routes import events, fleet, health, jobs, login, logs, tokens, waterfall
 from artesian.server.service import KeyReused, NotYours, Service
 from artesian.server.streams import Streams
 from artesian.store import Journal, StoreError, UnstorableRecord
@@ -57,6 +58,7 @@ class Parts:
     wake: Callable[[], object]
     limits: Limits = field(default_factory=Limits)
     hosts: Sequence[str] = ()
+    oidc: Oidc | None = None
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -88,10 +90,11 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.state.auth, app.state.buckets = parts.auth, Buckets(parts.limits.requests_per_s, parts.limits.burst)
     app.state.service, app.state.ledger, app.state.streams = service, ledger, streams
-    app.state.metrics = metrics
+    app.state.metrics, app.state.oidc = metrics, parts.oidc
     for module in (jobs, logs, events, fleet, waterfall, tokens):
         app.include_router(module.router, prefix="/api/v1", responses=openapi.REFUSALS)
     app.include_router(health.router)
+    app.include_router(login.router, responses=openapi.REFUSALS)
     _handle_errors(app)
     app.add_middleware(Gate, limits=parts.limits, hosts=tuple(parts.hosts), observe=metrics.observe)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it

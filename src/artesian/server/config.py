@@ -78,6 +78,11 @@ class StateDir:
         return self.path / "tokens.sqlite3"
 
     @property
+    def session_key(self) -> Path:
+        """The key that signs the sessions of the dashboard."""
+        return self.path / "session.key"
+
+    @property
     def lock(self) -> Path:
         """Held by the daemon for as long as it lives; holds its pid."""
         return self.path / "daemon.lock"

@@ -28,6 +28,7 @@ _VIEWS: list[type] = [
     TrainingSummary,
     Submission,
 ]
+_FASTAPIS_ERRORS = ("HTTPValidationError", "ValidationError")
 _REF = "#/components/schemas/{name}"
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -52,7 +53,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 def completed(found: dict[str, Any]) -> dict[str, Any]:
     """Return the description with the schemas that its routes name."""
     _, components = msgspec.json.schema_components(_VIEWS, ref_template=_REF)
+    own = found.setdefault("components", {}).get("schemas", {})
     schemas = {
+        **{name: schema for name, schema in own.items() if name not in _FASTAPIS_ERRORS},
         **components,
         "Problem": _problem(),
         "JobFile": _job_file(),
@@ -72,7 +75,7 @@ def completed(found: dict[str, Any]) -> dict[str, Any]:
             },
         },
     }
-    found.setdefault("components", {})["schemas"] = schemas
+    found["components"]["schemas"] = schemas
     found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     found["security"] = [{"token": []}, {}]
     for path in found["paths"].values():

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
 from fastapi import FastAPI
 
+from artesian.engines.registry import Tables
 from artesian.model.errors import ArtesianError
+from artesian.model.quota import Teams
 from artesian.policy import registry as policies
 from artesian.server.app import Parts, create_app
 from artesian.server.auth import Auth, OpenListener
@@ -23,6 +26,7 @@ from artesian.server.bell import ring
 from artesian.server.config import StateDir
 from artesian.server.keeper import Keeper
 from artesian.server.limits import Limits
+from artesian.server.oidc import Oidc, OidcSettings, session_key
 from artesian.server.streams import Streams
 from artesian.server.tokens import Principal, Role, Tokens
 from artesian.store import open_journal
@@ -85,36 +89,48 @@ class Serving:
     user: str
     listener: Listener = field(default_factory=Listener)
     policy: str = policies.DEFAULT
+    teams: Teams = field(default_factory=Teams)
+    engines: Tables = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     is_log_json: bool = False
     has_driver: bool = True
     database: str | None = None
+    oidc: OidcSettings | None = None
 
 
 def run(serving: Serving, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. ``ready`` gets the URL. Raises OpenListener, CannotListen, StoreError."""
     serving.state.create()
     _log_to_stderr(serving.is_log_json)
-    auth = authenticator(serving)
+    oidc = None if serving.oidc is None else Oidc(serving.oidc, session_key(serving.state.session_key))
+    auth = authenticator(serving, oidc)
     sys.setswitchinterval(_SWITCH_S)
     app = create_app(
         Parts(
             open_journal=lambda: open_journal(serving.database or serving.state.journal),
-            policy=policies.policy(serving.policy),
+            policy=policies.policy(serving.policy, serving.teams),
             dir=serving.state,
             auth=auth,
             wake=lambda: ring(serving.state.bell),
             limits=serving.limits,
-            hosts=serving.listener.allowed_hosts,
+            hosts=(*serving.listener.allowed_hosts, *_public_hosts(serving)),
+            oidc=oidc,
         )
     )
     with serving.listener.open() as sock:
         asyncio.run(_serve(serving, app, sock, ready))
 
 
-def authenticator(serving: Serving) -> Auth:
+def _public_hosts(serving: Serving) -> list[str]:
+    host = None if serving.oidc is None else urlsplit(serving.oidc.public_url).hostname
+    return [] if host is None else [host]
+
+
+def authenticator(serving: Serving, oidc: Oidc | None = None) -> Auth:
     """Return what finds out who calls. Raises OpenListener where everybody could come in from elsewhere."""
     tokens = Tokens(serving.state.tokens)
+    if oidc is not None:  # who sets it up means people to log in, on loopback behind a proxy as well
+        return Auth(tokens=tokens, session=oidc.session)
     if serving.listener.is_loopback:
         return Auth(tokens=tokens, embedded=Principal(user=serving.user, role=Role.ADMIN))
     if not tokens.is_any:
@@ -165,7 +181,13 @@ async def _serve(serving: Serving, app: FastAPI, sock: socket.socket, ready: Cal
         proxy_headers=False,
     )
     server = _Server(config, app.state.streams)
-    keeper = Keeper(serving.state, serving.policy, serving.database)
+    keeper = Keeper(
+        serving.state,
+        serving.policy,
+        teams=serving.teams,
+        engines=serving.engines,
+        database=serving.database,
+    )
     if serving.has_driver:
         keeper.start()
     try:

@@ -28,13 +28,15 @@ class Settings:
     ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``teams``: who shares the
     fleet, a table for each team; see ``model.quota``. ``engines``: who runs jobs, tables by name, each with
     its ``kind``; without any, this machine does. ``server``: the address of the server that commands ask;
-    empty: they do it themselves.
+    empty: they do it themselves. ``oidc``: single sign-on of a server's dashboard, the keys of
+    ``server.oidc.OidcSettings``.
     """
 
     policy: str = DEFAULT
     teams: Teams = field(default_factory=Teams)
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     server: str = ""
+    oidc: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -60,7 +62,7 @@ class Settings:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
                 raise SettingsError(f"settings {path}: {key} is no key of theirs", hint=hint)
-            if key in ("teams", "engines"):
+            if key in ("teams", "engines") or (key == "oidc" and isinstance(value, dict)):
                 continue
             if not isinstance(value, str):
                 raise SettingsError(
