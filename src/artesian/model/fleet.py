@@ -19,6 +19,7 @@ class Node:
 
     ``peak_flops`` is the dense FP16/BF16 nameplate of one device in FLOP/s, None where unknown.
     ``memory_bytes`` is the host's memory, ``device_memory_bytes`` that of each device.
+    ``rack`` is the link domain within the pool that it shares with its neighbours, None where nobody told.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Node:
     vendor: str | None = None
     device_memory_bytes: int | None = None
     peak_flops: float | None = None
+    rack: str | None = None
 
     def __post_init__(self) -> None:
         if self.devices < 0 or self.cpus < 1:

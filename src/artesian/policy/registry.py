@@ -23,6 +23,7 @@ from artesian.policy.rounds import ROUND_S, Rounds
 from artesian.policy.scored import Anywhere, Fit, Scored, best_fit, clustering, dot_product, packing, spread
 from artesian.policy.shares import FinishTimeFairness, Makespan, MaxMin
 from artesian.policy.throughput import Throughputs
+from artesian.policy.topology import Topology
 from artesian.policy.worth import LeastWaste
 
 DEFAULT = "fifo"
@@ -34,6 +35,7 @@ PLACES: dict[str, Callable[[], Place]] = {
     "packing": lambda: Scored(Fit(packing)),
     "clustering": lambda: Scored(Fit(clustering)),
     "spread": lambda: Scored(Fit(spread)),
+    "topology": Topology,
     "random": Anywhere,
     "fgd": lambda: Learning(Gradient, covered=0.95),
     "least-waste": lambda: Learning(LeastWaste),
