@@ -28,7 +28,9 @@ def control_plane() -> ControlPlane:
     if not log.handlers:
         log.addHandler(_Warnings(logging.WARNING))
     settings = Settings.from_env()
-    return ControlPlane(StateDir.from_env(), policy=settings.policy, teams=settings.teams)
+    return ControlPlane(
+        StateDir.from_env(), policy=settings.policy, teams=settings.teams, pools=settings.pools
+    )
 
 
 class _Warnings(logging.Handler):

@@ -79,6 +79,17 @@ class Capacity:
         finally:
             trial.undo()
 
+    @contextmanager
+    def within(self, nodes: BoolArray, key: Hashable) -> Iterator[None]:
+        """Have nothing start but on ``nodes`` [N] for a while; ``key`` stands for them in what is remembered."""
+        is_up, remembered = self.is_up, self._remembered
+        self.is_up = is_up & nodes
+        self._remembered = remembered.setdefault(("within", key), {})
+        try:
+            yield
+        finally:
+            self.is_up, self._remembered = is_up, remembered
+
     def set_up(self, node_id: str, is_up: bool) -> None:
         """Say whether attempts may start on the node."""
         self.is_up[self.row[node_id]] = is_up

@@ -1,6 +1,6 @@
 """Policies by name: the built-in ones, then the entry points of group ``artesian.policies``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import entry_points
 
@@ -16,6 +16,7 @@ from artesian.policy.matching import AlloX, ShortestRemaining
 from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained, PriorityFifo, ShortestFirst
 from artesian.policy.pipeline import InOrder
 from artesian.policy.place import Pack
+from artesian.policy.pools import Pools
 from artesian.policy.preemptive import Preemptive
 from artesian.policy.ranking import Ranking, Turns
 from artesian.policy.rights import ByDeadline, ByPriority, ByService, Reclaim, Right
@@ -126,3 +127,10 @@ def policy(name: str, teams: Teams | None = None) -> Policy:
             hint="mend or uninstall the package that provides it, or choose another policy",
         ) from error
     return made
+
+
+def pooled(name: str, by_pool: Mapping[str, str], teams: Teams | None = None) -> Policy:
+    """Return the policy ``name``, with another one for the nodes of each pool in ``by_pool``. Raises as ``policy`` does."""
+    if not by_pool:
+        return policy(name, teams)
+    return Pools({pool: policy(other, teams) for pool, other in by_pool.items()}, policy(name, teams))

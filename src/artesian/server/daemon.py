@@ -1,4 +1,4 @@
-"""The process around the driver: ``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S [POLICY [TEAMS]]]``.
+"""The process around the driver: ``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S [POLICY [TEAMS [POOLS]]]]``.
 
 Commands start it when they need it, and it leaves when there has been nothing to do for a while. It
 may be killed at any instant; the next command starts another one. Only one lives per state folder:
@@ -22,6 +22,7 @@ from artesian.kernel.scheduler import Scheduler
 from artesian.model.errors import ArtesianError
 from artesian.model.quota import Team, Teams
 from artesian.policy import registry as policies
+from artesian.policy.base import Policy
 from artesian.server.bell import Bell, lock
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.driver import Driver
@@ -42,12 +43,12 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, opener=private)
 
 
-async def serve(state: StateDir, idle_exit_s: float, policy: str, teams: Teams) -> None:
+async def serve(state: StateDir, idle_exit_s: float, policy: Policy) -> None:
     """Drive the scheduler of ``state`` until it is idle, or SIGTERM comes."""
     journal = SqliteJournal.open(state.journal)
     try:
         replayed, seq = journal.load()
-        scheduler = Scheduler(policies.policy(policy, teams), replayed)
+        scheduler = Scheduler(policy, replayed)
         clock = AnchoredClock().now_s
         local = engine("local")(state.jobs, nodes_of(discover()), clock)
         driver = Driver(journal, scheduler, seq, local, clock)
@@ -92,6 +93,7 @@ def main(argv: list[str]) -> int:
     idle_exit_s = float(argv[1]) if len(argv) > 1 else IDLE_EXIT_S
     policy = argv[2] if len(argv) > 2 else policies.DEFAULT
     teams = Teams(msgspec.json.decode(argv[3], type=tuple[Team, ...])) if len(argv) > 3 else Teams()
+    pools = msgspec.json.decode(argv[4], type=dict[str, str]) if len(argv) > 4 else {}
     state.create()
     handler = _PrivateLog(state.daemon_log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
     logging.basicConfig(
@@ -101,7 +103,7 @@ def main(argv: list[str]) -> int:
         return 0
     _log.info("driving %s by policy %s, pid %d", state.path, policy, os.getpid())
     try:
-        asyncio.run(serve(state, idle_exit_s, policy, teams))
+        asyncio.run(serve(state, idle_exit_s, policies.pooled(policy, pools, teams)))
     except ArtesianError as error:
         _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
         return 1

@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -60,6 +61,7 @@ class ControlPlane:
         idle_exit_s: float = IDLE_EXIT_S,
         policy: str = policies.DEFAULT,
         teams: Teams | None = None,
+        pools: Mapping[str, str] | None = None,
     ) -> None:
         state_dir.create()
         self.dir = state_dir
@@ -67,6 +69,7 @@ class ControlPlane:
         self._idle_exit_s = idle_exit_s
         self._policy = policy
         self._teams = teams or Teams()
+        self._pools = dict(pools or {})
         self._state, self._seq = State(), 0
         self._is_loaded = False
         self._scheduler: Scheduler | None = None
@@ -111,7 +114,7 @@ class ControlPlane:
         if not state.nodes:
             return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
-            self._scheduler = Scheduler(policies.policy(self._policy, self._teams), state)
+            self._scheduler = Scheduler(policies.pooled(self._policy, self._pools, self._teams), state)
         return self._scheduler
 
     def job(self, job_id: str) -> JobRecord:
@@ -204,6 +207,7 @@ class ControlPlane:
                         str(self._idle_exit_s),
                         self._policy,
                         msgspec.json.encode(self._teams.teams).decode(),
+                        msgspec.json.encode(self._pools).decode(),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

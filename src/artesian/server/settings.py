@@ -23,11 +23,12 @@ class Settings:
     """What the control plane goes by; each is a key of ``artesian.toml``.
 
     ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``teams``: who shares the
-    fleet, a table for each team; see ``model.quota``.
+    fleet, a table for each team; see ``model.quota``. ``pools``: policies for the nodes of single pools.
     """
 
     policy: str = policies.DEFAULT
     teams: Teams = field(default_factory=Teams)
+    pools: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -53,7 +54,7 @@ class Settings:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
                 raise SettingsError(f"settings {path}: {key} is no key of theirs", hint=hint)
-            if key == "teams":
+            if key in ("teams", "pools"):
                 continue
             if not isinstance(value, str):
                 raise SettingsError(
@@ -61,8 +62,8 @@ class Settings:
                     hint=f'{key} = "{getattr(cls(), key)}"',
                 )
         try:
-            settings = cls(**{**found, "teams": teams_of(found, "teams")})
-            policies.policy(settings.policy, settings.teams)
+            settings = cls(**{**found, "teams": teams_of(found, "teams"), "pools": _pools_of(found)})
+            policies.pooled(settings.policy, settings.pools, settings.teams)
         except ArtesianError as error:
             raise SettingsError(f"settings {path}: {error}", hint=error.hint) from error
         return settings
@@ -90,3 +91,16 @@ def teams_of(found: Mapping[str, Any], source: str) -> Teams:
     if not isinstance(table, Mapping):
         raise QuotaError(f"{source}: expected tables, got {table!r}", hint="[teams.vision]\nweight = 2")
     return Teams.from_table(table, source=source)
+
+
+def _pools_of(found: Mapping[str, Any]) -> dict[str, str]:
+    table = found.get("pools", {})
+    hint = '[pools.NAME]\npolicy = "easy"'
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"pools: expected tables, got {table!r}", hint=hint)
+    for name, entry in table.items():
+        if not (isinstance(entry, Mapping) and set(entry) == {"policy"} and isinstance(entry["policy"], str)):
+            raise SettingsError(
+                f"pools: {name}: expected a policy, and nothing else, got {entry!r}", hint=hint
+            )
+    return {name: entry["policy"] for name, entry in table.items()}
