@@ -19,6 +19,7 @@ from artesian.model.job import Job
 from artesian.model.resources import parse_devices
 from artesian.server.config import StateDir
 from artesian.server.embedded import ControlPlane
+from artesian.server.rules import Rules
 from harness import Result, measured
 from slurm_cluster import SlurmCluster, slurm_cluster
 
@@ -64,7 +65,7 @@ def _plane(folder: Path, engines: dict[str, dict[str, str]]) -> Iterator[Control
     """A control plane with these engines, whose daemon is gone at the end."""
     state = StateDir(folder / "state")
     try:
-        with ControlPlane(state, engines=engines) as plane:
+        with ControlPlane(state, rules=Rules(engines=engines)) as plane:
             yield plane
     finally:
         with suppress(OSError, ValueError):

@@ -25,6 +25,7 @@ cpus_per_device: 1.5
 memory_per_device: 2GB
 estimated_duration: 30m
 deadline: 8h
+parallel_share: 0.95
 faults: [{kind: kill, worker: 1, step: 150, epoch: 2}]
 """
 LEAST = "name: a\ndevices: 2\ncommand: [python, train.py]\n"

@@ -113,6 +113,21 @@ def test_a_job_starts_now_with_less_of_the_host() -> None:
     )
 
 
+def test_a_job_starts_now_if_a_share_moved_and_it_is_told_what_that_costs() -> None:
+    half = {"checkpoint_every_s": 60.0}
+    snapshot = a_snapshot(
+        [a_node("n1", devices=1), a_node("n2", devices=1)],
+        running=[
+            (lasting("a", "0.5", 1000, **half), a_placement(("n1", [0]), milli=500)),
+            (lasting("b", "0.5", 1000), a_placement(("n2", [0]), milli=500)),
+        ],
+        waiting=[lasting("whole", "cpu:1", 50)],
+        at_s=90.0,
+    )
+    would = outlook(policy("easy"), snapshot, "whole").would_start
+    assert would[-1] == "if a to n2[0] moved, at a cost of 45.0 s of a device"
+
+
 def test_the_kernel_tells_the_outlook_of_those_who_wait_only() -> None:
     kernel = Kernel(a_node(devices=2))
     kernel.submit(a_job("runs", devices="cpu:2"), a_job("waits"))

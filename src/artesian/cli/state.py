@@ -48,9 +48,7 @@ def _embedded(settings: Settings) -> "ControlPlane":
     return ControlPlane(
         StateDir.from_env(),
         user=user_name(),
-        policy=settings.policy,
-        teams=settings.teams,
-        engines=settings.engines,
+        rules=settings.rules,
     )
 
 

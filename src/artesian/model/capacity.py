@@ -1,7 +1,8 @@
 """What is free on which node, as arrays: a fleet of 10,000 nodes is looked through at once."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -88,6 +89,17 @@ class Capacity:
     def trial(self) -> "Trial":
         """Let a policy take things to see what is left; all that it took is given back at the end of ``with``."""
         return Trial(self)
+
+    @contextmanager
+    def within(self, nodes: BoolArray, key: Hashable) -> Iterator[None]:
+        """Have nothing start but on ``nodes`` [N] for a while; ``key`` stands for them in what is remembered."""
+        is_up, remembered = self.is_up, self._remembered
+        self.is_up = is_up & nodes
+        self._remembered = remembered.setdefault(("within", key), {})
+        try:
+            yield
+        finally:
+            self.is_up, self._remembered = is_up, remembered
 
     def set_up(self, node_id: str, is_up: bool) -> None:
         """Say whether attempts may start on the node."""

@@ -21,6 +21,7 @@ class Node:
     ``memory_bytes`` is the host's memory, ``device_memory_bytes`` that of each device.
     ``occupied`` are the indices of devices that others use, who did not ask artesian: nothing starts there,
     and what artesian itself has there goes on.
+    ``rack`` is the link domain within the pool that it shares with its neighbours, None where nobody told.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Node:
     device_memory_bytes: int | None = None
     peak_flops: float | None = None
     occupied: tuple[int, ...] = ()
+    rack: str | None = None
 
     def __post_init__(self) -> None:
         if self.devices < 0 or self.cpus < 1:

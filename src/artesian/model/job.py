@@ -109,6 +109,7 @@ class Job:
     ``grace_s``: time between SIGTERM and SIGKILL. ``estimated_duration_s``: the user's estimate.
     ``deadline_s``: it should be done so long after its submission. ``checkpoint_every_s``: it saves its
     state at least so often (0: at every moment; None: not known, so that a stop may lose all of an attempt).
+    ``parallel_share``: the part of its work, 0 to 1, that more devices make faster (None: not known).
     ``profile`` names the kind of work, as tables of throughput do (a model and its batch size), and
     ``total_steps`` is how many steps it takes in all; None where nobody said.
     """
@@ -130,6 +131,7 @@ class Job:
     estimated_duration_s: float | None = None
     deadline_s: float | None = None
     checkpoint_every_s: float | None = None
+    parallel_share: float | None = None
     profile: str | None = None
     total_steps: float | None = None
     checkpoint_every_steps: int | None = None
@@ -156,6 +158,10 @@ class Job:
             raise JobError(
                 f"job {self.name}: the time between checkpoints must be at least 0, got {self.checkpoint_every_s} s"
             )
+        if self.parallel_share is not None and not 0 <= self.parallel_share <= 1:
+            raise JobError(
+                f"job {self.name}: the parallel share must lie between 0 and 1, got {self.parallel_share}"
+            )
         if self.total_steps is not None and not 0 < self.total_steps < math.inf:
             raise JobError(f"job {self.name}: total steps must be above 0, got {self.total_steps}")
         if self.cpus_per_device is not None and not self.cpus_per_device >= 1 / MILLI:
@@ -166,6 +172,14 @@ class Job:
             raise JobError(
                 f"job {self.name}: memory per device must be at least 1 B, got {self.memory_bytes_per_device}"
             )
+
+    def speedup(self, devices: int) -> float:
+        """Return how many times as fast as on one device the job is on so many (Amdahl, AFIPS 1967).
+
+        A job that does not tell its parallel share makes full use of all: no more can be gained.
+        """
+        share = 1.0 if self.parallel_share is None else self.parallel_share
+        return 1.0 / (1.0 - share + share / max(1, devices))
 
     def gang_size(self, devices: int) -> int:
         """Return how many workers start on ``devices`` devices; 0: the command is started once, as it is.

@@ -37,6 +37,7 @@ KEYS = (
     "memory_per_device",
     "estimated_duration",
     "deadline",
+    "parallel_share",
     "faults",
 )
 """The keys of a job; ``name``, ``devices`` and ``command`` must be given."""
@@ -159,6 +160,7 @@ class _Reading:
             grace_s=file.read("grace", fields.duration_s, _DEFAULTS.grace_s),
             estimated_duration_s=file.read("estimated_duration", fields.duration_s, None),
             deadline_s=file.read("deadline", _deadline_s, None),
+            parallel_share=file.read("parallel_share", fields.number(least=0, most=1), None),
             checkpoint_every_steps=checkpoint_steps,
             checkpoint_every_s=checkpoint_s,
             dataset=file.read("data", self._path, None),

@@ -178,16 +178,30 @@ class WaitingQueue(Mapping[str, WaitingJob]):
 
     @contextmanager
     def without(self, job_ids: Iterable[str]) -> Iterator[None]:
-        """Leave out some of the jobs for a while."""
-        left_out = [self._entries[job_id] for job_id in job_ids]
+        """Leave out some of the jobs for a while; what is added meanwhile is to be taken out again.
+
+        Whoever goes through the queue goes on through what was there: these are other mappings.
+        """
+        hidden = frozenset(job_ids)
+        if not hidden:
+            yield
+            return
+        entries, claims = self._entries, self.claims
+        left_out = [entries[job_id] for job_id in sorted(hidden)]
+        for entry in left_out:
+            for index in self._all():
+                index.remove(entry)
+        self._entries, self.claims = dict(entries), dict(claims)
+        for job_id in hidden:
+            del self._entries[job_id]
+            self.claims.pop(job_id, None)
         try:
-            for entry in left_out:
-                self.discard(entry.job.id)
             yield
         finally:
+            self._entries, self.claims = entries, claims
             for entry in left_out:
-                if entry.job.id not in self._entries:
-                    self.add(entry)
+                for index in self._all():
+                    index.add(entry)
 
     def walk(self, key: Callable[[WaitingJob], Key]) -> Walk:
         """Return a walk through all jobs, the least ``key`` first (the id breaks a tie).

@@ -36,6 +36,11 @@ def stop_for(job: Job, why: str, to: Placement | None) -> str:
     return f"makes room for {job.name} ({job.id}): {why}; {goes_on}"
 
 
+def stop_to_grow(now: Placement, to: Placement | None) -> str:
+    """Return why a running job stops to go on with more devices."""
+    return f"grows from {_devices(now.devices)} into what nobody wants: {to}"
+
+
 def room_is_made(names: tuple[str, ...]) -> Reason:
     """Return why a job waits that others are being stopped for."""
     named = ", ".join(names[:_NAMED_HOLDERS])

@@ -3,6 +3,7 @@
 Each answer is a trial: the policy plans once more, on the same snapshot with one thing changed.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from artesian.policy.accounts import Accounts
 from artesian.policy.base import Policy
 from artesian.policy.foresight import nearest_start_s
 from artesian.policy.pipeline import wanted_nodes
+from artesian.policy.place import Pack
+from artesian.policy.room import Holders, Limits, Maker
 
 _DURATIONS_S = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 4 * 3600.0, 8 * 3600.0, 86400.0, 2 * 86400.0)
 _MOST_MODELS = 8
@@ -43,6 +46,7 @@ def outlook(policy: Policy, snapshot: Snapshot, job_id: str, teams: Teams | None
         asked.with_less_of_the_host(),
         asked.if_it_was_short(),
         *asked.if_teams_returned_devices(teams or Teams()),
+        asked.if_others_moved(),
     ]
     return Outlook(
         start_s=nearest_start_s(policy, snapshot, job_id),
@@ -133,6 +137,19 @@ class _Asked:
             if returned is not None:
                 borrowed = "" if teams.is_plain else " borrowed"
                 yield f"if team {team} returned {returned}{borrowed} {'device' if returned == 1 else 'devices'}"
+
+    def if_others_moved(self) -> str | None:
+        """Whether it would fit if those in its way went on elsewhere or with fewer devices, and what that costs."""
+        limits = Limits(min_runtime_s=0.0, most_lost_s=math.inf)
+        place, capacity = Pack(), self.snapshot.capacity
+        if place.place(self.job, capacity, capacity.is_up) is not None:
+            return None
+        maker = Maker(self.job, self.snapshot, place, Holders(self.snapshot, limits))
+        room = maker.by_moving()
+        if room is None:
+            return None
+        moves = ", ".join(f"{victim.entry.job.name} to {victim.to}" for victim in room.victims)
+        return f"if {moves} moved, at a cost of {format_duration(room.cost_device_s)} of a device"
 
     def _returns(self, holders: list[RunningJob], teams: Teams) -> int | None:
         returned = 0

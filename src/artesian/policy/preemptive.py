@@ -14,6 +14,7 @@ from artesian.model.snapshot import Snapshot
 from artesian.policy import explain
 from artesian.policy.base import Place, Policy, Timed
 from artesian.policy.claims import keep, reserve
+from artesian.policy.elastic import growing
 from artesian.policy.rights import Right
 from artesian.policy.room import Holders, Limits, Maker, Room, Victim
 
@@ -75,9 +76,9 @@ class Preemptive:
                 return self.inner.explain(snapshot, job_id)
 
     def next_wake_s(self, snapshot: Snapshot) -> float | None:
-        """Return when to look again whether those have run long enough that others wait for."""
+        """Return when to look again whether those have run long enough that others wait for, or that could grow."""
         inner_s = self.inner.next_wake_s(snapshot) if isinstance(self.inner, Timed) else None
-        if not snapshot.waiting:
+        if not snapshot.waiting and not _has_elastic(snapshot):
             return inner_s
         look_s = (math.floor(snapshot.at_s / _LOOK_EVERY_S) + 1) * _LOOK_EVERY_S
         return look_s if inner_s is None else min(look_s, inner_s)
@@ -111,11 +112,11 @@ class Preemptive:
             with snapshot.waiting.without(cycle.hidden):
                 cycle.plan = self.inner.plan(snapshot)
                 is_enough = len(cycle.stops) >= _ENOUGH or len(holders.gone) >= self.limits.most_stopping
-                if not cycle.plan.holds or not snapshot.running or is_enough:
+                if not snapshot.running or is_enough:
                     return
-                rooms = self._rooms(snapshot, cycle.plan, holders)
+                rooms = self._rooms(snapshot, cycle.plan, holders) if cycle.plan.holds else []
             if not rooms:
-                return
+                break
             for entry, room, why in rooms:
                 cycle.hidden.add(entry.job.id)
                 cycle.kept[entry.job.id] = tuple(victim.entry.job.name for victim in room.victims)
@@ -123,6 +124,23 @@ class Preemptive:
                 cycle.claims.append(Claim(job_id=entry.job.id, placement=room.placement))
                 for victim in room.victims:
                     self._stop(snapshot, trial, cycle, victim, explain.stop_for(entry.job, why, victim.to))
+
+        if self.moves and not cycle.kept and not any(hold.code in _WAITING for hold in cycle.plan.holds):
+            self._grow(snapshot, trial, cycle, holders)
+
+    def _grow(self, snapshot: Snapshot, trial: Trial, cycle: _Cycle, holders: Holders) -> None:
+        """Give elastic gangs what nobody wants."""
+        starts = cycle.plan.starts
+        kept = [(snapshot.waiting[start.job_id].job, start.placement) for start in starts]
+        while len(cycle.stops) < _ENOUGH:
+            with snapshot.capacity.trial() as after:
+                for job, placement in kept:
+                    after.take(job, placement)
+                grown = next(growing(snapshot, self.place, self.limits, holders), None)
+            if grown is None:
+                return
+            holders.take([grown.entry])
+            self._stop(snapshot, trial, cycle, grown, explain.stop_to_grow(grown.entry.placement, grown.to))
 
     @staticmethod
     def _stop(snapshot: Snapshot, trial: Trial, cycle: _Cycle, victim: Victim, reason: str) -> None:
@@ -189,3 +207,12 @@ class Preemptive:
             if (room := maker.by_right(partial(right.choice, entry, snapshot))) is not None:
                 return room, right.text
         return None
+
+
+def _has_elastic(snapshot: Snapshot) -> bool:
+    """Return whether a gang runs that could use more devices than it needs."""
+    return any(
+        request.max_devices > request.min_devices
+        for devices, _ in snapshot.capacity.held
+        for request in devices
+    )

@@ -1,6 +1,6 @@
 """Policies by name: the built-in ones, then the entry points of group ``artesian.policies``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import entry_points
 
@@ -17,6 +17,7 @@ from artesian.policy.matching import AlloX, ShortestRemaining
 from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained, PriorityFifo, ShortestFirst
 from artesian.policy.pipeline import InOrder
 from artesian.policy.place import Pack
+from artesian.policy.pools import Pools
 from artesian.policy.preemptive import Preemptive
 from artesian.policy.ranking import Ranking, Turns
 from artesian.policy.rights import ByDeadline, ByPriority, ByService, Reclaim, Right
@@ -24,6 +25,7 @@ from artesian.policy.rounds import ROUND_S, Rounds
 from artesian.policy.scored import Anywhere, Fit, Scored, best_fit, clustering, dot_product, packing, spread
 from artesian.policy.shares import FinishTimeFairness, Makespan, MaxMin
 from artesian.policy.throughput import Throughputs
+from artesian.policy.topology import Topology
 from artesian.policy.worth import LeastWaste
 
 PLACES: dict[str, Callable[[], Place]] = {
@@ -33,6 +35,7 @@ PLACES: dict[str, Callable[[], Place]] = {
     "packing": lambda: Scored(Fit(packing)),
     "clustering": lambda: Scored(Fit(clustering)),
     "spread": lambda: Scored(Fit(spread)),
+    "topology": Topology,
     "random": Anywhere,
     "fgd": lambda: Learning(Gradient, covered=0.95),
     "least-waste": lambda: Learning(LeastWaste),
@@ -123,3 +126,10 @@ def policy(name: str, teams: Teams | None = None) -> Policy:
             hint="mend or uninstall the package that provides it, or choose another policy",
         ) from error
     return made
+
+
+def pooled(name: str, by_pool: Mapping[str, str], teams: Teams | None = None) -> Policy:
+    """Return the policy ``name``, with another one for the nodes of each pool in ``by_pool``. Raises as ``policy`` does."""
+    if not by_pool:
+        return policy(name, teams)
+    return Pools({pool: policy(other, teams) for pool, other in by_pool.items()}, policy(name, teams))

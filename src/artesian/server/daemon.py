@@ -1,6 +1,4 @@
-"""The process around the driver.
-
-``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S [POLICY [TEAMS [ENGINES]]]]``, the last two as JSON.
+"""The process around the driver: ``python -m artesian.server.daemon STATE_DIR [IDLE_EXIT_S [RULES]]``.
 
 Commands start it when they need it, and it leaves when there has been nothing to do for a while. It
 may be killed at any instant; the next command starts another one. Only one lives per state folder:
@@ -9,7 +7,6 @@ it holds a lock for as long as it does. ENGINES are the tables of the settings, 
 
 import asyncio
 import io
-import json
 import logging
 import logging.handlers
 import os
@@ -17,18 +14,14 @@ import signal
 import sys
 from pathlib import Path
 
-import msgspec
-
 from artesian.census import discover
-from artesian.engines.registry import Tables, engine_of
 from artesian.kernel.scheduler import Scheduler
 from artesian.model.errors import ArtesianError
-from artesian.model.quota import Team, Teams
-from artesian.policy import registry as policies
 from artesian.server.bell import Bell, lock
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.driver import Driver
 from artesian.server.fleet import nodes_of
+from artesian.server.rules import Rules
 from artesian.server.snapshotting import SnapshotProcess
 from artesian.store import SqliteJournal
 from artesian.wire import AnchoredClock
@@ -46,14 +39,14 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
         return open(self.baseFilename, "a", encoding=self.encoding, opener=private)
 
 
-async def serve(state: StateDir, idle_exit_s: float, policy: str, teams: Teams, engines: Tables) -> None:
+async def serve(state: StateDir, idle_exit_s: float, rules: Rules) -> None:
     """Drive the scheduler of ``state`` until it is idle, or SIGTERM comes."""
     journal = SqliteJournal.open(state.journal)
     try:
         replayed, seq = journal.load()
-        scheduler = Scheduler(policies.policy(policy, teams), replayed)
+        scheduler = Scheduler(rules.make_policy(), replayed)
         clock = AnchoredClock().now_s
-        engine = engine_of(engines, state.jobs, nodes_of(discover()), clock)
+        engine = rules.make_engine(state.jobs, nodes_of(discover()), clock)
         snapshots = SnapshotProcess(str(state.journal))
         driver = Driver(journal, scheduler, seq, engine, clock, save_snapshot=snapshots.save)
         await driver.open()
@@ -95,9 +88,7 @@ def main(argv: list[str]) -> int:
     """Become the daemon of the state folder ``argv[0]``; 0 also where there is one already."""
     state = StateDir(Path(argv[0]))
     idle_exit_s = float(argv[1]) if len(argv) > 1 else IDLE_EXIT_S
-    policy = argv[2] if len(argv) > 2 else policies.DEFAULT
-    teams = Teams(msgspec.json.decode(argv[3], type=tuple[Team, ...])) if len(argv) > 3 else Teams()
-    engines: Tables = json.loads(argv[4]) if len(argv) > 4 else {}
+    rules = Rules.decode(argv[2]) if len(argv) > 2 else Rules()
     state.create()
     handler = _PrivateLog(state.daemon_log, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
     logging.basicConfig(
@@ -105,9 +96,9 @@ def main(argv: list[str]) -> int:
     )
     if lock(state.lock, _LOCK_WAIT_S) is None:
         return 0
-    _log.info("driving %s by policy %s, pid %d", state.path, policy, os.getpid())
+    _log.info("driving %s by policy %s, pid %d", state.path, rules.policy, os.getpid())
     try:
-        asyncio.run(serve(state, idle_exit_s, policy, teams, engines))
+        asyncio.run(serve(state, idle_exit_s, rules))
     except ArtesianError as error:
         _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
         return 1

@@ -5,7 +5,6 @@ the daemon is woken, or started where there is none.
 """
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -16,10 +15,7 @@ from dataclasses import replace
 from itertools import count
 from typing import NoReturn
 
-import msgspec
-
 from artesian.census import discover
-from artesian.engines.registry import Tables, engine_of
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
@@ -33,10 +29,8 @@ from artesian.model.job import Job
 from artesian.model.jobfile import parse_job
 from artesian.model.ledger import Waterfall
 from artesian.model.plan import Reason
-from artesian.model.quota import Teams
 from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, Over
 from artesian.policy import explain
-from artesian.policy import registry as policies
 from artesian.policy.outlook import Outlook
 from artesian.server import report
 from artesian.server.bell import ring
@@ -45,6 +39,7 @@ from artesian.server.config import IDLE_EXIT_S, StateDir, private
 from artesian.server.finding import check_not_over, check_possible, known_attempt, new_job_id, no_such_job
 from artesian.server.fleet import nodes_of
 from artesian.server.follow import Follower, log_file, read_piece
+from artesian.server.rules import Rules
 from artesian.store import SqliteJournal
 
 _ID_LETTERS = 5
@@ -75,18 +70,14 @@ class ControlPlane:
         *,
         user: str = "",
         idle_exit_s: float = IDLE_EXIT_S,
-        policy: str = policies.DEFAULT,
-        teams: Teams | None = None,
-        engines: Tables | None = None,
+        rules: Rules | None = None,
     ) -> None:
         state_dir.create()
         self.dir = state_dir
         self._journal = SqliteJournal.open(state_dir.journal)
         self._user = user
         self._idle_exit_s = idle_exit_s
-        self._policy = policy
-        self._teams = teams or Teams()
-        self._engines = engines or {}
+        self._rules = rules or Rules()
         self._state, self._seq = State(), 0
         self._is_loaded = False
         self._scheduler: Scheduler | None = None
@@ -124,14 +115,14 @@ class ControlPlane:
     def outlook(self, record: JobRecord) -> Outlook | None:
         """Return when the job is likely to start, and what would let it start now; None where it is not queued."""
         scheduler = self._current()
-        return None if scheduler is None else scheduler.outlook(record.job.id, self._teams)
+        return None if scheduler is None else scheduler.outlook(record.job.id, self._rules.teams)
 
     def _current(self) -> Scheduler | None:
         state = self.state()
         if not state.nodes:
             return None  # no daemon has taken stock of this machine yet, let alone decided anything
         if self._scheduler is None or self._scheduler.state is not state:
-            self._scheduler = Scheduler(policies.policy(self._policy, self._teams), state)
+            self._scheduler = Scheduler(self._rules.make_policy(), state)
         return self._scheduler
 
     def record(self, job: str) -> JobRecord:
@@ -236,7 +227,7 @@ class ControlPlane:
 
     def _capacity_for(self, job: Job) -> Capacity:
         """Return what the engines' nodes have, to see whether they could ever hold the job."""
-        if not self._engines:
+        if not self._rules.engines:
             return Capacity(entry.node for entry in nodes_of(discover()))
         # Asking an engine takes time; what the journal knows is enough where it can hold the job.
         known = Capacity(record.node for record in self.state().nodes.values())
@@ -246,7 +237,7 @@ class ControlPlane:
 
     async def _nodes(self) -> list[Node]:
         """Return the nodes that the engines have now."""
-        engine = engine_of(self._engines, self.dir.jobs, nodes_of(discover()), time.time)
+        engine = self._rules.make_engine(self.dir.jobs, nodes_of(discover()), time.time)
         try:
             return list(await engine.open(lambda _: None))
         finally:
@@ -322,9 +313,7 @@ class ControlPlane:
                         "artesian.server.daemon",
                         str(self.dir.path),
                         str(self._idle_exit_s),
-                        self._policy,
-                        msgspec.json.encode(self._teams.teams).decode(),
-                        json.dumps(self._engines),
+                        self._rules.encode(),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

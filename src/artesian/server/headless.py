@@ -1,7 +1,7 @@
-"""A replica without an API: ``python -m artesian.server.headless URL STATE_DIR [POLICY]``.
+"""A replica without an API: ``python -m artesian.server.headless URL STATE_DIR [RULES]``.
 
-Any number may run on one database; one of them leads. URL ``-`` is the one in ARTESIAN_DATABASE. Teams, engines
-and, unless POLICY is given, the policy are those of ``artesian.toml``; what the engines keep of attempts lies below
+Any number may run on one database; one of them leads. URL ``-`` is the one in ARTESIAN_DATABASE. RULES are a JSON
+object (``server.rules``); without them those of ``artesian.toml`` hold. What the engines keep of attempts lies below
 STATE_DIR. SIGTERM and SIGINT give the lease back; what runs goes on.
 """
 
@@ -11,16 +11,14 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from artesian.census import discover
-from artesian.engines.registry import engine_of
 from artesian.model.errors import ArtesianError
-from artesian.policy import registry as policies
 from artesian.server.config import StateDir, database_of
 from artesian.server.fleet import nodes_of
 from artesian.server.replica import Replica
+from artesian.server.rules import Rules
 from artesian.server.settings import Settings
 from artesian.server.snapshotting import SnapshotProcess
 from artesian.server.storage import PostgresStorage
@@ -29,14 +27,14 @@ from artesian.wire import AnchoredClock
 _log = logging.getLogger(__name__)
 
 
-async def serve(url: str, state: StateDir, settings: Settings) -> None:
+async def serve(url: str, state: StateDir, rules: Rules) -> None:
     """Follow and lead until SIGTERM or SIGINT comes."""
     clock = AnchoredClock().now_s
     nodes = nodes_of(discover())
     replica = Replica(
         PostgresStorage(url),
-        lambda: engine_of(settings.engines, state.jobs, nodes, clock),
-        lambda: policies.policy(settings.policy, settings.teams),
+        lambda: rules.make_engine(state.jobs, nodes, clock),
+        rules.make_policy,
         clock,
         name=f"{socket.gethostname()}:{os.getpid()}",
         save_snapshot=SnapshotProcess(url).save,
@@ -60,10 +58,8 @@ def main(argv: list[str]) -> int:
     state = StateDir(Path(argv[1]))
     try:
         state.create()
-        settings = Settings.from_env()
-        if len(argv) > 2:
-            settings = replace(settings, policy=argv[2])
-        asyncio.run(serve(database_of(argv[0]), state, settings))
+        rules = Rules.decode(argv[2]) if len(argv) > 2 else Settings.from_env().rules
+        asyncio.run(serve(database_of(argv[0]), state, rules))
     except ArtesianError as error:
         _log.error("%s%s", error, f" (hint: {error.hint})" if error.hint else "")
         return 1

@@ -12,11 +12,8 @@ import subprocess
 import sys
 from contextlib import suppress
 
-import msgspec
-
-from artesian.engines.registry import Tables
-from artesian.model.quota import Teams
 from artesian.server.config import StateDir, private
+from artesian.server.rules import Rules
 from artesian.wire import environment as names
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
@@ -29,13 +26,9 @@ _log = logging.getLogger(__name__)
 class Keeper:
     """Starts ``artesian.server.daemon``, or ``headless`` on a database, and starts it again when it dies, ever more slowly."""
 
-    def __init__(
-        self, state: StateDir, policy: str, *, teams: Teams, engines: Tables, database: str | None
-    ) -> None:
+    def __init__(self, state: StateDir, rules: Rules, *, database: str | None) -> None:
         self._state = state
-        self._policy = policy
-        self._teams = teams
-        self._engines = engines
+        self._rules = rules
         self._database = database
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -83,13 +76,9 @@ class Keeper:
         # It inherits nothing that a job could come to depend on, and no token: jobs bring their environment along.
         environment = {key: os.environ[key] for key in _KEPT if key in os.environ}
         if self._database is None:
-            words = ["artesian.server.daemon", str(self._state.path), "inf", self._policy]
-            words += [
-                msgspec.json.encode(self._teams.teams).decode(),
-                msgspec.json.encode(self._engines).decode(),
-            ]
+            words = ["artesian.server.daemon", str(self._state.path), "inf", self._rules.encode()]
         else:
-            words = ["artesian.server.headless", "-", str(self._state.path), self._policy]
+            words = ["artesian.server.headless", "-", str(self._state.path), self._rules.encode()]
             environment[names.DATABASE] = self._database  # not among the words: it may have a password in it
         with open(self._state.daemon_log, "ab", opener=private) as log:
             return await asyncio.create_subprocess_exec(

@@ -16,10 +16,7 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI
 
-from artesian.engines.registry import Tables
 from artesian.model.errors import ArtesianError
-from artesian.model.quota import Teams
-from artesian.policy import registry as policies
 from artesian.server.app import Parts, create_app
 from artesian.server.auth import Auth, OpenListener
 from artesian.server.bell import ring
@@ -27,6 +24,7 @@ from artesian.server.config import StateDir
 from artesian.server.keeper import Keeper
 from artesian.server.limits import Limits
 from artesian.server.oidc import Oidc, OidcSettings, session_key
+from artesian.server.rules import Rules
 from artesian.server.streams import Streams
 from artesian.server.tokens import Principal, Role, Tokens
 from artesian.store import open_journal
@@ -88,9 +86,7 @@ class Serving:
     state: StateDir
     user: str
     listener: Listener = field(default_factory=Listener)
-    policy: str = policies.DEFAULT
-    teams: Teams = field(default_factory=Teams)
-    engines: Tables = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
     limits: Limits = field(default_factory=Limits)
     is_log_json: bool = False
     has_driver: bool = True
@@ -108,7 +104,7 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
     app = create_app(
         Parts(
             open_journal=lambda: open_journal(serving.database or serving.state.journal),
-            policy=policies.policy(serving.policy, serving.teams),
+            policy=serving.rules.make_policy(),
             dir=serving.state,
             auth=auth,
             wake=lambda: ring(serving.state.bell),
@@ -183,9 +179,7 @@ async def _serve(serving: Serving, app: FastAPI, sock: socket.socket, ready: Cal
     server = _Server(config, app.state.streams)
     keeper = Keeper(
         serving.state,
-        serving.policy,
-        teams=serving.teams,
-        engines=serving.engines,
+        serving.rules,
         database=serving.database,
     )
     if serving.has_driver:

@@ -12,6 +12,7 @@ from typing import Any
 from artesian.model.errors import ArtesianError
 from artesian.model.quota import QuotaError, Teams
 from artesian.policy.default import DEFAULT
+from artesian.server.rules import Rules
 from artesian.wire import environment as names
 
 _ENGINE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -26,17 +27,23 @@ class Settings:
     """What the control plane goes by; each is a key of ``artesian.toml``.
 
     ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``teams``: who shares the
-    fleet, a table for each team; see ``model.quota``. ``engines``: who runs jobs, tables by name, each with
-    its ``kind``; without any, this machine does. ``server``: the address of the server that commands ask;
-    empty: they do it themselves. ``oidc``: single sign-on of a server's dashboard, the keys of
-    ``server.oidc.OidcSettings``.
+    fleet, a table for each team; see ``model.quota``. ``pools``: policies for the nodes of single pools.
+    ``engines``: who runs jobs, tables by name, each with its ``kind``; without any, this machine does.
+    ``server``: the address of the server that commands ask; empty: they do it themselves. ``oidc``: single
+    sign-on of a server's dashboard, the keys of ``server.oidc.OidcSettings``.
     """
 
     policy: str = DEFAULT
     teams: Teams = field(default_factory=Teams)
+    pools: Mapping[str, str] = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     server: str = ""
     oidc: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Rules:
+        """What a driver has to know of them."""
+        return Rules(policy=self.policy, teams=self.teams, pools=self.pools, engines=self.engines)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -62,7 +69,7 @@ class Settings:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
                 raise SettingsError(f"settings {path}: {key} is no key of theirs", hint=hint)
-            if key in ("teams", "engines") or (key == "oidc" and isinstance(value, dict)):
+            if key in ("teams", "pools", "engines") or (key == "oidc" and isinstance(value, dict)):
                 continue
             if not isinstance(value, str):
                 raise SettingsError(
@@ -71,15 +78,11 @@ class Settings:
                 )
         _check_tables(path, found.get("engines", {}))
         try:
-            settings = cls(**{**found, "teams": teams_of(found, "teams")})
-            if settings.policy != DEFAULT:
-                from artesian.policy import registry as policies
-
-                policies.policy(settings.policy, settings.teams)
+            settings = cls(**{**found, "teams": teams_of(found, "teams"), "pools": _pools_of(found)})
+            if settings.policy != DEFAULT or settings.pools:
+                settings.rules.make_policy()
             if settings.engines:
-                from artesian.engines.registry import engine_of
-
-                engine_of(settings.engines, path.parent, (), lambda: 0.0)
+                settings.rules.make_engine(path.parent, (), lambda: 0.0)
         except ArtesianError as error:
             raise SettingsError(f"settings {path}: {error}", hint=error.hint) from error
         return settings
@@ -123,3 +126,16 @@ def _check_tables(path: Path, tables: Any) -> None:
             raise SettingsError(
                 f"settings {path}: engines.{name}: expected a table with a kind", hint=example
             )
+
+
+def _pools_of(found: Mapping[str, Any]) -> dict[str, str]:
+    table = found.get("pools", {})
+    hint = '[pools.NAME]\npolicy = "easy"'
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"pools: expected tables, got {table!r}", hint=hint)
+    for name, entry in table.items():
+        if not (isinstance(entry, Mapping) and set(entry) == {"policy"} and isinstance(entry["policy"], str)):
+            raise SettingsError(
+                f"pools: {name}: expected a policy, and nothing else, got {entry!r}", hint=hint
+            )
+    return {name: entry["policy"] for name, entry in table.items()}

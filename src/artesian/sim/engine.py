@@ -108,7 +108,8 @@ class VirtualEngine:
         job = self._jobs[start.job_id]
         started_s = at_s + job.start_up_s
         # A node that no event told of has no name for its devices; a job that is as fast anywhere needs none.
-        speed = job.speed(self._accelerators.get(start.placement.shares[0].node_id))
+        placement = start.placement
+        speed = job.speed(self._accelerators.get(placement.shares[0].node_id), placement.devices)
         self._running[start.job_id] = _Run(start, started_s, speed)
         left_s = max(0.0, job.work - self._done.get(start.job_id, 0.0)) / speed
         runs_s, outcome = job.end(start.epoch, left_s)

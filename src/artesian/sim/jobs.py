@@ -93,20 +93,28 @@ class SimJob:
         steps = self.job.total_steps
         return steps if steps is not None and self.steps_per_s else self.duration_s
 
-    def speed(self, accelerator: str | None) -> float:
-        """Return how much of ``work`` gets done in a second on that model of device.
+    def speed(self, accelerator: str | None, devices: int) -> float:
+        """Return how much of ``work`` gets done in a second on so many devices of that model.
+
+        What is told is of as many as the job asks for at most; an elastic gang is slower on fewer, by its scaling curve.
 
         Raises UnknownSpeed where the job's speeds are told, and none above 0 for this one.
         """
         if self.job.total_steps is None or not self.steps_per_s:
-            return 1.0
+            return self._scale(devices)
         speed = self.steps_per_s.get(accelerator, 0.0) if accelerator is not None else 0.0
         if speed <= 0:
             raise UnknownSpeed(
                 f"job {self.job.name}: expected steps per second on {accelerator}, got them for {', '.join(self.steps_per_s)}",
                 hint="tell its speed there (0 does not do), or name in its devices only what it has a speed for",
             )
-        return speed
+        return speed * self._scale(devices)
+
+    def _scale(self, devices: int) -> float:
+        request = self.job.devices[0]
+        if request.max_devices == request.min_devices or devices == request.max_devices:
+            return 1.0
+        return self.job.speedup(devices) / self.job.speedup(request.max_devices)
 
     def kept_s(self, ran_s: float) -> float:
         """Return how much of an attempt that ran so long the next one need not do again."""
