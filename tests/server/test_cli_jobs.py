@@ -25,7 +25,7 @@ def test_a_job_that_fails_ends_with_100_and_shows_what_it_said(cli: Cli) -> None
 
 def test_run_as_json_is_one_document_on_stdout(cli: Cli) -> None:
     found = cli.json("run", "--no-census", cli.file("tiny", "echo x; exit 3"), code=100)
-    assert found.keys() == {"job", "training", "waterfall"}
+    assert found.keys() == {"job", "training", "goodput", "waterfall"}
     assert found["job"]["state"] == "failed"
     assert found["job"]["attempts"][0]["outcome"]["exit_code"] == 3
 

@@ -71,7 +71,7 @@ def test_a_run_prints_the_waterfall_and_ends_with_the_jobs_code(either: Cli) -> 
     assert "exit code 3" in done.stderr
     assert done.stdout.startswith("Waterfall in device-")
     found = either.json("run", "--no-census", either.file("good"))
-    assert found.keys() == {"job", "training", "waterfall"}
+    assert found.keys() == {"job", "training", "goodput", "waterfall"}
     stages = found["waterfall"]["stages"]
     assert [stage["name"] for stage in stages] == ["healthy", "allocated", "productive", "model_flops"]
     assert either.json("waterfall")["unit"] == "device_seconds"

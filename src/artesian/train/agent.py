@@ -32,6 +32,7 @@ from artesian.wire.messages import Layer, Message, WorkerFailed
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _TAIL_LINES = 20
 _SETTLE_S = 0.05
+_LONGEST_SETTLE_S = 1.0
 """How long other failures may still come that belong to a first one, which may be their effect."""
 _TRACES_S = 0.2
 _REJOIN_S = 2.0
@@ -65,6 +66,8 @@ class Agent:
         self._stopped_by: signal.Signals | None = None
         self._is_yielding = False
         self._kill_at_s: float | None = None
+        self._noted_s = 0.0
+        """When the first of the failures was noted that are not decided about."""
         self._settle_at_s: float | None = None
         self._rejoin_by_s: float | None = None
         self._rejoining: set[int] = set()
@@ -271,8 +274,11 @@ class Agent:
         if self._is_watching():
             self._watch(now_s)
         if self._settle_at_s is not None and now_s >= self._settle_at_s:
-            self._settle_at_s = None
-            self._decide()
+            if self._is_cause_to_come(now_s):
+                self._settle_at_s = now_s + _SETTLE_S
+            else:
+                self._settle_at_s = None
+                self._decide()
         if self._council is not None:
             self._council.keep(now_s)
         if self._recovery is not None:
@@ -364,6 +370,15 @@ class Agent:
             what = "yielded" if self._is_yielding else "done"
             self._council.report({what: self._formation.number})
 
+    def _is_cause_to_come(self, now_s: float) -> bool:
+        """Whether a worker is on its way out whose loss may be all that the others have complained of."""
+        if any(not failure.is_suspect for failure in self._failures):
+            return False
+        blamed = {failure.rank for failure in self._failures}
+        if now_s - self._noted_s > _LONGEST_SETTLE_S:
+            return False
+        return any(worker.is_leaving for rank, worker in self._running.items() if rank not in blamed)
+
     def _can_restart(self) -> bool:
         is_stopping = self._stopped_by is not None or bool(self._exit_code)
         if self._formation is None or is_stopping:
@@ -372,8 +387,10 @@ class Agent:
 
     def _note(self, failure: Failure) -> None:
         """Note a failure; those that come with it may tell the cause."""
-        self._failures.append(failure)
         now_s = time.monotonic()
+        if not self._failures:
+            self._noted_s = now_s
+        self._failures.append(failure)
         at_s = now_s + (_SETTLE_S if failure.is_suspect else 0.0)
         self._settle_at_s = at_s if self._settle_at_s is None else min(self._settle_at_s, at_s)
 

@@ -15,6 +15,8 @@ from artesian.train.heartbeat import Beat, make_page, read_page
 from artesian.wire import environment
 from artesian.wire.oom import OomCounts, was_oom_killed
 
+_PF_EXITING = 0x4
+"""Of a process' flags in /proc, as the kernel's sched.h has them."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: a child must not import
@@ -67,6 +69,15 @@ class WorkerProcess:
         """Have it print the stacks of its threads, where it has said that it listens for that."""
         if self.line.beat().alive_s is not None:
             self.send(TRACE_SIGNAL)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the kernel is taking the process down: its sockets may be closed, and its end not be told yet."""
+        try:
+            state, *numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return False
+        return state in "ZX" or bool(int(numbers[5]) & _PF_EXITING)
 
     def kill(self) -> None:
         """Kill the worker and every process in its group."""
