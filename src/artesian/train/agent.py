@@ -275,8 +275,7 @@ class Agent:
             self._decide()
         if self._council is not None:
             self._council.keep(now_s)
-        if self._recovery is not None:
-            self._note_recovery(self._recovery, now_s)
+        self._note_recovery(now_s)
 
     def _hear_signals(self, receiver: socket.socket) -> None:
         for number in receiver.recv(4096):
@@ -322,6 +321,7 @@ class Agent:
     # Failures
 
     def _reap(self, worker: WorkerProcess) -> None:
+        self._note_recovery(time.monotonic())  # while its last beats can be read
         self._selector.unregister(worker.pidfd)
         while worker.line.control in self._selector.get_map():
             self._hear_worker(worker)  # what it said last, and that it says no more
@@ -330,7 +330,8 @@ class Agent:
             self._start_missing()
             return
         del self._running[worker.rank]
-        if worker.rank in self._rejoining and self._formation is not None:
+        is_ending = self._stopped_by is not None or bool(self._exit_code)
+        if worker.rank in self._rejoining and not is_ending:
             # It had no time to hear the call: it had finished, or failed on its own. The round needs its rank.
             self._rejoining.discard(worker.rank)
             self._missing.append(worker.rank % self._gang.local_workers)
@@ -372,8 +373,9 @@ class Agent:
 
     def _note(self, failure: Failure) -> None:
         """Note a failure; those that come with it may tell the cause."""
-        self._failures.append(failure)
         now_s = time.monotonic()
+        self._note_recovery(now_s)  # the one before may have been over since the last look
+        self._failures.append(failure)
         at_s = now_s + (_SETTLE_S if failure.is_suspect else 0.0)
         self._settle_at_s = at_s if self._settle_at_s is None else min(self._settle_at_s, at_s)
 
@@ -449,10 +451,16 @@ class Agent:
             )
         self._settle_at_s = now_s + _TRACES_S
 
-    def _note_recovery(self, recovery: Recovery, now_s: float) -> None:
-        if self._missing or self._dying or self._rejoining or self._starter.is_owing:
+    def _note_recovery(self, now_s: float) -> None:
+        if (
+            self._recovery is None
+            or self._missing
+            or self._dying
+            or self._rejoining
+            or self._starter.is_owing
+        ):
             return
-        record = recovery.record(self._beats(), now_s, self._clock.now_s())
+        record = self._recovery.record(self._beats(), now_s, self._clock.now_s())
         if record is not None:
             self._recovery = None
             if self._formation is not None and self._formation.node_rank == 0:
