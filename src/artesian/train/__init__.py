@@ -1,7 +1,9 @@
 """Training that survives: a stand-alone library for any loop in torch, with or without a server.
 
 ``launch``          the launch agent's command line; ``agent`` does the work, on what ``gang`` describes
-``worker_process``  a worker, as the agent sees it; ``standby`` and ``template`` fork it with its imports done
+``crew``            the workers of a node, each a ``worker_process``; ``starter`` starts them, ``standby`` and
+                    ``template`` fork them with their imports done
+``council``         the agents of several nodes: ``terms``, ``peer`` connections, and a ``roster`` of who trains
 ``heartbeat``       signs of life, and ``watchdog`` that judges them; ``link`` is the worker's end
 ``recovery``        what is said about a recovery; ``resilient`` has a function survive one in its process
 ``membership``      who takes part: ``join`` meets the other workers

@@ -17,10 +17,11 @@ from dataclasses import asdict, replace
 from types import FrameType
 from typing import Any
 
-from artesian.train.council import Address, Council, Terms
+from artesian.train.council import Council
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
 from artesian.train.recovery import PREEMPTED, Failure, Recovery, cause_of, describe, report
+from artesian.train.terms import Address, Terms
 from artesian.train.watchdog import CHECK_EVERY_S, verdict
 from artesian.train.worker_process import WorkerProcess
 from artesian.wire.clock import AnchoredClock
@@ -201,6 +202,8 @@ class Agent:
             self._settle_at_s = None
             self._decide()
         if self._council is not None:
+            if self._crew.starter.is_warm:
+                self._council.note_warm()
             self._council.keep(now_s)
         self._note_recovery(now_s)
 
