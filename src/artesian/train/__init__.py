@@ -10,6 +10,7 @@
 ``run``             ``Run`` makes a loop restartable and measurable
 ``signals``         SIGTERM as a stop that all ranks agree on
 ``vote``            a few numbers that all ranks combine
+``injection``       faults that a worker does to itself
 ``reporter``        what a worker says on the wire
 ``checkpoint``      atomic, verified checkpoints in a folder
 ``data``            text as bytes, in an order that the job owns

@@ -202,9 +202,7 @@ class Agent:
             self._settle_at_s = None
             self._decide()
         if self._council is not None:
-            if self._crew.starter.is_warm:
-                self._council.note_warm()
-            self._council.keep(now_s)
+            self._council.keep(now_s, is_warm=self._crew.starter.is_warm)
         self._note_recovery(now_s)
 
     def _hear_signals(self, receiver: socket.socket) -> None:

@@ -149,10 +149,17 @@ class Council:
         """Return when ``keep`` should be called next, on the monotonic clock."""
         return min(self._beat_at_s, self._form_at_s or self._beat_at_s)
 
-    def keep(self, now_s: float) -> None:
-        """Send and check beats, and form the gang when it is time."""
+    def keep(self, now_s: float, *, is_warm: bool) -> None:
+        """Send and check beats, and form the gang when it is time.
+
+        ``is_warm`` says that workers can start without a wait here: only then does a gang that trains make
+        room for this node.
+        """
         if self.is_over:
             return
+        if is_warm and not self._is_warm:
+            self._is_warm = True
+            self.report({"warm": 1})
         if now_s >= self._beat_at_s:
             self._beat_at_s = now_s + BEAT_S
             for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
@@ -349,12 +356,6 @@ class Council:
         self._form_at_s = time.monotonic() + (_RETURN_S if self._comrades > 1 else 0.0)
 
     # What the agent says
-
-    def note_warm(self) -> None:
-        """Note that workers can start without a wait here: only then a gang that trains makes room."""
-        if not self._is_warm:
-            self._is_warm = True
-            self.report({"warm": 1})
 
     def report(self, message: Message) -> None:
         """Tell the leader, with the number of the formation."""

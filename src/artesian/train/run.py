@@ -12,7 +12,6 @@ Without artesian's environment variables it reports to nobody and saves nothing,
 where; the loop is the same.
 """
 
-import ctypes
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -30,13 +29,14 @@ from artesian.train.checkpoint import Checkpoint, Checkpointer
 from artesian.train.data import SampleOrder, rank_share
 from artesian.train.errors import CheckpointError
 from artesian.train.heartbeat import Activity
+from artesian.train.injection import inject
 from artesian.train.link import link
 from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter, say
 from artesian.train.signals import StopRequest
 from artesian.train.vote import Vote
 from artesian.wire import environment
-from artesian.wire.faults import Fault, FaultKind, decode_faults
+from artesian.wire.faults import Fault, decode_faults
 from artesian.wire.messages import Phase
 
 PREEMPTED = 128 + signal.SIGTERM
@@ -271,19 +271,8 @@ class Run:
         return loss.item() if isinstance(loss, Tensor) else loss
 
     def _inject_fault(self) -> None:
-        match self._faults.get(self.step + 1):
-            case None:
-                return
-            case FaultKind.KILL:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case FaultKind.EXCEPTION:
-                raise RuntimeError(f"injected fault: exception before step {self.step + 1} is committed")
-            case FaultKind.STOP:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            case FaultKind.SEGFAULT:
-                ctypes.string_at(0)
-            case FaultKind.GIL:
-                _hold_the_lock()
+        if (kind := self._faults.get(self.step + 1)) is not None:
+            inject(kind, self.step + 1)
 
     def _restore(self, checkpointer: Checkpointer) -> None:
         start_s = self._reporter.end_start_up()
@@ -378,17 +367,6 @@ class Preempted(SystemExit):
     def __init__(self, step: int) -> None:
         super().__init__(PREEMPTED)
         self.step = step
-
-
-def _hold_the_lock() -> None:
-    """Never return, nor let go of the interpreter's lock: lock a mutex twice, in a call that keeps the lock.
-
-    No signal ends that, as one would a sleep; the stacks are asked for by one.
-    """
-    mutex = ctypes.create_string_buffer(64)  # zeroes are an unlocked mutex on Linux
-    lock = ctypes.PyDLL(None).pthread_mutex_lock
-    lock(mutex)
-    lock(mutex)
 
 
 def _whole_number(environ: Mapping[str, str], name: str) -> int | None:
