@@ -347,12 +347,20 @@ def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
     [
         ([], "required: SCRIPT"),
         (["--nproc-per-node", "0", "x.py"], "at least 1, got '0'"),
-        (["--nnodes", "1:4", "x.py"], "expected a whole number of at least 1, got '1:4'"),
-        (["--nnodes", "2", "x.py"], "needs --master-addr and --master-port"),
+        (["--nnodes", "1:4", "x.py"], "--nnodes 1:4 needs --rdzv-endpoint"),
+        (["--nnodes", "4:1", "x.py"], "expected MIN:MAX with MIN at most MAX, got '4:1'"),
+        (["--nnodes", "2", "x.py"], "needs --rdzv-endpoint, or --master-addr and --master-port"),
+        (["--rdzv-endpoint", "host", "x.py"], "expected HOST:PORT, got 'host'"),
+        (
+            ["--rdzv-endpoint", "host:1", "--preload", "torch", "x.py"],
+            "a shared secret in $ARTESIAN_RDZV_TOKEN",
+        ),
+        (["--rdzv-endpoint", "127.0.0.1:1", "x.py"], "needs a Python script that imports torch"),
+        (["--max-restarts", "-1", "x.py"], "expected a whole number, got '-1'"),
         (["--node-rank", "1", "x.py"], "--node-rank must lie between 0 and --nnodes - 1 = 0, got 1"),
         (["-m", "--no-python", "x"], "--module needs python"),
         (["--grace", "-1", "x.py"], "--grace must not be negative"),
-        (["--rdzv-backend", "c10d", "x.py"], "unrecognized arguments: --rdzv-backend"),
+        (["--rdzv-conf", "x", "x.py"], "unrecognized arguments: --rdzv-conf"),
     ],
 )
 def test_a_wrong_command_line_is_explained(

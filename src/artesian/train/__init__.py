@@ -1,13 +1,16 @@
 """Training that survives: a stand-alone library for any loop in torch, with or without a server.
 
 ``launch``          the launch agent's command line; ``agent`` does the work, on what ``gang`` describes
-``worker_process``  a worker, as the agent sees it; ``standby`` and ``template`` fork it with its imports done
+``crew``            the workers of a node, each a ``worker_process``; ``starter`` starts them, ``standby`` and
+                    ``template`` fork them with their imports done
+``council``         the agents of several nodes: ``terms``, ``peer`` connections, and a ``roster`` of who trains
 ``heartbeat``       signs of life, and ``watchdog`` that judges them; ``link`` is the worker's end
 ``recovery``        what is said about a recovery; ``resilient`` has a function survive one in its process
 ``membership``      who takes part: ``join`` meets the other workers
 ``run``             ``Run`` makes a loop restartable and measurable
 ``signals``         SIGTERM as a stop that all ranks agree on
 ``vote``            a few numbers that all ranks combine
+``injection``       faults that a worker does to itself
 ``reporter``        what a worker says on the wire
 ``saver``           what a loop saves with: ``memory`` every step, storage when ``interval`` says so, a ``peer``
 ``memory``          a rank's state in shared memory: ``segment`` has its buffers, ``device_copy`` fills them from CUDA

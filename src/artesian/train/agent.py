@@ -3,12 +3,10 @@
 All waiting is in one ``select``: on the workers' pidfds and sockets, on the template, on other agents, and
 on the signals that the agent gets. A failure is acted on in three steps: it is noted, and so are those that
 come with it (``_note``); it is decided how to go on, by this agent alone or by the leader of several
-(``_decide``); workers that cannot go on are killed, and when they are gone the missing ones are started
-(``form``).
+(``_decide``); and the crew of workers is brought into the new formation (``form``).
 """
 
 import contextlib
-import json
 import selectors
 import signal
 import socket
@@ -19,23 +17,23 @@ from dataclasses import asdict, replace
 from types import FrameType
 from typing import Any
 
-from artesian.train.council import Address, Council, Terms
-from artesian.train.gang import Formation, Gang, place_environment
-from artesian.train.recovery import CANNOT_START, NOT_FOUND, PREEMPTED, Failure, Recovery, cause_of, describe
-from artesian.train.starter import Starter
+from artesian.train.council import Council
+from artesian.train.crew import Crew
+from artesian.train.gang import Formation, Gang
+from artesian.train.recovery import PREEMPTED, Failure, Recovery, cause_of, describe, report
+from artesian.train.terms import Address, Terms
 from artesian.train.watchdog import CHECK_EVERY_S, verdict
 from artesian.train.worker_process import WorkerProcess
-from artesian.wire.channel import ProgressWriter, agent_file
 from artesian.wire.clock import AnchoredClock
 from artesian.wire.messages import Layer, Message, WorkerFailed
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _TAIL_LINES = 20
 _SETTLE_S = 0.05
-_LONGEST_SETTLE_S = 1.0
 """How long other failures may still come that belong to a first one, which may be their effect."""
+_LONGEST_SETTLE_S = 1.0
+"""The same, where a worker is seen to be on its way out."""
 _TRACES_S = 0.2
-_REJOIN_S = 2.0
 
 
 class Agent:
@@ -46,18 +44,18 @@ class Agent:
         self._environ = environ
         self._clock = AnchoredClock()
         self._selector = selectors.DefaultSelector()
-        self._starter = Starter(
-            gang, environ, self._selector, on_worker=self._add, on_loss=self._go_on_without_template
+        self._crew = Crew(
+            gang,
+            environ,
+            self._selector,
+            on_end=self._note_end,
+            on_word=self._hear_error,
+            on_failure=self._note,
+            on_loss=self._go_on_without_template,
         )
         self._council = None if terms is None else Council(terms, self, self._selector, _say)
         self._formation: Formation | None = None
         """Where this node stands; None while it is a spare."""
-        self._running: dict[int, WorkerProcess] = {}
-        """By rank; in the order of starting."""
-        self._dying: dict[int, WorkerProcess] = {}
-        """By pid: killed for a restart, not reaped yet."""
-        self._missing: list[int] = []
-        """Local ranks to start when the dying ones are gone."""
         self._failures: list[Failure] = []
         self._at_fault: set[int] = set()
         self._recovery: Recovery | None = None
@@ -69,8 +67,6 @@ class Agent:
         self._noted_s = 0.0
         """When the first of the failures was noted that are not decided about."""
         self._settle_at_s: float | None = None
-        self._rejoin_by_s: float | None = None
-        self._rejoining: set[int] = set()
 
     def run(self) -> int:
         """Start the workers, wait until all have ended, and return the agent's exit code.
@@ -92,11 +88,9 @@ class Agent:
                 if self._council is not None and self._stopped_by is not None:
                     self._council.resign(self._exit_code)
             finally:
-                for worker in [*self._running.values(), *self._dying.values()]:
-                    worker.kill()  # only after an error of the agent's own
+                self._crew.close()  # kills somebody only after an error of the agent's own
                 if self._council is not None:
                     self._council.close()
-                self._starter.close()
                 self._selector.close()
                 for number, handler in old_handlers.items():
                     signal.signal(number, handler)
@@ -107,7 +101,7 @@ class Agent:
 
     def _begin(self) -> None:
         try:
-            self._starter.warm_up()
+            self._crew.starter.warm_up()
         except OSError as error:
             _say(f"no template, workers start the slow way: {error}")
         if self._council is not None:
@@ -116,7 +110,7 @@ class Agent:
             self._form_alone(0, None)
 
     def _is_busy(self) -> bool:
-        if self._running or self._dying or self._missing or self._failures or self._starter.is_owing:
+        if self._failures or not self._crew.is_empty:
             return True
         return self._council is not None and not self._council.is_over and self._stopped_by is None
 
@@ -124,17 +118,17 @@ class Agent:
 
     def _form_alone(self, number: int, cause: Failure | None) -> None:
         gang = self._gang
-        is_served = self._starter.can_serve and gang.nodes == 1
+        is_served = self._crew.starter.can_serve and gang.nodes == 1
         port = gang.master_port
         if port is None or is_served:
-            port = self._starter.open_store(gang.master_host, port)
+            port = self._crew.starter.open_store(gang.master_host, port)
         self.form(
             number, gang.nodes, gang.node_rank, (gang.master_host, port), None, cause, is_served=is_served
         )
 
     def open_store(self, host: str) -> int:
         """Serve a new formation's store on ``host``, and return its port."""
-        return self._starter.open_store(host, None)
+        return self._crew.starter.open_store(host, None)
 
     def form(
         self,
@@ -148,99 +142,35 @@ class Agent:
         is_served: bool = True,
     ) -> None:
         """Enter formation ``number``: keep the workers that can come along, start the others anew."""
-        steps = [beat.step for beat in self._beats() if beat.step is not None]
+        steps = [beat.step for beat in self._crew.beats() if beat.step is not None]
         if self._recovery is not None and self._recovery.step_before is not None:
             steps.append(self._recovery.step_before)  # the one before failed on the way
-        if cause is not None:
-            self._at_fault.add(cause.rank)
-        survivors = [
-            worker
-            for worker in self._running.values()
-            if worker.can_rejoin and worker.rank not in self._at_fault and node_rank is not None
-        ]
-        for worker in list(self._running.values()):
-            if worker not in survivors:
-                self._put_down(worker)
-        self._starter.forget()
+        at_fault = self._at_fault if cause is None else {*self._at_fault, cause.rank}
         self._failures, self._at_fault, self._settle_at_s = [], set(), None
         self._is_yielding = False
-        self._missing = []
-        if node_rank is None:
-            self._formation = self._recovery = None
-            return
-        self._formation = Formation(
-            number=number,
-            node_rank=node_rank,
-            nodes=nodes,
-            master_host=master[0],
-            master_port=master[1],
-            is_store_served=is_served,
-        )
-        self._running = {}
-        for worker in survivors:
-            self._call(worker)
-        alive = {worker.rank % self._gang.local_workers for worker in survivors}
-        self._missing = [i for i in range(self._gang.local_workers) if i not in alive]
-        if cause is not None or layer is not None:
+        self._formation = self._recovery = None
+        if node_rank is not None:
+            self._formation = Formation(
+                number=number,
+                node_rank=node_rank,
+                nodes=nodes,
+                master_host=master[0],
+                master_port=master[1],
+                is_store_served=is_served,
+            )
+        has_survivors = self._crew.form(self._formation, at_fault, self._patience)
+        if self._formation is not None and (cause is not None or layer is not None):
             self._recovery = Recovery(
                 restart=number,
                 cause=cause or Failure(rank=-1, text="a node has joined", is_suspect=False),
-                layer=layer or (Layer.IN_PROCESS if survivors else Layer.FORK),
+                layer=layer or (Layer.IN_PROCESS if has_survivors else Layer.FORK),
                 detected_s=time.monotonic(),
                 step_before=max(steps, default=None),
             )
-        self._start_missing()
-
-    def _call(self, worker: WorkerProcess) -> None:
-        """Tell a survivor its place in the new formation."""
-        assert self._formation is not None
-        local_rank = worker.rank % self._gang.local_workers
-        env = place_environment(self._gang, self._formation, local_rank, self._environ)
-        worker.rank = int(env["RANK"])
-        worker.started_s = time.monotonic()
-        self._running[worker.rank] = worker
-        self._rejoining.add(worker.rank)
-        self._rejoin_by_s = time.monotonic() + _REJOIN_S * self._patience
-        try:
-            worker.line.control.send(json.dumps({"round": self._formation.number, "env": env}).encode())
-        except OSError:
-            self._rejoin_by_s = time.monotonic()
-
-    def _put_down(self, worker: WorkerProcess) -> None:
-        del self._running[worker.rank]
-        self._dying[worker.pid] = worker
-        worker.kill()
-
-    def _start_missing(self) -> None:
-        """Start the workers that are missing, once nobody is left who may hold their device."""
-        if self._dying or not self._missing or self._formation is None:
-            return
-        missing, self._missing = self._missing, []
-        if self._stopped_by is not None or self._exit_code:
-            return
-        for local_rank in missing:
-            try:
-                self._starter.start(self._formation, local_rank)
-            except OSError as error:
-                rank = self._formation.node_rank * self._gang.local_workers + local_rank
-                code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_START
-                text = (
-                    f"cannot start worker {rank}: {error.strerror}: {error.filename or self._gang.command[0]}"
-                )
-                self._note(Failure(rank=rank, text=text, is_suspect=False, exit_code=code))
-                return
-
-    def _add(self, worker: WorkerProcess) -> None:
-        self._running[worker.rank] = worker
-        self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._reap(worker))
-        control = worker.line.control
-        self._selector.register(control, selectors.EVENT_READ, lambda: self._hear_worker(worker))
-        if self._exit_code or self._stopped_by is not None:  # it comes too late
-            worker.send(self._stopped_by or signal.SIGTERM)
 
     def _go_on_without_template(self, local_ranks: Sequence[int]) -> None:
         _say("the template has ended; workers start the slow way from here on")
-        if local_ranks and not self._running and self._council is None and self._formation is not None:
+        if local_ranks and not self._crew.running and self._council is None and self._formation is not None:
             self._form_alone(self._formation.number, None)
         elif local_ranks:
             text = "the template ended before it had started all workers"
@@ -251,7 +181,7 @@ class Agent:
     def _wait(self) -> None:
         """Wait for the next event or deadline, and act on it."""
         now_s = time.monotonic()
-        deadlines = [self._kill_at_s, self._settle_at_s, self._rejoin_by_s]
+        deadlines = [self._kill_at_s, self._settle_at_s, self._crew.rejoin_by_s]
         if self._is_watching():
             deadlines.append(now_s + CHECK_EVERY_S)
         if self._council is not None:
@@ -262,14 +192,13 @@ class Agent:
                 act: Callable[[], None] = key.data
                 act()
         self._keep_deadlines(time.monotonic())
-        self._starter.reap_orphans([*self._running.values(), *self._dying.values()])
+        self._crew.reap_orphans()
 
     def _keep_deadlines(self, now_s: float) -> None:
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
             self._kill_at_s = None
-            for worker in self._running.values():
-                worker.kill()
-        if self._rejoin_by_s is not None and now_s >= self._rejoin_by_s:
+            self._crew.send(signal.SIGKILL)
+        if self._crew.rejoin_by_s is not None and now_s >= self._crew.rejoin_by_s:
             self._give_up_rejoining()
         if self._is_watching():
             self._watch(now_s)
@@ -280,9 +209,8 @@ class Agent:
                 self._settle_at_s = None
                 self._decide()
         if self._council is not None:
-            self._council.keep(now_s)
-        if self._recovery is not None:
-            self._note_recovery(self._recovery, now_s)
+            self._council.keep(now_s, is_warm=self._crew.starter.is_warm)
+        self._note_recovery(now_s)
 
     def _hear_signals(self, receiver: socket.socket) -> None:
         for number in receiver.recv(4096):
@@ -292,34 +220,14 @@ class Agent:
     def _pass_on(self, number: signal.Signals) -> None:
         is_repeated_interrupt = number == signal.SIGINT and self._stopped_by == signal.SIGINT
         if self._stopped_by is None and not self._exit_code:
-            self._stopped_by = number
-        for worker in self._running.values():
-            worker.send(signal.SIGKILL if is_repeated_interrupt else number)
+            self._stopped_by = self._crew.farewell = number
+        self._crew.send(signal.SIGKILL if is_repeated_interrupt else number)
 
-    def _hear_worker(self, worker: WorkerProcess) -> None:
-        control = worker.line.control
-        try:
-            data = control.recv(65_536)
-        except OSError:
-            data = b""
-        if not data:
-            self._selector.unregister(control)
-            return
-        message: dict[str, Any] = json.loads(data)
-        number = None if self._formation is None else self._formation.number
-        if "offers" in message:
-            worker.can_rejoin = True
-        elif "rejoined" in message and message["rejoined"] == number:
-            self._rejoining.discard(worker.rank)
-            if not self._rejoining:
-                self._rejoin_by_s = None
-        elif "failed" in message and message["round"] == number and worker.pid not in self._dying:
-            self._hear_error(worker, message["failed"], message.get("trace"))
-
-    def _hear_error(self, worker: WorkerProcess, text: str, trace: str | None) -> None:
+    def _hear_error(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
+        trace = message.get("trace")
         if self._can_restart():
-            text = f"{worker} failed: {text[:300]}"
+            text = f"{worker} failed: {message['failed'][:300]}"
             self._note(Failure(rank=worker.rank, text=text, is_suspect=True, exit_code=1, trace=trace))
         elif trace is not None:
             with contextlib.suppress(OSError):
@@ -327,21 +235,11 @@ class Agent:
 
     # Failures
 
-    def _reap(self, worker: WorkerProcess) -> None:
-        self._selector.unregister(worker.pidfd)
-        while worker.line.control in self._selector.get_map():
-            self._hear_worker(worker)  # what it said last, and that it says no more
+    def _note_end(self, worker: WorkerProcess) -> None:
+        """Act on the end of a worker that nobody has asked for."""
+        self._note_recovery(time.monotonic())  # while its last beats can be read
         worker.reap()
-        if self._dying.pop(worker.pid, None) is not None:
-            self._start_missing()
-            return
-        del self._running[worker.rank]
-        if worker.rank in self._rejoining and self._formation is not None:
-            # It had no time to hear the call: it had finished, or failed on its own. The round needs its rank.
-            self._rejoining.discard(worker.rank)
-            self._missing.append(worker.rank % self._gang.local_workers)
-            self._start_missing()
-            return
+        del self._crew.running[worker.rank]
         if self._is_yielding or (worker.shell_code == 0 and not self._exit_code):
             self._note_good_end()
             return
@@ -365,7 +263,7 @@ class Agent:
 
     def _note_good_end(self) -> None:
         """Tell the leader when all of this node's workers have ended as they should."""
-        is_busy = self._running or self._starter.is_owing or self._missing or self._failures
+        is_busy = bool(self._failures) or not self._crew.is_empty
         if self._council is not None and self._formation is not None and not is_busy:
             what = "yielded" if self._is_yielding else "done"
             self._council.report({what: self._formation.number})
@@ -377,7 +275,7 @@ class Agent:
         blamed = {failure.rank for failure in self._failures}
         if now_s - self._noted_s > _LONGEST_SETTLE_S:
             return False
-        return any(worker.is_leaving for rank, worker in self._running.items() if rank not in blamed)
+        return any(worker.is_leaving for rank, worker in self._crew.running.items() if rank not in blamed)
 
     def _can_restart(self) -> bool:
         is_stopping = self._stopped_by is not None or bool(self._exit_code)
@@ -390,6 +288,7 @@ class Agent:
         now_s = time.monotonic()
         if not self._failures:
             self._noted_s = now_s
+        self._note_recovery(now_s)  # the one before may have been over since the last look
         self._failures.append(failure)
         at_s = now_s + (_SETTLE_S if failure.is_suspect else 0.0)
         self._settle_at_s = at_s if self._settle_at_s is None else min(self._settle_at_s, at_s)
@@ -421,30 +320,23 @@ class Agent:
 
     def _give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
-        self._rejoin_by_s = None
-        for rank in self._rejoining:
-            if (worker := self._running.get(rank)) is not None:
-                _say(f"{worker} does not come back from the lost gang; it starts anew")
-                self._missing.append(rank % self._gang.local_workers)
-                self._put_down(worker)
-                if self._recovery is not None and self._recovery.layer is Layer.IN_PROCESS:
-                    self._recovery.layer = Layer.FORK
-        self._rejoining.clear()
+        self._crew.give_up_rejoining()
+        for worker in self._crew.gave_up:
+            _say(f"{worker} does not come back from the lost gang; it starts anew")
+            if self._recovery is not None and self._recovery.layer is Layer.IN_PROCESS:
+                self._recovery.layer = Layer.FORK
 
     # Watching
 
-    def _beats(self) -> list[Any]:
-        return [worker.line.beat() for worker in self._running.values()]
-
     def _is_watching(self) -> bool:
-        return bool(self._running) and not self._exit_code and self._stopped_by is None
+        return bool(self._crew.running) and not self._exit_code and self._stopped_by is None
 
     def _watch(self, now_s: float) -> None:
-        if self._settle_at_s is not None or self._dying:
+        if self._settle_at_s is not None or not self._crew.is_whole:
             return
         hangs = [
             (worker, hang)
-            for worker in self._running.values()
+            for worker in self._crew.running.values()
             if (hang := verdict(worker.line.beat(), now_s, worker.started_s, self._patience))
         ]
         if not hangs:
@@ -452,7 +344,7 @@ class Agent:
         if any(hang.is_frozen for _, hang in hangs):
             hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen]
         self._patience = min(16.0, self._patience * 2)
-        for worker in self._running.values():
+        for worker in self._crew.running.values():
             worker.ask_for_traces()
         for worker, hang in hangs:
             self._failures.append(
@@ -466,10 +358,10 @@ class Agent:
             )
         self._settle_at_s = now_s + _TRACES_S
 
-    def _note_recovery(self, recovery: Recovery, now_s: float) -> None:
-        if self._missing or self._dying or self._rejoining or self._starter.is_owing:
+    def _note_recovery(self, now_s: float) -> None:
+        if self._recovery is None or not self._crew.is_whole:
             return
-        record = recovery.record(self._beats(), now_s, self._clock.now_s())
+        record = self._recovery.record(self._crew.beats(), now_s, self._clock.now_s())
         if record is not None:
             self._recovery = None
             if self._formation is not None and self._formation.node_rank == 0:
@@ -481,8 +373,7 @@ class Agent:
     def give_way(self) -> None:
         """Have the workers save and leave after their step, so that the gang can be formed anew."""
         self._is_yielding = True
-        for worker in self._running.values():
-            worker.send(signal.SIGTERM)
+        self._crew.send(signal.SIGTERM)
         self._note_good_end()  # where they have ended already
 
     def end(self, exit_code: int) -> None:
@@ -492,15 +383,15 @@ class Agent:
 
     def _end_workers(self, exit_code: int) -> None:
         self._exit_code = exit_code
-        for worker in self._running.values():
-            worker.send(signal.SIGTERM)
+        self._crew.farewell = self._crew.farewell or signal.SIGTERM
+        self._crew.send(signal.SIGTERM)
         self._kill_at_s = time.monotonic() + self._gang.grace_s
 
     def _fail(self, failure: Failure) -> None:
         """Report the failure that ends the gang, and end the other workers."""
         at_s = self._clock.now_s()
         self._end_workers(failure.exit_code if failure.exit_code is not None else 128 + (failure.signal or 0))
-        _say(failure.text + (f"; ending the other {len(self._running)}" if self._running else ""))
+        _say(failure.text + (f"; ending the other {len(self._crew.running)}" if self._crew.running else ""))
         self._report(
             WorkerFailed(
                 rank=failure.rank,
@@ -513,14 +404,9 @@ class Agent:
         )
 
     def _report(self, message: Message) -> None:
-        if self._gang.progress_dir is None:
-            return
-        try:
-            writer = ProgressWriter(agent_file(self._gang.progress_dir, self._gang.node_rank))
-            writer.send(message)
-            writer.close()
-        except OSError as error:
-            _say(f"cannot report the failure in {self._gang.progress_dir}: {error}")
+        gang = self._gang
+        if gang.progress_dir is not None and (problem := report(gang.progress_dir, gang.node_rank, message)):
+            _say(problem)
 
 
 def _say(text: str) -> None:

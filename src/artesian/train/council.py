@@ -6,7 +6,7 @@ their coming, and each listens on an address of its own; when the leader is lost
 and the others come to it.
 
 member → leader  introduction (``id``, ``address``, ``number`` and ``nodes`` of the formation it is in)
-                 ``{"failed": {…}, "number": N}``, ``{"done": N}``, ``{"yielded": N}``, ``{"beat": 1}``
+                 ``{"failed": {…}, "number": N}``, ``{"done": N}``, ``{"yielded": N}``, ``{"warm": 1}``, ``{"beat": 1}``
 leader → member  ``{"members": [[id, host, port], …]}``, ``{"form": {…}}``, ``{"yield": N}``, ``{"end": CODE}``,
                  ``{"beat": 1}``
 """
@@ -17,12 +17,13 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 from artesian.train.neighbour import Message, Neighbour, admit, introduce
 from artesian.train.recovery import PREEMPTED, Failure, cause_of
 from artesian.train.roster import can_grow, line_up
+from artesian.train.terms import Address, Node, Terms
 from artesian.wire.messages import Layer
 
 BEAT_S = 0.5
@@ -32,43 +33,6 @@ _RETURN_S = 2.0
 _YIELD_S = 30.0
 _JOIN_S = 300.0
 _SETTLE_S = 0.1
-
-Address = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What all agents of a gang are started with. ``endpoints`` are tried in turn; the first is bound."""
-
-    endpoints: tuple[Address, ...]
-    token: str
-    min_nodes: int
-    max_nodes: int
-    max_restarts: int
-
-
-class Node(Protocol):
-    """What the council needs of the agent that it belongs to."""
-
-    def open_store(self, host: str) -> int:
-        """Serve a new store on ``host``, and return its port."""
-
-    def form(
-        self,
-        number: int,
-        nodes: int,
-        node_rank: int | None,
-        master: Address,
-        layer: Layer | None,
-        cause: Failure | None,
-    ) -> None:
-        """Enter a formation; ``node_rank`` None is a spare's."""
-
-    def give_way(self) -> None:
-        """Have the workers save and leave, so that the gang can be formed anew; then ``yielded``."""
-
-    def end(self, exit_code: int) -> None:
-        """The gang is over."""
 
 
 class Council:
@@ -100,6 +64,7 @@ class Council:
         self._form_at_s: float | None = None
         self._beat_at_s = 0.0
         self._is_taking_over = False
+        self._is_warm = False
         self._comrades = 0
         """How many members a leader that has taken over waits for, itself among them."""
 
@@ -148,6 +113,7 @@ class Council:
                 "number": self._number,
                 "nodes": self._nodes,
                 "restarts": self._restarts,
+                "is_warm": self._is_warm,
             },
         )
         if peer is None:
@@ -174,8 +140,8 @@ class Council:
                 self._form_at_s = time.monotonic()
         elif not self._nodes:
             self._call()
-        elif self._form_at_s is None and can_grow(self._nodes, self._members, self._terms.max_nodes):
-            self._ask_to_yield(peer.id)
+        elif told.get("is_warm"):
+            self._take(peer.id, {"warm": 1})
 
     # Deadlines
 
@@ -183,10 +149,17 @@ class Council:
         """Return when ``keep`` should be called next, on the monotonic clock."""
         return min(self._beat_at_s, self._form_at_s or self._beat_at_s)
 
-    def keep(self, now_s: float) -> None:
-        """Send and check beats, and form the gang when it is time."""
+    def keep(self, now_s: float, *, is_warm: bool) -> None:
+        """Send and check beats, and form the gang when it is time.
+
+        ``is_warm`` says that workers can start without a wait here: only then does a gang that trains make
+        room for this node.
+        """
         if self.is_over:
             return
+        if is_warm and not self._is_warm:
+            self._is_warm = True
+            self.report({"warm": 1})
         if now_s >= self._beat_at_s:
             self._beat_at_s = now_s + BEAT_S
             for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
@@ -311,6 +284,9 @@ class Council:
         """Take a member's word, this node's own included. What it says of an older formation is over."""
         if "failed" in message and message["number"] == self._number:
             self._take_failure(Failure(**message["failed"]))
+        elif "warm" in message and self._form_at_s is None:
+            if self._nodes and can_grow(self._nodes, self._members, self._terms.max_nodes):
+                self._ask_to_yield(member)
         elif message.get("yielded") == self._number:
             self._note_yield(member)
         elif message.get("done") == self._number:

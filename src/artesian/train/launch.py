@@ -27,11 +27,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from artesian.train.agent import Agent
-from artesian.train.council import Address, Terms
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
+from artesian.train.terms import Address, Terms
 from artesian.wire import environment
 
 _LAST_PORT = 65_535

@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from artesian.train.heartbeat import Activity, Beat
-from artesian.wire.messages import Layer, Recovered
+from artesian.wire.channel import ProgressWriter, agent_file
+from artesian.wire.messages import Layer, Message, Recovered
 
 PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop, and has: 143."""
@@ -96,3 +98,14 @@ def describe(record: Recovered) -> str:
     if record.recomputed_steps is not None:
         parts.append(f"{record.recomputed_steps} steps trained again")
     return f"recovered ({record.layer.value}, restart {record.restart}): {', '.join(parts)}; cause: {record.cause}"
+
+
+def report(progress_dir: Path, node_rank: int, message: Message) -> str | None:
+    """Write the agent's ``message`` to its progress file; return what went wrong, None when nothing did."""
+    try:
+        writer = ProgressWriter(agent_file(progress_dir, node_rank))
+        writer.send(message)
+        writer.close()
+    except OSError as error:
+        return f"cannot report the failure in {progress_dir}: {error}"
+    return None

@@ -27,7 +27,7 @@ from artesian.train.data import rank_share
 from artesian.train.divergence import ReplicaCheck
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
-from artesian.train.injected import inject
+from artesian.train.injection import inject
 from artesian.train.interval import BestInterval, EverySteps, Interval
 from artesian.train.link import link
 from artesian.train.loader import Batch, Loader
@@ -290,7 +290,8 @@ class Run:
         Raises Preempted (SystemExit with code 143) when the job was asked to stop with SIGTERM: all ranks
         finish the same step, which is saved first. Raises UnstableError when a guard says to stop.
         """
-        inject(self._faults.get(self.step + 1), self.step + 1)
+        if (kind := self._faults.get(self.step + 1)) is not None:
+            inject(kind, self.step + 1)
         if self._step_start_s is None:
             self._step_start_s = self._reporter.ready()
         if self._guard is not None and not self._is_good(self._guard, loss):

@@ -33,6 +33,8 @@ class Starter:
         self._shared = shared_environment(gang, environ)
         self._kills_before = oom_counts()
         self._standby: Standby | None = None
+        self.is_warm = False
+        """Whether the template has done its imports."""
         self._listener: socket.socket | None = None
         self._stores: list[Store] = []
 
@@ -116,6 +118,8 @@ class Starter:
             self._stores.append(taken)
         elif not self._standby.is_alive:
             self._lose_template()
+        else:
+            self.is_warm = True
 
     def _lose_template(self) -> None:
         standby, self._standby = self._standby, None

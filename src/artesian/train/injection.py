@@ -1,17 +1,16 @@
-"""Faults that a job file asks for, to see that training survives them."""
+"""Faults that a worker does to itself, for tests, benchmarks and drills."""
 
 import ctypes
 import os
 import signal
+from typing import assert_never
 
 from artesian.wire.faults import FaultKind
 
 
-def inject(kind: FaultKind | None, step: int) -> None:
-    """Do to this process what ``kind`` says, just before ``step`` is committed; None: nothing."""
+def inject(kind: FaultKind, step: int) -> None:
+    """Go wrong in the way of ``kind``, just before ``step`` is committed. Raises RuntimeError for EXCEPTION."""
     match kind:
-        case None:
-            return
         case FaultKind.KILL:
             os.kill(os.getpid(), signal.SIGKILL)
         case FaultKind.EXCEPTION:
@@ -22,6 +21,8 @@ def inject(kind: FaultKind | None, step: int) -> None:
             ctypes.string_at(0)
         case FaultKind.GIL:
             _hold_the_lock()
+        case _:
+            assert_never(kind)
 
 
 def _hold_the_lock() -> None:

@@ -1,0 +1,127 @@
+"""Signs of life and what is made of them, and who is let into the council of agents: no process is started."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artesian.train.heartbeat import Activity, Beat, Heart, make_page, read_page
+from artesian.train.peer import admit, introduce
+from artesian.train.recovery import Failure, Recovery, cause_of, describe
+from artesian.train.watchdog import verdict
+from artesian.wire.messages import Layer, decode, encode
+
+WELL = Beat(
+    alive_s=100.0,
+    alive_pace_s=0.2,
+    beats=50,
+    beat_s=100.0,
+    pace_s=0.06,
+    activity=Activity.STEPPING,
+    step=50,
+    restored_step=0,
+    load_s=0.1,
+)
+
+
+@pytest.fixture
+def page() -> Iterator[int]:
+    fd = make_page()
+    yield fd
+    os.close(fd)
+
+
+def test_a_page_says_what_was_beaten_into_it(page: int) -> None:
+    heart = Heart(page)
+    assert read_page(page).beat_s is None
+    assert read_page(page).activity is Activity.STARTING
+    heart.restored(6, 0.5)
+    heart.alive()
+    heart.beat(7)
+    assert read_page(page).pace_s is None
+    heart.beat(8)
+    beat = read_page(page)
+    assert (beat.beats, beat.step, beat.restored_step, beat.load_s) == (2, 8, 6, 0.5)
+    assert beat.activity is Activity.STEPPING
+    assert beat.pace_s is not None
+    assert beat.alive_s is not None
+    assert beat.alive_s <= time.monotonic()
+
+
+def test_time_outside_of_steps_does_not_count_as_the_pace(page: int) -> None:
+    heart = Heart(page)
+    heart.beat()
+    heart.set(Activity.BUSY)
+    heart.beat()
+    assert read_page(page).pace_s is None
+
+
+def test_a_worker_that_shows_nothing_but_lives_is_stuck_and_one_that_shows_nothing_is_frozen() -> None:
+    assert verdict(WELL, 101.0, 0.0) is None
+    frozen = verdict(WELL, 104.0, 0.0)
+    assert frozen is not None
+    assert frozen.is_frozen
+    stuck = verdict(replace(WELL, alive_s=140.0), 140.1, 0.0)
+    assert stuck is not None
+    assert not stuck.is_frozen
+    assert verdict(replace(WELL, alive_s=140.0, step=None), 140.1, 0.0) is None
+
+
+@given(activity=st.sampled_from([Activity.STARTING, Activity.BUSY]), silence_s=st.floats(0, 1700))
+def test_a_worker_that_starts_or_says_that_it_is_busy_may_be_silent(
+    activity: Activity, silence_s: float
+) -> None:
+    assert verdict(replace(WELL, activity=activity), 100.0 + silence_s, 100.0) is None
+
+
+@given(st.floats(0, 1e4), st.floats(1, 16))
+def test_more_patience_never_finds_more_hangs(silence_s: float, patience: float) -> None:
+    now_s = 100.0 + silence_s
+    if verdict(WELL, now_s, 0.0) is None:
+        assert verdict(WELL, now_s, 0.0, patience) is None
+
+
+def test_a_stop_and_a_death_are_the_cause_sooner_than_an_error() -> None:
+    error = Failure(rank=0, text="error", is_suspect=True, exit_code=1)
+    death = Failure(rank=1, text="death", is_suspect=False, signal=9)
+    stop = Failure(rank=2, text="stop", is_suspect=True, exit_code=143)
+    assert cause_of([error, death]) is death
+    assert cause_of([error]) is error
+    assert cause_of([error, death, stop]) is stop
+
+
+def test_a_recovery_is_over_with_the_first_step_that_is_new_on_all_workers() -> None:
+    death = Failure(rank=1, text="death", is_suspect=False, signal=9)
+    recovery = Recovery(restart=1, cause=death, layer=Layer.FORK, detected_s=200.0, step_before=60)
+    back = replace(WELL, beat_s=203.0, step=61, restored_step=58, load_s=0.5)
+    assert recovery.record([back, WELL], 204.0, 1004.0) is None
+    assert recovery.record([back, replace(back, step=60)], 204.0, 1004.0) is None
+    record = recovery.record([back, replace(back, beat_s=203.5)], 204.0, 1004.0)
+    assert record is not None
+    assert (record.at_s, record.restart_s, record.load_s, record.recomputed_steps) == (1003.5, 3.0, 0.5, 2)
+    assert decode(encode(record)) == record
+    assert "2 steps trained again; cause: death" in describe(record)
+
+
+@pytest.mark.parametrize(("token", "is_let_in"), [("secret", True), ("guess", False), ("", False)])
+def test_only_an_agent_that_knows_the_token_is_let_in(token: str, is_let_in: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found = []
+        leader = threading.Thread(target=lambda: found.append(admit(listener.accept()[0], "secret")))
+        leader.start()
+        peer = introduce(listener.getsockname(), token, {"id": "x", "address": ["127.0.0.1", 1]})
+        leader.join()
+    (admitted,) = found
+    assert (peer is not None) == (admitted is not None) == is_let_in
+    if peer is not None and admitted is not None:
+        # What is sent right behind the handshake is not lost with it.
+        assert admitted[0].send({"form": 1})
+        assert peer.wait_for(10.0) == {"form": 1}
+        peer.close()
+        admitted[0].close()
