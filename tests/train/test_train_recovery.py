@@ -49,10 +49,10 @@ def test_each_fault_leaves_one_record_with_its_cause_and_its_worker(disturbed: J
 def test_the_final_loss_is_the_undisturbed_runs_to_the_bit(disturbed: Job, undisturbed: Job) -> None:
     told, expected = disturbed.losses(), undisturbed.losses()
     assert len(expected) == 2 * STEPS
-    # A rank that dies in a step which rank 0 has saved does not tell its loss; the step counts all the same.
+    # A rank that dies in a step which another has saved does not tell its loss; the step counts all the same.
     assert told.items() <= expected.items()
-    assert {step for rank, step in told if rank == 0} == set(range(1, STEPS + 1))
-    assert (1, STEPS) in told
+    assert {step for _, step in told} == set(range(1, STEPS + 1))
+    assert {(0, STEPS), (1, STEPS)} <= told.keys()
 
 
 def test_every_sample_is_used_exactly_once(disturbed: Job, undisturbed: Job) -> None:
@@ -66,10 +66,10 @@ def test_a_run_without_faults_has_no_records(undisturbed: Job) -> None:
 
 
 def test_a_gang_that_keeps_failing_ends_with_the_code_of_its_last_failure(tmp_path: Path) -> None:
-    faults = [Fault(kind=FaultKind.KILL, worker=0, step=1, restart=number) for number in range(2)]
+    faults = [Fault(kind=FaultKind.KILL, worker=0, step=1 + number, restart=number) for number in range(2)]
     job = Job(tmp_path, ARTESIAN_FAULTS=encode_faults(faults))
     agent = job.start("--nproc-per-node", "2", "--max-restarts", "1")
     _, errors = agent.communicate(timeout=240)
     assert agent.returncode == 137, errors
     assert "restart 1 of 1" in errors
-    assert job.records() == []
+    assert {record.restart for record in job.records()} <= {1}  # worker 1 may have gone a step on meanwhile
