@@ -66,6 +66,7 @@ class Capacity:
             dtype=np.int64,
         )
         self.kinds = len(models)
+        self._kind_of: list[int] = self.kind.tolist()  # looked up one by one, a list is quicker
         self.used: dict[tuple[str, int], list[int]] = {}
         self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
         self._remembered: dict[Hashable, Any] = {}
@@ -122,6 +123,7 @@ class Capacity:
         twin.is_up = self.is_up.copy()
         twin.attempts = self.attempts.copy()
         twin.changed, twin.changes = self.changed.copy(), self.changes
+        twin._kind_of = self._kind_of
         twin.kinds, twin.used = self.kinds, {key: list(value) for key, value in self.used.items()}
         twin.held, twin.mix_changes = dict(self.held), self.mix_changes
         twin._remembered = {}
@@ -253,9 +255,10 @@ class Capacity:
             used = self.used[account] = [0] * (self.kinds + 2)
         milli = rations = 0
         for share in placement.shares:
-            milli += share.milli * len(share.devices)
-            rations += max(1, len(share.devices))
-        used[self.kind[self.row[placement.shares[0].node_id]]] += sign * milli
+            devices = len(share.devices)
+            milli += share.milli * devices
+            rations += devices or 1
+        used[self._kind_of[self.row[placement.shares[0].node_id]]] += sign * milli
         if job.cpus_per_device:
             used[-2] += sign * round(job.cpus_per_device * MILLI) * rations
         if job.memory_bytes_per_device:
