@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from recovery_harness import BATCH, STEPS, Job, lose_node
 
 from artesian.train.roster import can_grow, line_up
 from artesian.wire.messages import Layer, StepCommitted
+from recovery_harness import BATCH, STEPS, Job, lose_node
 
 DEADLINE_S = 240.0
 

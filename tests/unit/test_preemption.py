@@ -26,6 +26,7 @@ from artesian.policy.preemptive import Preemptive
 from artesian.policy.rights import ByDeadline, ByPriority, ByService, Reclaim, Right
 from artesian.policy.room import Limits
 from builders import Kernel, a_job, a_node, a_placement, cancelled, ended, retry, ticked
+from simulations import a_fleet, a_sim_job, run, times
 
 NO_LIMITS = Limits(min_runtime_s=0.0)
 HIGH = 10
@@ -122,7 +123,7 @@ def test_no_attempt_is_stopped_before_it_has_run_its_time_which_doubles() -> Non
     kernel.run(a_job("low", devices="cpu:4"))
     high = [a_job(f"high{n}", devices="cpu:4", priority=HIGH) for n in range(2)]
     assert kernel.submit(high[0], at_s=99.0).stops == ()
-    assert kernel.scheduler.next_due_s == 120.0, "time alone will let it"
+    assert kernel.scheduler.next_due_s == 100.0, "time alone will let it"
     assert stopped(kernel.step(ticked(120.0))) == {"low"}
     left(kernel, "low", at_s=130.0)
     kernel.step(ended("high0", 1, Cause.COMPLETED, 200.0))
@@ -346,3 +347,32 @@ def test_who_does_not_say_that_it_saves_is_not_moved() -> None:
     kernel = Kernel(a_node(devices=8), policy=by_priority())
     kernel.run(a_job("elastic", devices="cpu:2..8"))
     assert kernel.submit(a_job("other", devices="cpu:3"), at_s=9.0).stops == ()
+
+
+# -- simulated ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("every_s", "ended_s"),
+    [
+        (None, 50.0 + 10.0 + 100.0),  # all of the first 50 s is lost
+        (20.0, 50.0 + 10.0 + 60.0),  # the 10 s since the checkpoint at 40 s
+        (0.0, 50.0 + 10.0 + 50.0),  # nothing
+    ],
+)
+def test_a_preempted_job_does_again_what_it_did_since_its_last_checkpoint(
+    every_s: float | None, ended_s: float
+) -> None:
+    low = replace(a_sim_job("low", "cpu:4", takes=100.0), checkpoint_every_s=every_s)
+    high = a_sim_job("high", "cpu:4", at=50.0, takes=10.0, priority=HIGH)
+    result = run(a_fleet(4), low, high, policy=by_priority())
+    assert times(result) == {"low": (0.0, ended_s), "high": (50.0, 60.0)}
+
+
+def test_a_simulation_with_claims_to_the_end_tells_why_jobs_wait() -> None:
+    """A reason for everybody who waits, asked while devices are kept for some."""
+    kernel = Kernel(a_node(devices=4), policy=by_priority())
+    kernel.run(a_job("low", devices="cpu:4"))
+    kernel.submit(*(a_job(f"h{n}", devices="cpu:4", priority=HIGH) for n in range(3)), at_s=9.0)
+    reasons = {job_id: kernel.scheduler.why(job_id) for job_id in kernel.state.waiting}
+    assert all(reason is not None for reason in reasons.values())

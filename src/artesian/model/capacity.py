@@ -69,6 +69,7 @@ class Capacity:
         )
         self.free_by_kind = np.bincount(self.kind, weights=self.devices).astype(int).tolist()
         self.kinds = len(models)
+        self._kinds: list[int] = self.kind.tolist()  # looked up one by one, a list is quicker
         self.used: dict[tuple[str, int], list[int]] = {}
         self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
         self._remembered: dict[Hashable, Any] = {}
@@ -146,6 +147,7 @@ class Capacity:
         twin.is_up = self.is_up.copy()
         twin.attempts = self.attempts.copy()
         twin.changed, twin.changes = self.changed.copy(), self.changes
+        twin._kinds = self._kinds
         twin.kinds, twin.used = self.kinds, {key: list(value) for key, value in self.used.items()}
         twin.held, twin.mix_changes = dict(self.held), self.mix_changes
         twin.free_by_kind = list(self.free_by_kind)
@@ -299,8 +301,9 @@ class Capacity:
             used = self.used[account] = [0] * (self.kinds + 2)
         milli = rations = 0
         for share in placement.shares:
-            milli += share.milli * len(share.devices)
-            rations += max(1, len(share.devices))
+            devices = len(share.devices)
+            milli += share.milli * devices
+            rations += devices or 1
         used[self._kinds[self.row[placement.shares[0].node_id]]] += sign * milli
         if job.cpus_per_device:
             used[-2] += sign * round(job.cpus_per_device * MILLI) * rations

@@ -6,6 +6,7 @@ start.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 from artesian.model.capacity import BoolArray, Capacity
@@ -92,4 +93,13 @@ class Sorted:
 
 def line_of(order: Order, snapshot: Snapshot) -> Line:
     """Return the line of a cycle by this order."""
-    return order.line(snapshot) if isinstance(order, Shared) else Sorted(snapshot, order)
+    if _is_shared(type(order)):
+        assert isinstance(order, Shared)
+        return order.line(snapshot)
+    return Sorted(snapshot, order)
+
+
+@cache
+def _is_shared(kind: type) -> bool:
+    """Return whether orders of this class are Shared: asked once, for the question costs more than a short cycle."""
+    return issubclass(kind, Shared)

@@ -18,7 +18,8 @@ from artesian.policy.elastic import growing
 from artesian.policy.rights import Right
 from artesian.policy.room import Holders, Limits, Maker, Room, Victim
 
-_LOOK_EVERY_S = 60.0
+_LOOK_EVERY_S = 300.0
+"""How often to look at rights that time alone gives."""
 _LOOKED_AT = 8
 _ENOUGH = 8
 """Stops after which a cycle ends, to be short: the next one begins when the first of them has left."""
@@ -43,7 +44,7 @@ class Preemptive:
 
     First, if ``moves``, by having others go on elsewhere or with fewer devices, which takes no right but
     to be next; else by whoever of ``rights`` comes first. It has no memory: what is kept for whom stands in
-    the plan, and so in the snapshot. Time alone lets attempts be stopped, so it wants a cycle every minute while jobs wait.
+    the plan, and so in the snapshot. Time alone lets attempts be stopped: it wants a cycle when one has run long enough, while jobs wait.
     """
 
     inner: Policy
@@ -80,8 +81,17 @@ class Preemptive:
         inner_s = self.inner.next_wake_s(snapshot) if isinstance(self.inner, Timed) else None
         if not snapshot.waiting and not _has_elastic(snapshot):
             return inner_s
-        look_s = (math.floor(snapshot.at_s / _LOOK_EVERY_S) + 1) * _LOOK_EVERY_S
-        return look_s if inner_s is None else min(look_s, inner_s)
+        at_s = snapshot.at_s
+        wakes = [
+            until_s
+            for holder in snapshot.running.values()
+            if (until_s := self.limits.safe_until_s(holder)) > at_s
+        ]
+        if any(right.is_timed for right in self.rights):
+            wakes.append((math.floor(at_s / _LOOK_EVERY_S) + 1) * _LOOK_EVERY_S)
+        if inner_s is not None:
+            wakes.append(inner_s)
+        return min(wakes, default=None)
 
     @contextmanager
     def _decided(self, snapshot: Snapshot) -> Iterator[_Cycle]:

@@ -14,6 +14,7 @@ CLASS = 10
 """How much more priority it takes to have somebody stopped: a class. Less only decides who goes first."""
 
 _SOON_S = 300.0
+"""No less than the time between two looks at it, or a deadline would be passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Right(Protocol):
         """Why it may, in words."""
         ...
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether time alone gives it, so that it has to be looked at every now and then."""
+        ...
+
     def choice(self, entry: WaitingJob, snapshot: Snapshot) -> Choice | None:
         """Return whom the job may have stopped; None where it is nobody."""
         ...
@@ -52,6 +58,11 @@ class ByPriority:
     def text(self) -> str:
         """Why it may, in words."""
         return "its class of priority is higher"
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether time alone gives it."""
+        return False
 
     def choice(self, entry: WaitingJob, snapshot: Snapshot) -> Choice | None:
         """Return whom the job may have stopped; None where it is nobody."""
@@ -80,6 +91,11 @@ class Reclaim:
     def text(self) -> str:
         """Why it may, in words."""
         return "its team is guaranteed the devices"
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether time alone gives it."""
+        return False
 
     def choice(self, entry: WaitingJob, snapshot: Snapshot) -> Choice | None:
         """Return whom the job may have stopped; None where it is nobody."""
@@ -142,6 +158,11 @@ class ByDeadline:
         """Why it may, in words."""
         return "it would miss its deadline"
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether time alone gives it."""
+        return True
+
     def choice(self, entry: WaitingJob, snapshot: Snapshot) -> Choice | None:
         """Return whom the job may have stopped; None where it is nobody."""
         job, at_s = entry.job, snapshot.at_s
@@ -175,6 +196,11 @@ class ByService:
     def text(self) -> str:
         """Why it may, in words."""
         return "it has been served less"
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether time alone gives it."""
+        return True
 
     def choice(self, entry: WaitingJob, snapshot: Snapshot) -> Choice | None:
         """Return whom the job may have stopped; None where it is nobody."""

@@ -42,10 +42,12 @@ class Limits:
 
     def may_stop(self, entry: RunningJob, at_s: float) -> bool:
         """Return whether the attempt has run long enough, and would be tried again."""
-        ran_s = at_s - entry.since_s
-        if ran_s < self.min_runtime_s or not entry.is_preemptible:
-            return False
-        return entry.epoch <= 1 or ran_s >= self.min_runtime_s * 2.0 ** min(entry.epoch - 1, _MOST_DOUBLINGS)
+        return at_s >= self.safe_until_s(entry) and entry.is_preemptible
+
+    def safe_until_s(self, entry: RunningJob) -> float:
+        """Return until when the attempt is not stopped for others."""
+        doublings = min(max(0, entry.epoch - 1), _MOST_DOUBLINGS)
+        return entry.since_s + self.min_runtime_s * 2.0**doublings
 
     def cost_device_s(self, entry: RunningJob, at_s: float) -> float:
         """Return what stopping the attempt costs: the work since its last checkpoint and a restart, in device-seconds."""
