@@ -23,6 +23,8 @@ from artesian.store import Journal, StoreUnavailable
 
 MOST_UNCOMMITTED = 20_000
 """Records that may wait to be committed before more are refused."""
+_MOST_LOOKED_AHEAD = 500
+"""Jobs up to which an outlook takes tens of milliseconds; with 110,000 it takes six seconds."""
 _FREEZE_EVERY = 20_000
 
 _log = logging.getLogger(__name__)
@@ -87,8 +89,12 @@ class Mirror:
         return self._scheduler.why(record.job.id)
 
     def outlook(self, record: JobRecord) -> Outlook | None:
-        """Return when the job is likely to start, and what would let it start now; None where it is not queued."""
-        return self._scheduler.outlook(record.job.id) if self.state.nodes else None
+        """Return when the job is likely to start, and what would let it start now; None where it is not queued.
+
+        None as well where so many wait that looking ahead would keep other requests waiting.
+        """
+        is_short = len(self.state.waiting) + len(self.state.running) <= _MOST_LOOKED_AHEAD
+        return self._scheduler.outlook(record.job.id) if self.state.nodes and is_short else None
 
     async def beyond(self, seq: int) -> None:
         """Wait until the state has a record behind ``seq``."""

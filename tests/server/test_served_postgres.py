@@ -1,0 +1,57 @@
+"""Two servers on one database: what is submitted to one is seen at the other, and runs once."""
+
+import os
+import signal
+from pathlib import Path
+
+from api_harness import RealServer
+from cli_harness import Cli, until
+
+
+def drivers(folder: Path) -> list[int]:
+    """The processes that drive for servers whose state folders are below ``folder``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile
+        if b"artesian.server.headless" in words and bytes(folder) in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_processes(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    url = f"{postgres_url}{'&' if '?' in postgres_url else '?'}application_name=xyzzy"
+    clis = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        cli = Cli(tmp_path / name)
+        cli.env["ARTESIAN_DATABASE"] = url
+        clis.append(cli)
+    servers: list[RealServer] = []
+    try:
+        servers += [RealServer(cli) for cli in clis]
+        for cli, server in zip(clis, servers, strict=True):
+            cli.env["ARTESIAN_SERVER"] = server.url
+        until(lambda: clis[0]("submit", clis[0].file("early"), code=None).returncode == 0)
+        id_ = clis[0].submit("shared", "echo ran >> ran")
+        until(lambda: any(job["id"] == id_ for job in clis[1].json("jobs")))
+        until(lambda: clis[1].json("show", id_)["state"] == "succeeded")
+        assert (tmp_path / "a" / "ran").read_text() == "ran\n"
+        assert len(clis[1].json("show", id_)["attempts"]) == 1
+        shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in drivers(tmp_path)]
+        assert len(shown) == 2
+        assert not any(b"application_name=xyzzy" in words for words in shown)
+        servers[0].running.process.kill()
+        late = clis[1].submit("late")
+        assert clis[1].json("show", late)["state"] in ("queued", "starting", "running", "succeeded")
+    finally:
+        for server in servers:
+            server.stop()
+        for cli in clis:
+            cli.end()
+        for pid in drivers(tmp_path):  # that of a server that was killed goes on without it
+            os.kill(pid, signal.SIGKILL)
