@@ -59,12 +59,17 @@ class Crew:
     @property
     def is_empty(self) -> bool:
         """Whether nobody is there, and nobody is to come."""
-        return not (self.running or self._dying or self._missing or self.starter.is_owing)
+        return not (self.running or self._dying or self._missing or self.starter.owed)
 
     @property
     def is_whole(self) -> bool:
         """Whether all of the formation are at work."""
-        return not (self._dying or self._missing or self._rejoining or self.starter.is_owing)
+        return not (self._dying or self._missing or self._rejoining or self.starter.owed)
+
+    @property
+    def headcount(self) -> int:
+        """How many run, or are about to."""
+        return len(self.running) + self.starter.owed
 
     def beats(self) -> list[Beat]:
         """Return the last signs of life."""
