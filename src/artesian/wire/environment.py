@@ -30,7 +30,7 @@ AGENT_FDS = "ARTESIAN_AGENT_FDS"
 """Two file descriptors that a worker has from its launch agent: its heartbeat's page, and a socket."""
 RESTART = "ARTESIAN_RESTART"
 """How often the launch agent has restarted the gang within this attempt."""
-RDZV_TOKEN = "ARTESIAN_RDZV_TOKEN"
+RDZV_TOKEN = "ARTESIAN_RDZV_TOKEN"  # noqa: S105  the name of the variable, not what it holds
 """Secret that the launch agents of several nodes share; needed where they meet over a network."""
 STATE_DIR = "ARTESIAN_STATE"
 """Folder of the embedded control plane's state."""
