@@ -318,7 +318,7 @@ class Agent:
         hangs = [
             (worker, hang)
             for worker in self._crew.running.values()
-            if (hang := verdict(worker.line.beat(), now_s, worker.started_s, self._patience))
+            if (hang := verdict(worker.line.beat(), now_s, self._patience))
         ]
         if not hangs:
             return

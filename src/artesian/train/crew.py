@@ -133,7 +133,7 @@ class Crew:
         local_rank = worker.rank % self._gang.local_workers
         env = place_environment(self._gang, formation, local_rank, self._environ)
         now_s = time.monotonic()
-        worker.rank, worker.started_s = int(env["RANK"]), now_s
+        worker.rank = int(env["RANK"])
         self.running[worker.rank] = worker
         self._rejoining.add(worker.rank)
         self.rejoin_by_s = now_s + _REJOIN_S * patience
