@@ -38,7 +38,7 @@ def run(is_quick: bool) -> Sequence[Result]:
     def look() -> None:
         now_s = time.monotonic()
         for _ in range(2):
-            verdict(read_page(page), now_s, now_s)
+            verdict(read_page(page), now_s)
 
     in_step = [_each(step) / _STEP_S * 100 for _ in range(rounds)]
     by_thread = [max(0.0, share - min(idle)) * 100 for share in alive]

@@ -63,6 +63,6 @@ def first_column(path: Path, heading: str) -> list[str]:
 def commands(page: Path) -> Iterator[list[str]]:
     """The words of every command in the page's examples."""
     for block in blocks(page, "bash"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
                 yield words

@@ -77,12 +77,14 @@ class Launch:
 Start = Callable[..., Launch]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+@pytest.fixture(params=["executed", "forked"])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    """Start agents whose workers are executed, or forked from a template: their promises are the same."""
     started: list[Launch] = []
+    preload = ("--preload", "json") if request.param == "forked" else ()
 
     def start_one(body: str, *options: str, env: Mapping[str, str] | None = None) -> Launch:
-        launch = Launch(tmp_path, body, *options, env=env)
+        launch = Launch(tmp_path, body, *preload, *options, env=env)
         started.append(launch)
         return launch
 
@@ -241,6 +243,26 @@ signal.signal(signal.SIGTERM, save)
     assert sorted(out.splitlines()) == ["saved 0", "saved 1"]
     assert err == ""
     assert_all_end(pidfds)
+
+
+def test_a_notice_of_preemption_is_passed_on_and_the_code_is_that_of_a_stop(start: Start) -> None:
+    launch = start("signal.signal(signal.SIGUSR1, lambda *_: sys.exit(143))\n" + WAIT_FOREVER)
+    pidfds = launch.pidfds_of_ready(1)
+    launch.process.send_signal(signal.SIGUSR1)
+    assert launch.finish()[0] == 143
+    assert_all_end(pidfds)
+
+
+def test_a_failed_gang_is_started_again_as_often_as_it_may_be(start: Start) -> None:
+    body = 'os.write(1, (os.environ["TORCHELASTIC_RESTART_COUNT"] + "\\n").encode()); sys.exit(7)'
+    code, out, err = start(body, "--max-restarts", "2").finish()
+    assert code == 7
+    assert out == "0\n1\n2\n"
+    assert "restart 2 of 2" in err
+
+
+def test_a_stop_that_was_asked_for_is_no_reason_to_start_again(start: Start) -> None:
+    assert start("sys.exit(143)", "--max-restarts", "2").finish()[0] == 143
 
 
 def test_a_stop_after_which_all_workers_have_ended_well_is_a_success(start: Start) -> None:

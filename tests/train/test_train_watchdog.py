@@ -63,28 +63,28 @@ def test_time_outside_of_steps_does_not_count_as_the_pace(page: int) -> None:
 
 
 def test_a_worker_that_shows_nothing_but_lives_is_stuck_and_one_that_shows_nothing_is_frozen() -> None:
-    assert verdict(WELL, 101.0, 0.0) is None
-    frozen = verdict(WELL, 104.0, 0.0)
+    assert verdict(WELL, 101.0) is None
+    frozen = verdict(WELL, 104.0)
     assert frozen is not None
     assert frozen.is_frozen
-    stuck = verdict(replace(WELL, alive_s=140.0), 140.1, 0.0)
+    stuck = verdict(replace(WELL, alive_s=140.0), 140.1)
     assert stuck is not None
     assert not stuck.is_frozen
-    assert verdict(replace(WELL, alive_s=140.0, step=None), 140.1, 0.0) is None
+    assert verdict(replace(WELL, alive_s=140.0, step=None), 140.1) is None
 
 
-@given(activity=st.sampled_from([Activity.STARTING, Activity.BUSY]), silence_s=st.floats(0, 1700))
+@given(activity=st.sampled_from([Activity.STARTING, Activity.BUSY]), silence_s=st.floats(0, 1e6))
 def test_a_worker_that_starts_or_says_that_it_is_busy_may_be_silent(
     activity: Activity, silence_s: float
 ) -> None:
-    assert verdict(replace(WELL, activity=activity), 100.0 + silence_s, 100.0) is None
+    assert verdict(replace(WELL, activity=activity), 100.0 + silence_s) is None
 
 
 @given(st.floats(0, 1e4), st.floats(1, 16))
 def test_more_patience_never_finds_more_hangs(silence_s: float, patience: float) -> None:
     now_s = 100.0 + silence_s
-    if verdict(WELL, now_s, 0.0) is None:
-        assert verdict(WELL, now_s, 0.0, patience) is None
+    if verdict(WELL, now_s) is None:
+        assert verdict(WELL, now_s, patience) is None
 
 
 def test_a_stop_and_a_death_are_the_cause_sooner_than_an_error() -> None:

@@ -55,9 +55,11 @@ class Agent:
         )
         self._council = None if terms is None else Council(terms, self, self._selector, _say)
         self._formation: Formation | None = None
-        """Where this node stands; None while it is a spare."""
+        """None while this node is a spare."""
         self._failures: list[Failure] = []
         self._at_fault: set[int] = set()
+        self._last_step: int | None = None
+        """What the last worker to end had committed."""
         self._recovery: Recovery | None = None
         self._patience = 1.0
         self._exit_code = 0
@@ -142,13 +144,13 @@ class Agent:
         is_served: bool = True,
     ) -> None:
         """Enter formation ``number``: keep the workers that can come along, start the others anew."""
-        steps = [beat.step for beat in self._crew.beats() if beat.step is not None]
+        told = [self._last_step, *(beat.step for beat in self._crew.beats())]
+        steps = [step for step in told if step is not None]
         if self._recovery is not None and self._recovery.step_before is not None:
             steps.append(self._recovery.step_before)  # the one before failed on the way
         at_fault = self._at_fault if cause is None else {*self._at_fault, cause.rank}
         self._failures, self._at_fault, self._settle_at_s = [], set(), None
-        self._is_yielding = False
-        self._formation = self._recovery = None
+        self._is_yielding, self._formation, self._recovery = False, None, None
         if node_rank is not None:
             self._formation = Formation(
                 number=number,
@@ -188,7 +190,7 @@ class Agent:
             deadlines.append(self._council.deadline_s())
         timeout_s = min((at_s - now_s for at_s in deadlines if at_s is not None), default=None)
         for key, _ in self._selector.select(None if timeout_s is None else max(0.0, timeout_s)):
-            if key.fileobj in self._selector.get_map():  # else an event before this one has closed it
+            if self._selector.get_map().get(key.fd) == key:  # else an event before this one has closed it
                 act: Callable[[], None] = key.data
                 act()
         self._keep_deadlines(time.monotonic())
@@ -238,6 +240,7 @@ class Agent:
     def _note_end(self, worker: WorkerProcess) -> None:
         """Act on the end of a worker that nobody has asked for."""
         self._note_recovery(time.monotonic())  # while its last beats can be read
+        self._last_step = worker.line.beat().step
         worker.reap()
         del self._crew.running[worker.rank]
         if self._is_yielding or (worker.shell_code == 0 and not self._exit_code):
@@ -300,8 +303,9 @@ class Agent:
         self._at_fault = {failure.rank for failure in failures if not failure.is_suspect}
         if self._exit_code:
             return
+        if cause.trace is not None:
+            _say(f"worker {cause.rank}:\n{cause.trace}")
         if self._council is not None and self._stopped_by is None and self._formation is not None:
-            self._tell_trace(cause)
             told = asdict(replace(cause, trace=None))
             self._council.report({"failed": told, "number": self._formation.number})
             return
@@ -310,13 +314,8 @@ class Agent:
             return
         assert self._formation is not None
         number = self._formation.number + 1
-        self._tell_trace(cause)
         _say(f"{cause.text}; restart {number} of {self._gang.max_restarts}")
         self._form_alone(number, cause)
-
-    def _tell_trace(self, cause: Failure) -> None:
-        if cause.trace is not None:
-            _say(f"worker {cause.rank}:\n{cause.trace}")
 
     def _give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
@@ -337,12 +336,11 @@ class Agent:
         hangs = [
             (worker, hang)
             for worker in self._crew.running.values()
-            if (hang := verdict(worker.line.beat(), now_s, worker.started_s, self._patience))
+            if (hang := verdict(worker.line.beat(), now_s, self._patience))
         ]
         if not hangs:
             return
-        if any(hang.is_frozen for _, hang in hangs):
-            hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen]
+        hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen] or hangs
         self._patience = min(16.0, self._patience * 2)
         for worker in self._crew.running.values():
             worker.ask_for_traces()
@@ -391,7 +389,8 @@ class Agent:
         """Report the failure that ends the gang, and end the other workers."""
         at_s = self._clock.now_s()
         self._end_workers(failure.exit_code if failure.exit_code is not None else 128 + (failure.signal or 0))
-        _say(failure.text + (f"; ending the other {len(self._crew.running)}" if self._crew.running else ""))
+        others = self._crew.headcount
+        _say(failure.text + (f"; ending the other {others}" if others else ""))
         self._report(
             WorkerFailed(
                 rank=failure.rank,
@@ -404,8 +403,8 @@ class Agent:
         )
 
     def _report(self, message: Message) -> None:
-        gang = self._gang
-        if gang.progress_dir is not None and (problem := report(gang.progress_dir, gang.node_rank, message)):
+        folder = self._gang.progress_dir
+        if folder is not None and (problem := report(folder, self._gang.node_rank, message)):
             _say(problem)
 
 

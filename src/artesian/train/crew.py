@@ -59,12 +59,17 @@ class Crew:
     @property
     def is_empty(self) -> bool:
         """Whether nobody is there, and nobody is to come."""
-        return not (self.running or self._dying or self._missing or self.starter.is_owing)
+        return not (self.running or self._dying or self._missing or self.starter.owed)
 
     @property
     def is_whole(self) -> bool:
         """Whether all of the formation are at work."""
-        return not (self._dying or self._missing or self._rejoining or self.starter.is_owing)
+        return not (self._dying or self._missing or self._rejoining or self.starter.owed)
+
+    @property
+    def headcount(self) -> int:
+        """How many run, or are about to."""
+        return len(self.running) + self.starter.owed
 
     def beats(self) -> list[Beat]:
         """Return the last signs of life."""
@@ -128,7 +133,7 @@ class Crew:
         local_rank = worker.rank % self._gang.local_workers
         env = place_environment(self._gang, formation, local_rank, self._environ)
         now_s = time.monotonic()
-        worker.rank, worker.started_s = int(env["RANK"]), now_s
+        worker.rank = int(env["RANK"])
         self.running[worker.rank] = worker
         self._rejoining.add(worker.rank)
         self.rejoin_by_s = now_s + _REJOIN_S * patience

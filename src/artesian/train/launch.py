@@ -206,7 +206,7 @@ def _terms(parser: argparse.ArgumentParser, args: argparse.Namespace, gang: Gang
     """Return on what terms the agents of several nodes meet; None where this one is alone, or told its place."""
     if not args.rdzv_endpoint:
         return None
-    if not gang.preload:
+    if "torch" not in gang.preload:
         parser.error("--rdzv-endpoint needs a Python script that imports torch (or --preload torch)")
     token = os.environ.get(environment.RDZV_TOKEN, "")
     if not token and any(not _is_loopback(host) for host, _ in args.rdzv_endpoint):

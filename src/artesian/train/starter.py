@@ -47,8 +47,8 @@ class Starter:
 
     @property
     def can_serve(self) -> bool:
-        """Whether it can serve a store outside of the workers."""
-        return self._standby is not None
+        """Whether it can serve a store outside of the workers, which takes torch."""
+        return self._standby is not None and "torch" in self._gang.preload
 
     def open_store(self, host: str, port: int | None) -> int:
         """Return the port at which a new formation meets; what served the one before is ended.
@@ -56,7 +56,7 @@ class Starter:
         Without a template nobody listens there yet: that is rank 0's part then.
         """
         self.end_stores()
-        if self._standby is None:
+        if self._standby is None or not self.can_serve:
             return free_port(host) if port is None else port
         self._listener = socket.create_server((host, port or 0), backlog=1024)
         try:
@@ -79,9 +79,9 @@ class Starter:
             self._on_worker(execute(rank, gang.command, env, log, self._kills_before))
 
     @property
-    def is_owing(self) -> bool:
-        """Whether workers were asked for that do not run yet."""
-        return self._standby is not None and bool(self._standby.owed_ranks())
+    def owed(self) -> int:
+        """How many workers were asked for that do not run yet."""
+        return 0 if self._standby is None else len(self._standby.owed_ranks())
 
     def forget(self) -> None:
         """Give up the workers that do not run yet."""

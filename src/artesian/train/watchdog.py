@@ -18,7 +18,6 @@ _STUCK_FLOOR_S = 30.0
 _UNTOLD_STUCK_FLOOR_S = 120.0
 """For a script that does not say what it does between its steps, such as an evaluation."""
 _TIMES = 3.0
-_START_LIMIT_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +30,14 @@ class Hang:
     """Nothing of it runs: it alone is at fault. Otherwise it may wait for one that is."""
 
 
-def verdict(beat: Beat, now_s: float, started_s: float, patience: float = 1.0) -> Hang | None:
+def verdict(beat: Beat, now_s: float, patience: float = 1.0) -> Hang | None:
     """Return what is wrong with the worker, None while it may be well.
 
-    ``started_s`` is when the process was started, or the gang last re-formed. Before the first steps, and
-    while the worker says that it is busy, everything may take ``_START_LIMIT_S``: libraries that are loaded
-    from a cold disk hold the interpreter's lock for long.
+    Before its first two steps, and while it says that it is busy, everything may take any time: libraries that
+    are loaded from a cold disk hold the interpreter's lock for long, the rendezvous has a timeout of its own,
+    and a script that never steps an optimizer may be an evaluation.
     """
     if beat.activity is not Activity.STEPPING or beat.pace_s is None or beat.beat_s is None:
-        since_s = max(started_s, beat.beat_s or 0.0)
-        if now_s - since_s > _START_LIMIT_S * patience:
-            return Hang(since_s=since_s, what="made no step in half an hour", is_frozen=False)
         return None
     if beat.alive_s is not None:
         limit_s = (_FROZEN_FLOOR_S + _TIMES * min(beat.alive_pace_s or 0.0, 5.0)) * patience

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,6 @@ class WorkerProcess:
         self.line = line
         self.log = log
         """File of its output; None where it shares the agent's."""
-        self.started_s = time.monotonic()
         self.can_rejoin = False
         """Whether it can form the gang anew within its process."""
         self._log_start = log_start
