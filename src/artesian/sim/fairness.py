@@ -42,8 +42,11 @@ def finish_time_ratios(
     for position, record in enumerate(timed):
         there_s = float(end[position] - begin[position])
         alone_s = jobs[record.job.id].duration_s
-        if record.state is JobState.SUCCEEDED and alone_s > 0 and there_s > 0 and asked[position] > 0:
-            ratios[record.job.id] = there_s / (alone_s * float(spent[position]) / there_s)
+        if record.state is not JobState.SUCCEEDED or there_s <= 0 or asked[position] <= 0:
+            continue
+        fair_s = alone_s * float(spent[position]) / there_s
+        if fair_s > 0:  # times of a job may be too short for the sums of all
+            ratios[record.job.id] = there_s / fair_s
     return ratios
 
 
