@@ -4,6 +4,7 @@ Slurm: four emulated nodes on this machine, as the tests have them. The peer is 
 same command in the same run, taken in turn; what artesian adds is the difference.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -15,8 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import harness
-from artesian.model.job import Job
-from artesian.model.resources import parse_devices
+from artesian.model.views import JobFile
 from artesian.server.config import StateDir
 from artesian.server.embedded import ControlPlane
 from artesian.server.rules import Rules
@@ -88,18 +88,18 @@ def _sbatch(cluster: SlurmCluster, folder: Path) -> float:
 def _submit(plane: ControlPlane, folder: Path, devices: str) -> float:
     """Return the milliseconds from the call of submit to the job's first act."""
     stamp = _fresh(folder)
-    job = Job(
-        id=plane.new_job_id("bench"),
-        name="bench",
-        command=("sh", "-c", _STAMP, "stamp", str(stamp)),
-        devices=parse_devices(devices),
-        workdir=str(folder),
-        env={"PATH": os.environ.get("PATH", os.defpath)},
-    )
+    told = {
+        "name": "bench",
+        "command": ["sh", "-c", _STAMP, "stamp", str(stamp)],
+        "devices": devices,
+        "workdir": str(folder),
+    }
+    env = {"PATH": os.environ.get("PATH", os.defpath)}
+    file = JobFile(text=json.dumps(told), source="bench", base_dir=str(folder), env=env, home=None)
     start_s = time.time()
-    plane.submit(job)
+    job = plane.submit(file)
     first_s = _read(stamp)
-    _until(lambda: plane.job(job.id).state.is_final)  # so that the next one finds the devices free
+    _until(lambda: plane.job(job.id).ended_s is not None)  # so that the next one finds the devices free
     return (first_s - start_s) * 1000
 
 

@@ -237,6 +237,7 @@ def test_show_tells_all_of_a_job(cli: Cli) -> None:
     assert found.keys() == {
         "id", "name", "kind", "state", "team", "user", "priority", "command", "workdir", "grace_s",
         "devices", "submitted_s", "ended_s", "waits_for", "attempts", "training",
+        "goodput",
     }  # fmt: skip
     assert (found["priority"], found["team"], found["state"]) == (3, "vision", "failed")
     [attempt] = found["attempts"]

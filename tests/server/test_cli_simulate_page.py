@@ -82,7 +82,7 @@ def test_failures_cost_what_the_seed_says_and_show_in_the_waterfall(
     )
     quiet, first, again, other = (
         cli.json(*arguments[:5]),
-        *(cli.json(*arguments, "--seed", seed) for seed in (1, 1, 2)),
+        *(cli.json(*arguments, "--seed", str(seed)) for seed in (1, 1, 2)),
     )
     assert first == again
     assert first["policies"][0]["jobs"] != other["policies"][0]["jobs"]

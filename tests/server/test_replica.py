@@ -17,7 +17,7 @@ from artesian.policy.base import Policy
 from artesian.server import replica as module
 from artesian.server.bell import lock, ring
 from artesian.server.config import StateDir
-from artesian.server.lease import FileLease, Keeper
+from artesian.server.lease import FileLease, Renewal
 from artesian.server.replica import Replica
 from artesian.server.storage import PostgresStorage, SqliteStorage, Storage
 from artesian.store import LeaseLost, StoreUnavailable
@@ -200,18 +200,18 @@ class ScriptedLease:
 def test_a_lease_that_is_lost_is_told_once_and_renewed_no_more() -> None:
     lost = threading.Event()
     lease = ScriptedLease([None, LeaseLost("here", "epoch 1 is over")])
-    keeper = Keeper(lease, lost.set, every_s=0.001)
+    renewal = Renewal(lease, lost.set, every_s=0.001)
     assert lost.wait(60)
-    keeper.stop()
+    renewal.stop()
     assert lease.renewals == 2
 
 
 def test_a_database_that_is_away_is_no_loss_until_the_lease_has_run_out() -> None:
     lost = threading.Event()
     lease = ScriptedLease([StoreUnavailable("away"), None])
-    keeper = Keeper(lease, lost.set, every_s=0.001)
+    renewal = Renewal(lease, lost.set, every_s=0.001)
     assert lease.was_renewed_often.wait(60)
     assert not lost.is_set()
     lease.is_held = False
     assert lost.wait(60)
-    keeper.stop()
+    renewal.stop()

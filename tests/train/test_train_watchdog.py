@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artesian.train.heartbeat import Activity, Beat, Heart, make_page, read_page
-from artesian.train.peer import admit, introduce
+from artesian.train.neighbour import admit, introduce
 from artesian.train.recovery import Failure, Recovery, cause_of, describe
 from artesian.train.watchdog import verdict
 from artesian.wire.messages import Layer, decode, encode

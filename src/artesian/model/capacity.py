@@ -69,7 +69,6 @@ class Capacity:
         )
         self.free_by_kind = np.bincount(self.kind, weights=self.devices).astype(int).tolist()
         self.kinds = len(models)
-        self._kinds: list[int] = self.kind.tolist()  # looked up one by one, a list is quicker
         self.used: dict[tuple[str, int], list[int]] = {}
         self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
         self._remembered: dict[Hashable, Any] = {}
@@ -85,7 +84,7 @@ class Capacity:
             _view(self.free_memory_bytes),
         )
         self._counts, self._changed = _view(self.attempts), _view(self.changed)
-        self._kinds: list[int] = self.kind.tolist()
+        self._kinds: list[int] = self.kind.tolist()  # looked up one by one, a list is quicker
 
     def trial(self) -> "Trial":
         """Let a policy take things to see what is left; all that it took is given back at the end of ``with``."""
@@ -147,7 +146,6 @@ class Capacity:
         twin.is_up = self.is_up.copy()
         twin.attempts = self.attempts.copy()
         twin.changed, twin.changes = self.changed.copy(), self.changes
-        twin._kinds = self._kinds
         twin.kinds, twin.used = self.kinds, {key: list(value) for key, value in self.used.items()}
         twin.held, twin.mix_changes = dict(self.held), self.mix_changes
         twin.free_by_kind = list(self.free_by_kind)

@@ -84,7 +84,7 @@ class FileLease:
         self.release()
 
 
-class Keeper:
+class Renewal:
     """Renews a lease every ``every_s`` seconds until ``stop``; calls ``lost`` once, from its thread, if that fails.
 
     A thread of its own: a long cycle of the scheduler is no reason to lose the lease.

@@ -17,7 +17,7 @@ from artesian.kernel.state import State
 from artesian.model.events import Event
 from artesian.policy.base import Policy
 from artesian.server.driver import Driver
-from artesian.server.lease import Keeper
+from artesian.server.lease import Renewal
 from artesian.server.storage import Ears, Storage
 from artesian.server.view import StateView
 from artesian.store import Journal, LeaseLost, StoreError, StoreUnavailable
@@ -183,7 +183,7 @@ class Replica:
         def lost() -> None:
             loop.call_soon_threadsafe(is_lost.set)
 
-        keeper = Keeper(self._lease, lost)
+        renewal = Renewal(self._lease, lost)
         driver: Driver | None = None
         try:
             while self.view.refresh():  # all that the leader before this one committed
@@ -195,7 +195,7 @@ class Replica:
                 driver = self._driver_on(fenced, engine)
                 await self._drive(driver, engine, is_lost)
         finally:
-            keeper.stop()
+            renewal.stop()
             with suppress(StoreError):  # then it runs out by itself
                 self._lease.release()
             self._hang_up()

@@ -108,6 +108,7 @@ class Run:
         keep_last: int = 2,
         keep_every: int | None = None,
         memory: str | None = None,
+        memory_every: int | None = None,
         guard: Policy | None = None,
         check_replicas_every: int | None = None,
         environ: Mapping[str, str] = os.environ,
@@ -120,7 +121,8 @@ class Run:
         ``checkpoint_dir`` is a folder, or a URL of fsspec's. ``checkpoint_every`` counts steps; ``"auto"``
         chooses by what a save costs and how often the job fails; without it only the end, and a stop, are
         saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
-        ``memory`` names the node's shared memory that has the state of every step; the launch agent sets it.
+        ``memory`` names the node's shared memory that has the state of the last steps; the launch agent sets it.
+        It is brought up to date every ``memory_every`` steps; None: as often as costs at most 2% of the time.
         ``guard`` says what to do about losses that leap or are no numbers (None: nothing);
         ``check_replicas_every`` so many steps the ranks compare their parameters.
 
@@ -149,6 +151,8 @@ class Run:
                 job=memory,
                 rank=member.local_rank,  # what a node remembers does not depend on which node it is
                 interval=_interval(checkpoint_every, epoch + restart - 1),
+                memory_every=memory_every,
+                copy_costs=member.device.type != "cpu",
                 keep_last=keep_last,
                 keep_every=keep_every,
                 on_report=reports.append,

@@ -13,7 +13,9 @@
     saver.close()
 """
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,11 @@ from artesian.train.peer import Peer, fetch
 from artesian.train.persist import Persister, Report
 from artesian.train.persist_process import to_peer, to_storage
 from artesian.train.segment import SHARED_MEMORY, JobFolder, Snapshot, sweep
+
+_SHARE = 0.02
+"""Of the time, what snapshots to memory may cost."""
+_COSTS = 5
+"""Snapshots whose least cost counts: any single one may have met something else."""
 
 MakeState = Callable[[], Mapping[str, Any]]
 
@@ -52,7 +59,8 @@ class Saver:
         job: str | None = None,
         rank: int = 0,
         interval: Interval | None = None,
-        memory_every: int = 1,
+        memory_every: int | None = 1,
+        copy_costs: bool = False,
         keep_last: int = 2,
         keep_every: int | None = None,
         options: Mapping[str, Any] | None = None,
@@ -62,14 +70,16 @@ class Saver:
     ) -> None:
         """Save to ``where``, a folder or URL, and to the shared memory of ``job`` on this node; either may be None.
 
-        To memory every ``memory_every`` steps, to storage when ``interval`` says so (None: never but by
+        To memory every ``memory_every`` steps; None: as often as costs at most 2% of the time, by what the
+        last snapshots have cost. That is the time that ``begin`` and ``wait`` took; with ``copy_costs``, for
+        states on an accelerator, whose next work waits for the copy, it is the copy's. To storage when ``interval`` says so (None: never but by
         ``save_now``). Every snapshot goes to ``peer`` too, the newest next; where this node has none of the
         rank, the peer's is fetched. ``saved_step`` and ``peer_step`` are the newest that arrived. ``on_report`` is called, from any thread, for every save to storage and every failure;
         ``failures`` counts them too. What killed jobs of this user left in shared memory is swept.
 
         Raises CheckpointError when the rank's memory belongs to another process.
         """
-        if memory_every < 1:
+        if memory_every is not None and memory_every < 1:
             raise ValueError(f"memory_every must be at least 1, got {memory_every}")
         self.failures = 0
         self.saved_step: int | None = None
@@ -79,6 +89,10 @@ class Saver:
         self._stall_s = 0.0
         self._interval = interval
         self._memory_every = memory_every
+        self._copy_costs = copy_costs
+        self._costs_s: deque[float] = deque(maxlen=_COSTS)
+        self._snapshots = 0
+        self._snapshot_s = -math.inf
         self._rank = rank
         self._on_report = on_report
         self._checkpointer = (
@@ -194,13 +208,17 @@ class Saver:
         is_due = self._is_due(step, start_s)
         if is_due:
             self._last = (step, start_s)
-        if self._memory is not None and (is_due or step % self._memory_every == 0):
+        if self._memory is not None and (is_due or self._is_memory_due(step, start_s)):
             if is_due:
                 self._due_steps.add(step)
+            self._snapshots += 1
+            self._snapshot_s = start_s
             try:
                 self._memory.begin(step, make_state(), {"position": position, "world_size": world_size})
             except CheckpointError as error:
                 self._give_up_memory(step, error)
+        elif self._memory is not None:
+            return
         if self._memory is None and is_due:
             self._save_in_step(step, make_state, position, world_size)
         self._stall_s = time.monotonic() - start_s
@@ -213,8 +231,14 @@ class Saver:
                 self._memory.wait()
             except CheckpointError as error:
                 self._report(Report(step=self._last[0], failure=str(error), hint=error.hint))
-        if self._interval is not None and self._stall_s:
-            self._interval.stalled(self._stall_s + time.monotonic() - start_s)
+        if self._stall_s:
+            stall_s = self._stall_s + time.monotonic() - start_s
+            if self._interval is not None:
+                self._interval.stalled(stall_s)
+            if (
+                not self._copy_costs and self._snapshots > 1
+            ):  # the first one finds its memory, and is no measure
+                self._costs_s.append(stall_s)
         self._stall_s = 0.0
 
     def save_now(self, step: int, make_state: MakeState, *, position: int = 0, world_size: int = 1) -> None:
@@ -251,7 +275,14 @@ class Saver:
         last_step, last_s = self._last
         return self._interval.is_due(step, last_step, now_s - last_s)
 
+    def _is_memory_due(self, step: int, now_s: float) -> bool:
+        if self._memory_every is not None:
+            return step % self._memory_every == 0
+        return now_s - self._snapshot_s >= min(self._costs_s, default=0.0) / _SHARE
+
     def _committed(self, snapshot: Snapshot) -> None:
+        if self._copy_costs and self._snapshots > 1:
+            self._costs_s.append(time.monotonic() - self._snapshot_s)
         if snapshot.step in self._due_steps and self._persister is not None:
             self._due_steps.discard(snapshot.step)
             self._persister.persist(snapshot)
