@@ -35,7 +35,7 @@ from pathlib import Path
 
 from artesian.train.errors import CheckpointError
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is the place; the folders in it are private
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is the place; the folders in it are private  # nosec B108
 HEADER_BYTES = 4096
 _POPULATE_READ = 22
 """``MADV_POPULATE_READ`` of Linux 5.14, which Python has no name for."""

@@ -125,7 +125,7 @@ def _run_script(script: str) -> None:
     sys.modules["__main__"] = main_module
     with open(script, "rb") as file:
         code = compile(file.read(), script, "exec")
-    exec(code, main_module.__dict__)  # noqa: S102  the user's script is what a worker is for
+    exec(code, main_module.__dict__)  # noqa: S102  the user's script is what a worker is for  # nosec B102
 
 
 def _beat_with_every_optimizer() -> None:

@@ -68,7 +68,7 @@ def become_agent(folder: str) -> None:
         *("--master-addr", attempt["nodes"][0]["address"], "--master-port", str(_master_port(folder, rank))),
         *("--no-python", *attempt["command"]),
     ]
-    os.execve(sys.executable, words, env)  # noqa: S606 - a list of words, and no shell
+    os.execve(sys.executable, words, env)  # noqa: S606 - a list of words, and no shell  # nosec B606
 
 
 def _redirect(folder: str, logs: Path, rank: int, workers: int) -> None:
