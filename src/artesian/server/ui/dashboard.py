@@ -1,0 +1,65 @@
+"""Mounts the dashboard on the application of ``artesian serve``. A process can have one."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI
+from nicegui import Client, core, ui
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from artesian.server.problems import Problem
+from artesian.server.ui import fleet, job, overview, queue
+from artesian.server.ui.door import Door
+from artesian.server.ui.frame import framed
+from artesian.server.ui.login import add_login, login_path, texts_of
+from artesian.server.ui.sessions import Sessions
+from artesian.server.ui.visit import House, Visit
+
+Build = Callable[[Visit], Awaitable[None]]
+
+
+def mount(app: FastAPI) -> None:
+    """Add all pages below ``/ui`` to an application that ``create_app`` made."""
+    state = app.state
+    house = House(auth=state.auth, buckets=state.buckets, service=state.service, ledger=state.ledger)
+    add_login(app, house.auth, Sessions())
+    _add(house, "/", "overview", overview.build)
+    _add(house, "/fleet", "fleet", fleet.build)
+    _add(house, "/queue", "queue", queue.build)
+    _add(house, "/jobs/{job}", "job", job.build)
+    core.sio.eio.cors_allowed_origins = (
+        None  # NiceGUI's default lets pages of any origin read; ours need none
+    )
+    core.app.add_middleware(Door, auth=house.auth)
+    ui.run_with(
+        app,
+        mount_path="/ui",
+        title="artesian",
+        favicon=_ICON,
+        binding_refresh_interval=None,
+        tailwind=False,
+        show_welcome_message=False,
+    )
+
+
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<path d="M2 3h12v2H2zm0 4h9v2H2zm0 4h5v2H2z" fill="#0b5cad"/></svg>'
+)
+
+
+def _add(house: House, path: str, name: str, build: Build) -> None:
+    async def show(request: Request, client: Client) -> Response | None:
+        try:
+            who = await house.auth.principal(request)
+        except Problem as problem:
+            if problem.status != 401:
+                return problem.response()
+            return RedirectResponse(login_path(request), 303)
+        visit = Visit(house=house, request=request, client=client, texts=texts_of(request), who=who)
+        with framed(visit, name):
+            await build(visit)
+        return None
+
+    show.__name__ = f"show_{name}"
+    ui.page(path)(show)
