@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,14 @@ SCRIPT = "<script>document.title='owned'</script>\n"
 class Dashboard:
     """``artesian serve`` without a driver: what waits goes on waiting, what runs goes on running."""
 
-    def __init__(self, folder: Path, *, is_seeded: bool) -> None:
+    def __init__(self, folder: Path, *, is_seeded: bool, words: Sequence[str]) -> None:
         self.cli = Cli(folder)
         self.cli.env["USER"] = self.cli.env["LOGNAME"] = USER
         self.state = self.cli.state
         self.state.create()
         if is_seeded:
             seed(self.state)
-        self.running: Running = self.cli.start("serve", "--port", "0", "--no-driver")
+        self.running: Running = self.cli.start("serve", "--port", "0", "--no-driver", *words)
         self.url = until(lambda: self.running.stdout.strip() or self._died())
 
     def _died(self) -> str:
@@ -55,9 +55,9 @@ class Dashboard:
 
 
 @contextmanager
-def a_dashboard(folder: Path, *, is_seeded: bool = True) -> Iterator[Dashboard]:
+def a_dashboard(folder: Path, *, is_seeded: bool = True, words: Sequence[str] = ()) -> Iterator[Dashboard]:
     """Serve until the end of the block."""
-    dashboard = Dashboard(folder, is_seeded=is_seeded)
+    dashboard = Dashboard(folder, is_seeded=is_seeded, words=words)
     try:
         yield dashboard
         assert dashboard.stop() == 0, dashboard.running.stderr

@@ -25,7 +25,7 @@ def framed(visit: Visit, here: str, title: str | None = None) -> Iterator[None]:
     ui.page_title(f"{title or texts(here)} · artesian")
     ui.add_head_html(f"<style>{STYLE}</style>")
     ui.html(_header(visit, here), sanitize=False).classes("head")
-    with ui.element("main").props("id=content tabindex=-1").classes("page"):
+    with ui.element("div").props("id=content tabindex=-1").classes("page"):
         yield
 
 

@@ -23,6 +23,8 @@ from artesian.server.ui.words import moment, percent, state_badge
 
 _STATE_S, _TRAINING_S, _LOG_S = 2.0, 8.0, 2.0
 _TAIL_BYTES = 16_384
+_MOST_NODES = 3
+"""Of a placement that is told node by node."""
 
 
 async def build(visit: Visit) -> None:
@@ -88,19 +90,27 @@ def timeline(job: JobView, texts: Texts) -> Markup:
     rows = (
         (
             one.epoch,
-            one.place,
+            place(one, texts),
             moment(one.started_s),
             moment(one.ended_s),
-            join(
-                (
-                    texts("state.running") if one.outcome is None else str(one.outcome),
-                    _track(one, begin_s, span_s, now_s),
-                )
+            tag(
+                "div",
+                texts("state.running") if one.outcome is None else str(one.outcome),
+                _track(one, begin_s, span_s, now_s),
             ),
         )
         for one in job.attempts
     )
-    return join((head, table(heads, rows, caption=texts("attempts"))))
+    return join((head, table(heads, rows, caption=texts("attempts"), is_titled=True)))
+
+
+def place(attempt: AttemptView, texts: Texts) -> str:
+    """Return where an attempt runs: all of a small placement, a large one in numbers."""
+    if len(attempt.placement) <= _MOST_NODES:
+        return attempt.place
+    devices = sum(len(share.devices) for share in attempt.placement)
+    nodes = [share.node for share in attempt.placement]
+    return texts("large_place", devices=devices, nodes=len(nodes), first=nodes[0], last=nodes[-1])
 
 
 def _track(attempt: AttemptView, begin_s: float, span_s: float, now_s: float) -> Markup:
@@ -187,7 +197,7 @@ def _options(title: str, points: Points, *, is_share: bool) -> dict[str, Any]:
     scaled = [[step, round(100 * value, 3) if is_share else float(f"{value:.6g}")] for step, value in points]
     return {
         "animation": False,
-        "title": {"text": title, "textStyle": {"fontSize": 13, "fontWeight": 600}},
+        "title": {"text": title, "left": 0, "textStyle": {"fontSize": 13, "fontWeight": 600}},
         "grid": {"left": 8, "right": 16, "top": 40, "bottom": 8, "containLabel": True},
         "xAxis": {"type": "value", "min": "dataMin", "max": "dataMax", "splitLine": {"show": False}},
         "yAxis": {"type": "value", "scale": True, "axisLabel": {"formatter": "{value}%"} if is_share else {}},
@@ -208,7 +218,7 @@ def _output(visit: Visit, record: JobRecord) -> Markup:
             name = "stderr" if is_err else "stdout"
             pieces += [
                 tag("p", name, class_="faint"),
-                tag("pre", said, tabindex="0", role="log", aria_label=name),
+                tag("pre", tag("span", said), tabindex="0", role="log", aria_label=name),
             ]
     return join(pieces) if pieces else tag("p", visit.texts("no_log"), class_="empty")
 

@@ -41,8 +41,13 @@ def tag(name: str, /, *pieces: Piece, **attributes: str | int | bool | None) -> 
     return Markup(begin if name in _VOID else f"{begin}{join(pieces)}</{name}>")
 
 
-def table(heads: Iterable[Piece], rows: Iterable[Iterable[Piece]], *, caption: str) -> Markup:
-    """Return a table whose cells name their column: on a narrow screen each row is shown as a card."""
+def table(
+    heads: Iterable[Piece], rows: Iterable[Iterable[Piece]], *, caption: str, is_titled: bool = False
+) -> Markup:
+    """Return a table whose cells name their column: on a narrow screen each row is shown as a card.
+
+    ``is_titled``: a heading above says the same, so that the caption is only for those who hear the page.
+    """
     heads = [text(head) for head in heads]
     body = join(
         tag(
@@ -58,7 +63,7 @@ def table(heads: Iterable[Piece], rows: Iterable[Iterable[Piece]], *, caption: s
     head = tag("tr", *(tag("th", head, scope="col", role="columnheader") for head in heads), role="row")
     return tag(
         "table",
-        tag("caption", caption),
+        tag("caption", caption, class_="quiet" if is_titled else None),
         tag("thead", head, role="rowgroup"),
         tag("tbody", body, role="rowgroup"),
         role="table",

@@ -12,7 +12,7 @@ from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import amount, job_link, moment, percent, state_badge, unit_of
 
 _WATERFALL_S, _JOBS_S = 4.0, 2.0
-_LATEST = 20
+_LATEST = 12
 _LOSSES = 3
 
 
@@ -149,4 +149,8 @@ def latest(jobs: tuple[JobView, ...], texts: Texts) -> Markup:
         )
         for job in jobs
     )
-    return tag("section", tag("h2", texts("latest_jobs")), table(heads, rows, caption=texts("latest_jobs")))
+    return tag(
+        "section",
+        tag("h2", texts("latest_jobs")),
+        table(heads, rows, caption=texts("latest_jobs"), is_titled=True),
+    )

@@ -30,7 +30,6 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "failed": ("This cannot be shown", "无法显示"),
     "broken": ("The server failed; its log says where.", "服务器出错，详情见其日志。"),
     "hint": ("What helps: {hint}", "建议：{hint}"),
-    "no_page": ("There is no such page.", "没有这个页面。"),
     # -- login
     "login": ("Log in", "登录"),
     "token": ("Token", "令牌"),
@@ -198,6 +197,10 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "no_job": ("This job is not known here.", "没有这个作业。"),
     "to_overview": ("Back to the overview", "返回总览"),
     "attempts": ("Attempts", "历次尝试"),
+    "large_place": (
+        "{devices} devices on {nodes} nodes, {first} to {last}",
+        "{nodes} 个节点上的 {devices} 个设备，{first} 至 {last}",
+    ),
     "no_attempts": ("It has not started yet.", "尚未开始。"),
     "recoveries": ("Recoveries", "故障恢复"),
     "recovered": (
