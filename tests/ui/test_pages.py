@@ -1,12 +1,14 @@
 """Every page in a real Chromium: in both languages, on a desk and on a phone, by mouse and by keyboard."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from artesian.server.ui.queue import PAGE
 from artesian.server.ui.texts import Language, Texts
+from artesian.server.ui.trial import FILE_BYTES
 from cli_harness import until
 from ui_harness import DESKTOP, DOOMED, PHONE, SCRIPT, WAITING, Dashboard, Looker, a_dashboard
 
@@ -113,7 +115,15 @@ def test_the_keyboard_reaches_the_pages_and_shows_where_it_is(look: Look) -> Non
         reached.append(page.evaluate("document.activeElement.textContent"))
         width = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
         assert width != "0px", reached
-    assert reached[:7] == ["Skip to the content", "artesian", "Overview", "Fleet", "Queue", "English", "中文"]
+    assert reached[:7] == [
+        "Skip to the content",
+        "artesian",
+        "Overview",
+        "Fleet",
+        "Queue",
+        "Simulate",
+        "English",
+    ]
     page.get_by_role("link", name="Fleet").focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/ui/fleet")
@@ -155,3 +165,30 @@ def test_what_is_not_there_is_said(
         expect(looker.open("/ui/queue").locator("#content")).to_contain_text("Nothing waits.")
         looker.end()
         assert looker.complaints == []
+
+
+JOBS = "submit_s,duration_s,devices,name\n" + "".join(
+    f"{n * 60},3600,{1 + n % 8},job-{n}\n" for n in range(40)
+)
+
+
+def test_policies_are_compared_on_a_file_of_jobs(look: Look, tmp_path: Path) -> None:
+    looker = look("en", PHONE)
+    page = looker.open("/ui/simulate")
+    page.get_by_role("button", name="Simulate").click()
+    expect(page.get_by_text("Choose a file with jobs first.")).to_be_visible()
+    (tmp_path / "jobs.csv").write_text(JOBS)
+    page.get_by_label("File with the jobs").set_input_files(tmp_path / "jobs.csv")
+    expect(page.get_by_text("jobs.csv is read.")).to_be_visible()
+    page.get_by_role("button", name="Simulate").click()
+    table = page.get_by_role("table")
+    expect(table).to_contain_text("Simulated: 40 jobs", timeout=30_000)
+    expect(table.locator("tbody tr")).to_have_count(2)
+    assert not looker.is_wider_than_its_window()
+    (tmp_path / "wrong.csv").write_text("<b>no</b> jobs at all\n")
+    page.get_by_label("File with the jobs").set_input_files(tmp_path / "wrong.csv")
+    page.get_by_role("button", name="Simulate").click()
+    expect(page.get_by_role("alert").last).to_contain_text("<b>no</b>", timeout=30_000)
+    (tmp_path / "large.csv").write_text("x" * (FILE_BYTES + 1))
+    page.get_by_label("File with the jobs").set_input_files(tmp_path / "large.csv")
+    expect(page.get_by_text("large.csv is too large.")).to_be_visible()

@@ -31,8 +31,8 @@ from artesian.store import open_journal
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END_S = 10.0
 """How long requests under way may take when the server is told to stop."""
-_SOCKET_BYTES = 2**18
-"""The largest message that a page may send: they are clicks."""
+_SOCKET_BYTES = 2**20
+"""The largest message that a page may send: a click, or a file of jobs to simulate."""
 _SWITCH_S = 0.001
 """How long another thread may keep the event loop from running: Python's 5 ms, several times in a request, add up."""
 

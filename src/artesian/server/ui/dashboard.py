@@ -1,6 +1,7 @@
 """Mounts the dashboard on the application of ``artesian serve``. A process can have one."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from fastapi import FastAPI
 from nicegui import Client, core, ui
@@ -8,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from artesian.server.problems import Problem
-from artesian.server.ui import fleet, job, overview, queue
+from artesian.server.ui import fleet, job, overview, queue, simulate
 from artesian.server.ui.door import Door
 from artesian.server.ui.frame import framed
 from artesian.server.ui.login import add_login, login_path, texts_of
 from artesian.server.ui.sessions import Sessions
+from artesian.server.ui.trial import Trials
 from artesian.server.ui.visit import House, Visit
 
 Build = Callable[[Visit], Awaitable[None]]
@@ -27,6 +29,7 @@ def mount(app: FastAPI) -> None:
     _add(house, "/fleet", "fleet", fleet.build)
     _add(house, "/queue", "queue", queue.build)
     _add(house, "/jobs/{job}", "job", job.build)
+    _add(house, "/simulate", "simulate", partial(simulate.build, trials=Trials()))
     core.sio.eio.cors_allowed_origins = (
         None  # NiceGUI's default lets pages of any origin read; ours need none
     )

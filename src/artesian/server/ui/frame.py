@@ -12,7 +12,7 @@ from artesian.server.ui.sessions import COOKIE
 from artesian.server.ui.texts import LANGUAGES, LOCALES
 from artesian.server.ui.visit import Visit
 
-PAGES = {"overview": "/ui/", "fleet": "/ui/fleet", "queue": "/ui/queue"}
+PAGES = {"overview": "/ui/", "fleet": "/ui/fleet", "queue": "/ui/queue", "simulate": "/ui/simulate"}
 
 
 @contextmanager

@@ -48,7 +48,6 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "device_hours": ("device-hours", "设备·小时"),
     "device_seconds": ("device-seconds", "设备·秒"),
     "no_waterfall": ("Nothing is known yet: no node has joined.", "尚无数据：还没有节点加入。"),
-    "simulated": ("simulated", "模拟结果"),
     "stage.nameplate": ("Nameplate", "标称"),
     "stage.healthy": ("Healthy", "健康"),
     "stage.allocated": ("Allocated", "已分配"),
@@ -228,7 +227,37 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "cancel_yes": ("Yes, cancel it", "是，取消"),
     "cancel_no": ("No, keep it", "否，保留"),
     "cancelled": ("{job} was told to stop.", "已通知 {job} 停止。"),
-    "cancel_forbidden": ("Your role does not allow this.", "您的角色无权执行此操作。"),
+    "forbidden": ("Your role does not allow this.", "您的角色无权执行此操作。"),
+    # -- simulate
+    "simulate_how": (
+        "What would other policies make of these jobs? A CSV file of up to {bytes} kB, its first {jobs} jobs, up to {policies} policies. Columns are like these:",
+        "换用其他策略会怎样？上传不超过 {bytes} kB 的 CSV 文件，取前 {jobs} 个作业，最多 {policies} 个策略。列如下：",
+    ),
+    "example": ("Example", "示例"),
+    "jobs_file": ("File with the jobs (CSV)", "作业文件（CSV）"),
+    "file_chosen": ("{name} is read.", "已读取 {name}。"),
+    "too_large": ("{name} is too large.", "{name} 过大。"),
+    "no_file": ("Choose a file with jobs first.", "请先选择作业文件。"),
+    "policies": ("Policies", "策略"),
+    "load": (
+        "Load (0.9: the fleet is made so large that the jobs fill 90% of it)",
+        "负载（0.9：集群大小使作业占用 90%）",
+    ),
+    "run": ("Simulate", "开始模拟"),
+    "simulating": ("Simulating …", "正在模拟……"),
+    "comparison": ("Policies side by side", "策略对比"),
+    "simulated": (
+        "Simulated: {jobs} jobs on {devices} devices; {skipped} rows were left out.",
+        "模拟结果：{devices} 个设备上的 {jobs} 个作业；略过 {skipped} 行。",
+    ),
+    "policy": ("Policy", "策略"),
+    "mean_jct": ("Mean completion", "平均完成时间"),
+    "p99_jct": ("p99 completion", "p99 完成时间"),
+    "mean_wait": ("Mean wait", "平均等待"),
+    "p99_wait": ("p99 wait", "p99 等待"),
+    "makespan": ("Makespan", "总时长"),
+    "allocated": ("Allocated", "已分配"),
+    "preemptions": ("Preemptions", "抢占次数"),
 }
 
 

@@ -56,7 +56,7 @@ class Visit:
         """
         found = await self.house.auth.principal(self._connection())
         if found.user != self.who.user or found.team != self.who.team or not found.role.includes(role):
-            raise Problem(403, "forbidden", self.texts("cancel_forbidden"))
+            raise Problem(403, "forbidden", self.texts("forbidden"))
         if (wait_s := self.house.buckets.take(found.user)) is not None:
             raise too_many(f"{found.user} sends too many requests", wait_s)
         return found
