@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -157,6 +158,9 @@ def test_what_is_not_there_is_said(
 ) -> None:
     page = look().open("/ui/jobs/nobody")
     expect(page.get_by_role("heading", name="This job is not known here.")).to_be_visible()
+    missing = httpx.get(f"{look().url}/ui/nothing", headers={"Accept-Language": "zh"})
+    assert missing.status_code == 404
+    assert "没有这个页面。" in missing.text
     with a_dashboard(tmp_path_factory.mktemp("empty"), is_seeded=False) as empty:
         looker = Looker(browser, empty.url)
         expect(looker.open("/ui/").locator("#content")).to_contain_text("artesian submit job.yaml")

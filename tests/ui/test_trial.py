@@ -13,8 +13,8 @@ from artesian.server.ui.trial import FILE_BYTES, MOST_POLICIES, TrialFailed, Tri
 JOBS = "submit_s,duration_s,devices,name\n0,60,1,a\n60,60,1,b\n"
 
 
-def run(jobs: str = JOBS, policies: tuple[str, ...] = ("fifo",), **more: float) -> Mapping[str, Any]:
-    return asyncio.run(Trials(**more).run(jobs, policies, 0.9))
+def run(jobs: str = JOBS, policies: tuple[str, ...] = ("fifo",), limit_s: float = 120.0) -> Mapping[str, Any]:
+    return asyncio.run(Trials(limit_s=limit_s).run(jobs, policies, 0.9))
 
 
 def test_a_simulation_says_what_came_of_it_and_that_it_is_one() -> None:

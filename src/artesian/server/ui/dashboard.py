@@ -13,6 +13,7 @@ from artesian.server.ui import fleet, job, overview, queue, simulate
 from artesian.server.ui.door import Door
 from artesian.server.ui.frame import framed
 from artesian.server.ui.login import add_login, login_path, texts_of
+from artesian.server.ui.plain import missing
 from artesian.server.ui.sessions import Sessions
 from artesian.server.ui.trial import Trials
 from artesian.server.ui.visit import House, Visit
@@ -33,6 +34,7 @@ def mount(app: FastAPI) -> None:
     core.sio.eio.cors_allowed_origins = (
         None  # NiceGUI's default lets pages of any origin read; ours need none
     )
+    core.app.add_exception_handler(404, _answer_missing)
     core.app.add_middleware(Door, auth=house.auth)
     ui.run_with(
         app,
@@ -49,6 +51,11 @@ _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
     '<path d="M2 3h12v2H2zm0 4h9v2H2zm0 4h5v2H2z" fill="#0b5cad"/></svg>'
 )
+
+
+async def _answer_missing(request: Request, error: Exception) -> Response:
+    del error
+    return missing(texts_of(request))
 
 
 def _add(house: House, path: str, name: str, build: Build) -> None:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from nicegui import ui
 
-from artesian.server.ui.login import STYLE
 from artesian.server.ui.markup import Markup, join, tag
+from artesian.server.ui.plain import STYLE
 from artesian.server.ui.sessions import COOKIE
 from artesian.server.ui.texts import LANGUAGES, LOCALES
 from artesian.server.ui.visit import Visit

@@ -1,22 +1,21 @@
 """Logging in and out, and the choice of the language: plain forms and links, which need no script."""
 
-from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from artesian.server.auth import Auth
 from artesian.server.problems import Problem
-from artesian.server.ui.markup import Markup, join, tag, text
+from artesian.server.ui.markup import join, tag
+from artesian.server.ui.plain import language_links, plain_page
 from artesian.server.ui.sessions import COOKIE, Sessions
-from artesian.server.ui.texts import LANGUAGES, LOCALES, Texts, language_of
+from artesian.server.ui.texts import LANGUAGES, Texts, language_of
 
 LANGUAGE_COOKIE = "artesian_language"
 HOME = "/ui/"
 LOGIN = "/ui/login"
-STYLE = (Path(__file__).parent / "static" / "style.css").read_text(encoding="utf-8")
 _YEAR_S = 365 * 86_400
 
 
@@ -119,18 +118,4 @@ def _form(request: Request, wrong: str | None, status: int) -> Response:
         method="post",
         class_="login",
     )
-    head = join(
-        (
-            tag("meta", charset="utf-8"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("title", f"artesian · {texts('login')}"),
-            tag("style", Markup(STYLE)),
-        )
-    )
-    links = join(
-        tag("a", name, href=f"/ui/language/{code}", lang=LOCALES[code], hreflang=LOCALES[code])
-        for code, name in LANGUAGES.items()
-    )
-    body = tag("main", tag("h1", "artesian"), form, tag("p", links, class_="languages"), class_="page narrow")
-    document = tag("html", tag("head", head), tag("body", body), lang=LOCALES[texts.language])
-    return HTMLResponse(f"<!doctype html>{text(document)}", status)
+    return plain_page(texts, texts("login"), join((form, language_links())), status=status)

@@ -30,6 +30,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "failed": ("This cannot be shown", "无法显示"),
     "broken": ("The server failed; its log says where.", "服务器出错，详情见其日志。"),
     "hint": ("What helps: {hint}", "建议：{hint}"),
+    "no_page": ("There is no such page.", "没有这个页面。"),
     # -- login
     "login": ("Log in", "登录"),
     "token": ("Token", "令牌"),
@@ -275,8 +276,8 @@ class Texts:
 
 def language_of(chosen: str | None, accepted: str | None) -> Language:
     """Return the language that was chosen, else the first one that the browser accepts and we have, else English."""
-    if chosen in _CODES:
-        return _CODES[chosen]
+    if (known := _CODES.get(chosen or "")) is not None:
+        return known
     ranked: list[tuple[float, int, Language]] = []
     for place, part in enumerate((accepted or "").split(",")):
         name, _, weight = part.strip().lower().partition(";q=")
