@@ -27,6 +27,8 @@ WAITING = 230
 """Jobs that wait: more than are shown at once."""
 DOOMED = "doomed-1"
 """The job that a test cancels."""
+RESTLESS = "restless-1"
+"""Another one."""
 SCRIPT = "<script>document.title='owned'</script>\n"
 """What a hostile job prints."""
 
@@ -163,8 +165,9 @@ def seed(state: StateDir) -> None:
         for number in range(WAITING)
     ]
     kernel.step(*(submitted(job, now_s - 600 + number) for number, job in enumerate(waiting)))
-    kernel.step(submitted(a_job(DOOMED, devices="L4:1", user=USER), now_s - 60))
-    kernel.step(started(DOOMED, 1, now_s - 55))
+    for id_ in (DOOMED, RESTLESS):
+        kernel.step(submitted(a_job(id_, devices="L4:1", user=USER), now_s - 60))
+        kernel.step(started(id_, 1, now_s - 55))
     with SqliteJournal.open(state.journal) as journal:
         journal.append(kernel.journal)
     _train(state, 1, 1, begun_s + 40, 56, 20.0)

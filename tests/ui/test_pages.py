@@ -11,7 +11,7 @@ from artesian.server.ui.queue import PAGE
 from artesian.server.ui.texts import Language, Texts
 from artesian.server.ui.trial import FILE_BYTES
 from cli_harness import until
-from ui_harness import DESKTOP, DOOMED, PHONE, SCRIPT, WAITING, Dashboard, Looker, a_dashboard
+from ui_harness import DESKTOP, DOOMED, PHONE, RESTLESS, SCRIPT, WAITING, Dashboard, Looker, a_dashboard
 
 Look = Callable[..., Looker]
 
@@ -61,7 +61,7 @@ def test_every_page_says_what_it_knows(look: Look, language: Language, size: tup
     assert not looker.is_wider_than_its_window()
 
     page = looker.open("/ui/queue")
-    expect(page.locator("tbody tr")).to_have_count(PAGE)
+    expect(page.locator("tbody").last.locator("tr")).to_have_count(PAGE)
     assert texts("queue_order", count=WAITING) in content(page)
     assert not looker.is_wider_than_its_window()
 
@@ -77,7 +77,7 @@ def test_every_page_says_what_it_knows(look: Look, language: Language, size: tup
 def test_what_a_job_prints_is_text_and_no_script(look: Look) -> None:
     page = look().open("/ui/jobs/llm-a1")
     expect(page.locator("pre")).to_contain_text(SCRIPT.strip())
-    assert page.title() == "Job · artesian"
+    assert page.title() == "llm-a1 · artesian"
 
 
 def test_a_job_tells_on_demand_why_it_waits_and_more_of_the_queue_is_shown(look: Look) -> None:
@@ -89,7 +89,7 @@ def test_a_job_tells_on_demand_why_it_waits_and_more_of_the_queue_is_shown(look:
     page.keyboard.press("Enter")
     expect(dialog).not_to_be_visible()
     page.get_by_role("button", name="Show more").click()
-    expect(page.locator("tbody tr")).to_have_count(WAITING)
+    expect(page.locator("tbody").last.locator("tr")).to_have_count(WAITING)
     expect(page.get_by_role("button", name="Show more")).not_to_be_visible()
 
 
@@ -128,6 +128,15 @@ def test_the_keyboard_reaches_the_pages_and_shows_where_it_is(look: Look) -> Non
     page.get_by_role("link", name="Fleet").focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/ui/fleet")
+
+
+def test_a_link_keeps_the_focus_when_what_it_is_in_changes(look: Look, dashboard: Dashboard) -> None:
+    page = look().open("/ui/")
+    link = page.locator("#content").get_by_role("link", name="wait-225")
+    link.focus()
+    httpx.post(f"{dashboard.url}/api/v1/jobs/{RESTLESS}/cancel").raise_for_status()
+    expect(page.locator("#content tbody")).to_contain_text("stopping")
+    expect(link).to_be_focused()
 
 
 def test_the_language_is_chosen_and_kept(look: Look) -> None:

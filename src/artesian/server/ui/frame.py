@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
 
 from nicegui import ui
 
@@ -13,17 +15,18 @@ from artesian.server.ui.texts import LANGUAGES, LOCALES
 from artesian.server.ui.visit import Visit
 
 PAGES = {"overview": "/ui/", "fleet": "/ui/fleet", "queue": "/ui/queue", "simulate": "/ui/simulate"}
+_FOCUS = (Path(__file__).parent / "static" / "focus.js").read_text(encoding="utf-8")
 
 
 @contextmanager
-def framed(visit: Visit, here: str, title: str | None = None) -> Iterator[None]:
+def framed(visit: Visit, here: str) -> Iterator[None]:
     """Build a page; the block adds its content. ``here`` is the name of one of PAGES, or of a page below."""
     texts = visit.texts
     # A page is registered once, for all languages; this visit's copy has its own.
     visit.client.page = copy.copy(visit.client.page)
     visit.client.page.language = "zh-CN" if texts.language == "zh" else "en-US"
-    ui.page_title(f"{title or texts(here)} · artesian")
-    ui.add_head_html(f"<style>{STYLE}</style>")
+    ui.page_title(f"{texts(here)} · artesian")
+    ui.add_head_html(f"<style>{STYLE}</style><script>{_FOCUS}</script>")
     ui.html(_header(visit, here), sanitize=False).classes("head")
     with ui.element("div").props("id=content tabindex=-1").classes("page"):
         yield
@@ -31,7 +34,7 @@ def framed(visit: Visit, here: str, title: str | None = None) -> Iterator[None]:
 
 def _header(visit: Visit, here: str) -> Markup:
     texts = visit.texts
-    path = visit.request.url.path
+    path = quote(visit.request.url.path)
     pages = join(
         tag("a", texts(name), href=to, aria_current="page" if name == here else None)
         for name, to in PAGES.items()

@@ -54,6 +54,7 @@ async def build(visit: Visit) -> None:
     async def log(who: Principal) -> Markup:
         return await asyncio.to_thread(_output, visit, record(who))
 
+    ui.page_title(f"{id_} · artesian")
     ui.html(tag("h1", texts("job"), " ", id_), sanitize=False)
     _add_cancel(visit, id_)
     await visit.live(_STATE_S, state)

@@ -1,12 +1,13 @@
 """What waits, in the order of its submits, and on demand why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nicegui import ui
 from nicegui.events import GenericEventArguments
 
 from artesian.kernel.lifecycle import JobState
-from artesian.model.views import Decision, JobView
+from artesian.model.views import Decision, JobView, TeamView
 from artesian.server.board import Filter
 from artesian.server.ui.markup import Markup, join, table, tag
 from artesian.server.ui.texts import Texts
@@ -14,6 +15,7 @@ from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import ago, job_link, moment, state_badge
 
 PAGE = 200
+_FEW_TEAMS = 2
 _WAITING = Filter(states=frozenset({JobState.QUEUED, JobState.BACKING_OFF}))
 _CHOSEN = """(event) => {
   const button = event.target.closest("button[data-job]");
@@ -44,7 +46,8 @@ async def build(visit: Visit) -> None:
             shown.next = page.next
             counts = visit.service.queue().jobs
             waiting = counts[JobState.QUEUED.value] + counts[JobState.BACKING_OFF.value]
-            box.set_content(listing(shown.jobs, waiting, texts))
+            shares = by_team(visit.service.fleet.teams(only=who.team), texts)
+            box.set_content(join((shares, listing(shown.jobs, waiting, texts))))
             more.set_visibility(page.next is not None)
 
     async def explain(event: GenericEventArguments) -> None:
@@ -95,6 +98,18 @@ def listing(jobs: list[JobView], waiting: int, texts: Texts) -> Markup:
     )
     said = texts("queue_order", count=f"{waiting:,}")
     return table(heads, rows, caption=said)
+
+
+def by_team(teams: Sequence[TeamView], texts: Texts) -> Markup:
+    """Return what each team has; nothing where there is only the default one."""
+    if len(teams) < _FEW_TEAMS:
+        return Markup()
+    states = ("queued", "backing_off", "starting", "running", "stopping")
+    heads = [texts("team"), texts("held"), *(texts(f"state.{state}") for state in states)]
+    rows = (
+        (one.team, f"{one.held:,g}", *(f"{one.jobs.get(state, 0):,}" for state in states)) for one in teams
+    )
+    return tag("section", table(heads, rows, caption=texts("teams")))
 
 
 def _since_s(job: JobView) -> float:

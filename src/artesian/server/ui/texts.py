@@ -185,6 +185,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
         "In the order of submits. {count} jobs wait.",
         "按提交顺序排列。共 {count} 个作业等待。",
     ),
+    "teams": ("Devices held and jobs, by team", "各团队占用的设备和作业"),
     "no_queue": ("Nothing waits.", "没有等待的作业。"),
     "why": ("Why?", "为什么？"),
     "why_of": ("Why {job} waits", "{job} 为何等待"),
