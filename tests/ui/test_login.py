@@ -142,3 +142,14 @@ def test_without_the_dashboard_there_are_no_pages(tmp_path_factory: pytest.TempP
 def test_nicegui_is_loaded_for_the_dashboard_only() -> None:
     loaded = "import sys, artesian.server.serve; sys.exit('nicegui' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded]).returncode == 0
+
+
+def test_somebody_who_opens_page_after_page_is_held_up_and_the_server_stays_small(closed: Dashboard) -> None:
+    session = log_in(closed, token(closed, Role.VIEWER, user="hasty")[1]).cookies[COOKIE]
+    with httpx.Client(base_url=closed.url) as client:
+        assert {client.get("/ui/queue").status_code for _ in range(20)} == {303}
+        codes = [
+            client.get("/ui/queue", headers={"Cookie": f"{COOKIE}={session}"}).status_code for _ in range(60)
+        ]
+    assert codes[0] == 200
+    assert 429 in codes

@@ -6,13 +6,13 @@ from functools import partial
 from fastapi import FastAPI
 from nicegui import Client, core, ui
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from artesian.server.problems import Problem
+from artesian.server.tokens import Principal
 from artesian.server.ui import fleet, job, overview, queue, simulate
 from artesian.server.ui.door import Door
 from artesian.server.ui.frame import framed
-from artesian.server.ui.login import add_login, login_path, texts_of
+from artesian.server.ui.login import add_login, texts_of
 from artesian.server.ui.plain import missing
 from artesian.server.ui.sessions import Sessions
 from artesian.server.ui.trial import Trials
@@ -35,7 +35,7 @@ def mount(app: FastAPI) -> None:
         None  # NiceGUI's default lets pages of any origin read; ours need none
     )
     core.app.add_exception_handler(404, _answer_missing)
-    core.app.add_middleware(Door, auth=house.auth)
+    core.app.add_middleware(Door, auth=house.auth, buckets=house.buckets)
     ui.run_with(
         app,
         mount_path="/ui",
@@ -59,17 +59,11 @@ async def _answer_missing(request: Request, error: Exception) -> Response:
 
 
 def _add(house: House, path: str, name: str, build: Build) -> None:
-    async def show(request: Request, client: Client) -> Response | None:
-        try:
-            who = await house.auth.principal(request)
-        except Problem as problem:
-            if problem.status != 401:
-                return problem.response()
-            return RedirectResponse(login_path(request), 303)
+    async def show(request: Request, client: Client) -> None:
+        who: Principal = request.state.principal  # by the door
         visit = Visit(house=house, request=request, client=client, texts=texts_of(request), who=who)
         with framed(visit, name):
             await build(visit)
-        return None
 
     show.__name__ = f"show_{name}"
     ui.page(path)(show)
