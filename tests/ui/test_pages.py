@@ -176,8 +176,10 @@ def test_what_is_not_there_is_said(
         expect(looker.page.locator("#content")).to_contain_text("no node has joined")
         expect(looker.open("/ui/fleet").locator("#content")).to_contain_text("No nodes yet")
         expect(looker.open("/ui/queue").locator("#content")).to_contain_text("Nothing waits.")
-        looker.end()
         assert looker.complaints == []
+        empty.running.process.terminate()
+        expect(looker.page.get_by_text("Connection lost")).to_be_visible()
+        looker.end()
 
 
 JOBS = "submit_s,duration_s,devices,name\n" + "".join(
