@@ -34,6 +34,7 @@ def mount(app: FastAPI) -> None:
     core.sio.eio.cors_allowed_origins = (
         None  # NiceGUI's default lets pages of any origin read; ours need none
     )
+    core.app.config.quasar_config["brand"].update(_COLOURS)
     core.app.add_exception_handler(404, _answer_missing)
     core.app.add_middleware(Door, auth=house.auth, buckets=house.buckets)
     ui.run_with(
@@ -47,6 +48,8 @@ def mount(app: FastAPI) -> None:
     )
 
 
+_COLOURS = {"primary": "#0b5cad", "negative": "#b3261e", "positive": "#20703b"}
+"""Dark enough for white text on them, by WCAG AA."""
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
     '<path d="M2 3h12v2H2zm0 4h9v2H2zm0 4h5v2H2z" fill="#0b5cad"/></svg>'
