@@ -30,6 +30,7 @@ from artesian.wire import environment as names
 @click.option("--certificate", type=click.Path(path_type=Path), help="TLS certificate (PEM), with --key.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key.")
 @click.option("--no-driver", is_flag=True, help="Only serve: another process drives the scheduler.")
+@click.option("--no-dashboard", is_flag=True, help="Only serve the API: no pages for a browser under /ui.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object a line.")
 def serve(
     host: str,
@@ -39,9 +40,10 @@ def serve(
     certificate: Path | None,
     key: Path | None,
     no_driver: bool,
+    no_dashboard: bool,
     log_json: bool,
 ) -> None:
-    """Serve the HTTP API, and drive the scheduler, until told to stop. Attempts run on.
+    """Serve the HTTP API and the dashboard (/ui), and drive the scheduler, until told to stop. Attempts run on.
 
     On loopback everybody is you until the first token is made. Elsewhere the server asks for tokens, and does
     not start without one: artesian token create.
@@ -68,5 +70,6 @@ def serve(
         is_log_json=log_json,
         database=database,
         has_driver=not no_driver,
+        has_dashboard=not no_dashboard,
     )
     run(serving, click.echo)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from artesian.model.errors import ArtesianError
 from artesian.server.limits import Buckets
@@ -13,7 +13,7 @@ from artesian.server.tokens import Principal, Role, Tokens
 
 _VERIFICATIONS = 2
 """Tokens that are verified at the same time: each takes 19 MiB and tens of milliseconds."""
-Sessions = Callable[[Request], Principal | None]
+Sessions = Callable[[HTTPConnection], str | None]
 
 
 class OpenListener(ArtesianError):  # noqa: N818 - reads as what it is
@@ -25,7 +25,7 @@ class Auth:
     """Finds out who calls.
 
     ``embedded`` is who everybody is while there are no tokens, on loopback; None: nobody gets in without.
-    ``session`` reads the dashboard's cookie.
+    ``session`` returns the token that the dashboard's cookie stands for, if there is one.
     """
 
     tokens: Tokens
@@ -34,21 +34,26 @@ class Auth:
     _wrong: Buckets = field(default_factory=lambda: Buckets(rate=0.5, burst=20.0))
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_VERIFICATIONS))
 
-    async def principal(self, request: Request) -> Principal:
+    async def principal(self, request: HTTPConnection) -> Principal:
         """Return who calls. Raises Problem 401 or 429."""
         given = request.headers.get("authorization")
+        caller = request.client.host if request.client is not None else "?"
         if given is None:
-            found = self.session(request) or await self._default()
+            if (token := self.session(request)) is not None:
+                return await self.bearer(token, caller)
+            found = await self._default()
             if found is None:
                 raise _unknown("this server asks for a token", "set ARTESIAN_TOKEN, or log in")
             return found
         scheme, _, token = given.partition(" ")
         if scheme.lower() != "bearer":
             raise _unknown("authorization: expected a bearer token", "Authorization: Bearer TOKEN")
-        token = token.strip()
+        return await self.bearer(token.strip(), caller)
+
+    async def bearer(self, token: str, caller: str) -> Principal:
+        """Return whose token it is; ``caller`` is from where it came. Raises Problem 401 or 429."""
         if (known := self.tokens.known(token)) is not None:
             return known
-        caller = request.client.host if request.client is not None else "?"
         if (wait_s := self._wrong.wait_s(caller)) is not None:
             raise too_many("too many tokens were tried from here", wait_s)
         async with self._room:

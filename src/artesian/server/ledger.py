@@ -106,7 +106,7 @@ class Ledger:
 
     async def training(self, record: JobRecord) -> TrainingSummary:
         """Return what the job has trained."""
-        copy = _copy(record)
+        copy = copied(record)
         return await asyncio.to_thread(self._sum_up, copy)
 
     def _sum_up(self, record: JobRecord) -> TrainingSummary:
@@ -123,9 +123,10 @@ def _part(state: State, records: list[JobRecord]) -> State:
         id_: replace(node, outages=[replace(outage) for outage in node.outages])
         for id_, node in state.nodes.items()
     }
-    part.jobs = {record.job.id: _copy(record) for record in records}
+    part.jobs = {record.job.id: copied(record) for record in records}
     return part
 
 
-def _copy(record: JobRecord) -> JobRecord:
+def copied(record: JobRecord) -> JobRecord:
+    """Return a copy for another thread to read."""
     return replace(record, attempts=tuple(replace(attempt) for attempt in record.attempts))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ from artesian.store import open_journal
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END_S = 10.0
 """How long requests under way may take when the server is told to stop."""
+_SOCKET_BYTES = 2**20
+"""The largest message that a page may send: a click, or a file of jobs to simulate."""
 _SWITCH_S = 0.001
 """How long another thread may keep the event loop from running: Python's 5 ms, several times in a request, add up."""
 
@@ -80,6 +83,7 @@ class Listener:
 class Serving:
     """All that a server is told. ``user`` is who everybody is on loopback while there are no tokens.
 
+    ``has_dashboard``: with pages for a browser, where NiceGUI is installed.
     ``database`` is the URL of the PostgreSQL database that it shares with others; None: SQLite in ``state``.
     """
 
@@ -90,6 +94,7 @@ class Serving:
     limits: Limits = field(default_factory=Limits)
     is_log_json: bool = False
     has_driver: bool = True
+    has_dashboard: bool = True
     database: str | None = None
     oidc: OidcSettings | None = None
 
@@ -113,6 +118,10 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
             oidc=oidc,
         )
     )
+    if serving.has_dashboard and find_spec("nicegui") is not None:
+        from artesian.server.ui.dashboard import mount
+
+        mount(app)
     with serving.listener.open() as sock:
         asyncio.run(_serve(serving, app, sock, ready))
 
@@ -173,7 +182,8 @@ async def _serve(serving: Serving, app: FastAPI, sock: socket.socket, ready: Cal
         h11_max_incomplete_event_size=2**16,
         ssl_certfile=listener.certificate,
         ssl_keyfile=listener.key,
-        ws="none",
+        ws="auto" if serving.has_dashboard else "none",
+        ws_max_size=_SOCKET_BYTES,
         proxy_headers=False,
     )
     server = _Server(config, app.state.streams)

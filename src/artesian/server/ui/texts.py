@@ -1,0 +1,294 @@
+"""All that the dashboard says, in English and Chinese. What the scheduler says of a job is English only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Language = Literal["en", "zh"]
+LANGUAGES: Mapping[Language, str] = {"en": "English", "zh": "中文"}
+"""Each by its own name."""
+_CODES: Mapping[str, Language] = {code: code for code in LANGUAGES}
+LOCALES: Mapping[Language, str] = {"en": "en", "zh": "zh-CN"}
+
+TABLE: Mapping[str, tuple[str, str]] = {
+    # -- frame
+    "skip": ("Skip to the content", "跳到正文"),
+    "pages": ("Pages", "页面"),
+    "language": ("Language", "语言"),
+    "overview": ("Overview", "总览"),
+    "fleet": ("Fleet", "集群"),
+    "queue": ("Queue", "队列"),
+    "job": ("Job", "作业"),
+    "simulate": ("Simulate", "模拟"),
+    "logged_in": ("{user} ({role})", "{user}（{role}）"),
+    "log_out": ("Log out", "退出"),
+    "loading": ("Loading …", "正在加载……"),
+    "unknown": ("unknown", "未知"),
+    "none": ("none", "无"),
+    "refresh": ("Refresh", "刷新"),
+    "close": ("Close", "关闭"),
+    "failed": ("This cannot be shown", "无法显示"),
+    "broken": ("The server failed; its log says where.", "服务器出错，详情见其日志。"),
+    "hint": ("What helps: {hint}", "建议：{hint}"),
+    "no_page": ("There is no such page.", "没有这个页面。"),
+    # -- login
+    "login": ("Log in", "登录"),
+    "token": ("Token", "令牌"),
+    "login_how": (
+        "This server asks for a token. On its machine: artesian token create --user NAME --role viewer",
+        "此服务器需要令牌。在服务器上运行：artesian token create --user NAME --role viewer",
+    ),
+    "login_wrong": ("The token is not known here, or expired, or revoked.", "令牌未知、已过期或已撤销。"),
+    "login_often": ("Too many tokens were tried from here. Try again later.", "尝试次数过多，请稍后再试。"),
+    # -- overview
+    "waterfall": ("Where the compute goes", "算力去向"),
+    "waterfall_unit": (
+        "In {unit}, since the first record. What is lost is listed under the stage that loses it.",
+        "单位：{unit}，自首条记录起。损失列在造成它的阶段之下。",
+    ),
+    "device_hours": ("device-hours", "设备·小时"),
+    "device_seconds": ("device-seconds", "设备·秒"),
+    "no_waterfall": ("Nothing is known yet: no node has joined.", "尚无数据：还没有节点加入。"),
+    "stage.nameplate": ("Nameplate", "标称"),
+    "stage.healthy": ("Healthy", "健康"),
+    "stage.allocated": ("Allocated", "已分配"),
+    "stage.productive": ("Productive", "有效"),
+    "stage.model_flops": ("Model FLOPs", "模型 FLOPs"),
+    "losses": ("The three largest losses", "最大的三项损失"),
+    "no_losses": ("Nothing was lost so far.", "目前没有损失。"),
+    "recover": ("What would recover it", "如何挽回"),
+    "loss.node_lost": ("Nodes gone", "节点丢失"),
+    "loss.idle": ("Idle", "空闲"),
+    "loss.waiting": ("Free while jobs wait", "有作业等待却空闲"),
+    "loss.start_up": ("Start-up", "启动"),
+    "loss.detection": ("Detecting hangs", "发现挂起"),
+    "loss.recovery": ("Recovery", "故障恢复"),
+    "loss.restore": ("Restoring checkpoints", "读取检查点"),
+    "loss.data_wait": ("Waiting for data", "等待数据"),
+    "loss.checkpoint_stall": ("Checkpoint stalls", "检查点停顿"),
+    "loss.evaluation": ("Evaluation", "评估"),
+    "loss.lost_work": ("Lost work", "丢失的工作"),
+    "loss.wind_down": ("Wind-down", "收尾"),
+    "loss.between_steps": ("Between steps", "步间空隙"),
+    "loss.unmeasured": ("Not measured", "未测量"),
+    "loss.below_ceiling": ("Below the ceiling", "低于算力上限"),
+    "recover.node_lost": (
+        "Repair or replace the nodes that are gone; the fleet page shows them.",
+        "修复或更换丢失的节点，见集群页面。",
+    ),
+    "recover.idle": (
+        "Submit more work, or let elastic and low-priority jobs fill what is free.",
+        "提交更多作业，或让弹性与低优先级作业填满空闲设备。",
+    ),
+    "recover.waiting": (
+        "See in the queue why jobs wait: smaller or elastic gangs, estimated durations, and a backfilling policy fill gaps.",
+        "在队列中查看等待原因：更小或弹性的作业组、预计时长和回填策略都能填补空隙。",
+    ),
+    "recover.start_up": (
+        "Shorten imports, compilation and data loading before the first step; cache what they make.",
+        "缩短首步之前的导入、编译和数据加载，并缓存其结果。",
+    ),
+    "recover.detection": (
+        "Lower the time after which a silent worker counts as hung.",
+        "缩短判定工作进程挂起的时限。",
+    ),
+    "recover.recovery": (
+        "Restart the gang in place with artesian launch, and keep recent checkpoints near the devices.",
+        "用 artesian launch 原地重启作业组，并把最近的检查点放在设备附近。",
+    ),
+    "recover.restore": (
+        "Read checkpoints from memory or a local disk rather than from remote storage.",
+        "从内存或本地磁盘而非远程存储读取检查点。",
+    ),
+    "recover.data_wait": (
+        "More loader workers, prefetching, or faster storage.",
+        "增加数据加载进程、预取，或使用更快的存储。",
+    ),
+    "recover.checkpoint_stall": (
+        "Save asynchronously, or less often: the goodput command works out the best interval.",
+        "异步保存，或降低频率：goodput 命令可算出最佳间隔。",
+    ),
+    "recover.evaluation": (
+        "Evaluate less often, or in a job of its own.",
+        "减少评估次数，或放到单独的作业中。",
+    ),
+    "recover.lost_work": (
+        "Save more often: steps since the last checkpoint are done again after a failure.",
+        "更频繁地保存：故障后要重做上次检查点之后的步骤。",
+    ),
+    "recover.wind_down": ("End the process soon after the last step.", "最后一步之后尽快结束进程。"),
+    "recover.between_steps": (
+        "Look at what the script does between steps: logging, synchronisation, garbage collection.",
+        "检查脚本在步与步之间做了什么：日志、同步、垃圾回收。",
+    ),
+    "recover.unmeasured": (
+        "Let the script report its steps (artesian.train), so that this can be told apart.",
+        "让脚本报告步骤（artesian.train），才能区分这部分时间。",
+    ),
+    "recover.below_ceiling": (
+        "Larger batches, lower precision, fused kernels, less waiting for communication.",
+        "更大的批量、更低的精度、融合算子、减少通信等待。",
+    ),
+    "jobs_by_state": ("Jobs by state", "各状态作业数"),
+    "latest_jobs": ("Latest jobs", "最近的作业"),
+    "no_jobs": ("No jobs yet. The first one:", "还没有作业。提交第一个："),
+    # -- states
+    "state.queued": ("queued", "排队中"),
+    "state.backing_off": ("backing off", "退避中"),
+    "state.starting": ("starting", "启动中"),
+    "state.running": ("running", "运行中"),
+    "state.stopping": ("stopping", "停止中"),
+    "state.succeeded": ("succeeded", "成功"),
+    "state.failed": ("failed", "失败"),
+    "state.cancelled": ("cancelled", "已取消"),
+    # -- fields
+    "id": ("Id", "编号"),
+    "state": ("State", "状态"),
+    "team": ("Team", "团队"),
+    "user": ("User", "用户"),
+    "devices": ("Devices", "设备"),
+    "priority": ("Priority", "优先级"),
+    "submitted": ("Submitted", "提交时间"),
+    "waiting_since": ("Waiting since", "等待开始"),
+    "command": ("Command", "命令"),
+    "place": ("Place", "位置"),
+    "start": ("Start", "开始"),
+    "end": ("End", "结束"),
+    "outcome": ("Outcome", "结果"),
+    "attempt": ("Attempt", "尝试"),
+    "for_s": ("{duration} ago", "{duration}前"),
+    # -- fleet
+    "fleet_how": (
+        "One square is one node; darker is fuller, and a red cross is a node that is gone. Choose one with the mouse, or with the arrow keys and Enter.",
+        "每个方块是一个节点；颜色越深占用越多，红叉表示节点丢失。用鼠标选择，或用方向键和回车键。",
+    ),
+    "no_nodes": ("No nodes yet: the scheduler has not taken stock of them.", "还没有节点：调度器尚未清点。"),
+    "map": ("Nodes by pool, {count} in all", "按资源池显示的节点，共 {count} 个"),
+    "kinds": ("Devices by model and pool", "按型号和资源池统计的设备"),
+    "model": ("Model", "型号"),
+    "pool": ("Pool", "资源池"),
+    "nodes": ("Nodes", "节点"),
+    "held": ("Held", "占用"),
+    "free": ("Free", "空闲"),
+    "lost": ("Gone", "丢失"),
+    "node": ("Node", "节点"),
+    "up": ("up", "在线"),
+    "down": ("gone", "丢失"),
+    "cpus": ("CPUs", "CPU 数"),
+    "memory": ("Memory", "内存"),
+    "device_memory": ("Memory of a device", "单设备显存"),
+    "peak": ("Peak of a device (dense 16 bit)", "单设备峰值（稠密 16 位）"),
+    "jobs_here": ("Jobs here", "此处的作业"),
+    "node_gone": ("The node is not known any more.", "该节点已不存在。"),
+    # -- queue
+    "queue_order": (
+        "In the order of submits. {count} jobs wait.",
+        "按提交顺序排列。共 {count} 个作业等待。",
+    ),
+    "teams": ("Devices held and jobs, by team", "各团队占用的设备和作业"),
+    "no_queue": ("Nothing waits.", "没有等待的作业。"),
+    "why": ("Why?", "为什么？"),
+    "why_of": ("Why {job} waits", "{job} 为何等待"),
+    "why_label": ("Why does {job} wait?", "{job} 为何等待？"),
+    "unblock": ("What would unblock it", "如何解除"),
+    "likely_start": ("Likely to start", "预计开始"),
+    "would_start": ("Would start now", "以下情况可立即开始"),
+    "show_more": ("Show more", "显示更多"),
+    # -- job
+    "no_job": ("This job is not known here.", "没有这个作业。"),
+    "to_overview": ("Back to the overview", "返回总览"),
+    "attempts": ("Attempts", "历次尝试"),
+    "large_place": (
+        "{devices} devices on {nodes} nodes, {first} to {last}",
+        "{nodes} 个节点上的 {devices} 个设备，{first} 至 {last}",
+    ),
+    "no_attempts": ("It has not started yet.", "尚未开始。"),
+    "recoveries": ("Recoveries", "故障恢复"),
+    "recovered": (
+        "{cause}: {duration} to the first new step, resumed from step {step}",
+        "{cause}：{duration}后恢复训练，从第 {step} 步继续",
+    ),
+    "not_recovered": ("{cause}: no step has followed yet", "{cause}：尚未恢复训练"),
+    "training": ("Training", "训练"),
+    "no_training": (
+        "No steps were reported. A script reports them with artesian.train.",
+        "没有报告训练步骤。脚本可用 artesian.train 报告。",
+    ),
+    "steps": ("Steps", "步数"),
+    "loss": ("Loss", "损失值"),
+    "tokens_per_s": ("Tokens/s", "Token/秒"),
+    "mfu": ("MFU", "MFU"),
+    "curve": ("{name} by step", "{name}（按步）"),
+    "log": ("Latest output", "最新输出"),
+    "no_log": ("Nothing was printed yet.", "尚无输出。"),
+    "cancel": ("Cancel job", "取消作业"),
+    "cancel_sure": (
+        "Cancel {job}? It gets SIGTERM, and SIGKILL after {grace}.",
+        "取消 {job}？先发送 SIGTERM，{grace}后发送 SIGKILL。",
+    ),
+    "cancel_yes": ("Yes, cancel it", "是，取消"),
+    "cancel_no": ("No, keep it", "否，保留"),
+    "cancelled": ("{job} was told to stop.", "已通知 {job} 停止。"),
+    "forbidden": ("Your role does not allow this.", "您的角色无权执行此操作。"),
+    # -- simulate
+    "simulate_how": (
+        "What would other policies make of these jobs? A CSV file of up to {bytes} kB, its first {jobs} jobs, up to {policies} policies. Columns are like these:",
+        "换用其他策略会怎样？上传不超过 {bytes} kB 的 CSV 文件，取前 {jobs} 个作业，最多 {policies} 个策略。列如下：",
+    ),
+    "example": ("Example", "示例"),
+    "jobs_file": ("File with the jobs (CSV)", "作业文件（CSV）"),
+    "file_chosen": ("{name} is read.", "已读取 {name}。"),
+    "too_large": ("{name} is too large.", "{name} 过大。"),
+    "no_file": ("Choose a file with jobs first.", "请先选择作业文件。"),
+    "policies": ("Policies", "策略"),
+    "load": (
+        "Load (0.9: the fleet is made so large that the jobs fill 90% of it)",
+        "负载（0.9：集群大小使作业占用 90%）",
+    ),
+    "run": ("Simulate", "开始模拟"),
+    "simulating": ("Simulating …", "正在模拟……"),
+    "comparison": ("Policies side by side", "策略对比"),
+    "simulated": (
+        "Simulated: {jobs} jobs on {devices} devices; {skipped} rows were left out.",
+        "模拟结果：{devices} 个设备上的 {jobs} 个作业；略过 {skipped} 行。",
+    ),
+    "policy": ("Policy", "策略"),
+    "mean_jct": ("Mean completion", "平均完成时间"),
+    "p99_jct": ("p99 completion", "p99 完成时间"),
+    "mean_wait": ("Mean wait", "平均等待"),
+    "p99_wait": ("p99 wait", "p99 等待"),
+    "makespan": ("Makespan", "总时长"),
+    "allocated": ("Allocated", "已分配"),
+    "preemptions": ("Preemptions", "抢占次数"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts in one language: ``texts("for_s", duration="3m")``."""
+
+    language: Language
+
+    def __call__(self, key: str, **values: object) -> str:
+        """Return the text with the values in it."""
+        found = TABLE[key][0 if self.language == "en" else 1]
+        return found.format(**values) if values else found
+
+
+def language_of(chosen: str | None, accepted: str | None) -> Language:
+    """Return the language that was chosen, else the first one that the browser accepts and we have, else English."""
+    if (known := _CODES.get(chosen or "")) is not None:
+        return known
+    ranked: list[tuple[float, int, Language]] = []
+    for place, part in enumerate((accepted or "").split(",")):
+        name, _, weight = part.strip().lower().partition(";q=")
+        if (code := _CODES.get(name.partition("-")[0])) is not None:
+            ranked.append((-_weight(weight), place, code))
+    return min(ranked)[2] if ranked else "en"
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text or 1)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,58 @@
+"""The simulator in a process of its own: what it refuses, how long it may take, and what it gets to know."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artesian.server.ui.trial import FILE_BYTES, MOST_POLICIES, TrialFailed, Trials
+
+JOBS = "submit_s,duration_s,devices,name\n0,60,1,a\n60,60,1,b\n"
+
+
+def run(jobs: str = JOBS, policies: tuple[str, ...] = ("fifo",), limit_s: float = 120.0) -> Mapping[str, Any]:
+    def simulate() -> Mapping[str, Any]:
+        return asyncio.run(Trials(limit_s=limit_s).run(jobs, policies, 0.9))
+
+    # On a thread: in this one the event loop of the tests' browser may be running.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(simulate).result()
+
+
+def test_a_simulation_says_what_came_of_it_and_that_it_is_one() -> None:
+    found = run()
+    assert (found["simulated"], found["jobs"]) == (True, 2)
+    assert [one["policy"] for one in found["policies"]] == ["fifo"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "policies", "said"),
+    [
+        ("x" * (FILE_BYTES + 1), ("fifo",), "at most"),
+        (JOBS, (), "1 to"),
+        (JOBS, ("fifo",) * (MOST_POLICIES + 1), "1 to"),
+        (JOBS, ("no-such",), "is not known"),
+        ("nonsense\n", ("fifo",), "jobs.csv"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(jobs: str, policies: tuple[str, ...], said: str) -> None:
+    with pytest.raises(TrialFailed, match=said) as caught:
+        run(jobs, policies)
+    assert "/tmp" not in str(caught.value)
+
+
+def test_one_that_takes_too_long_is_ended_and_leaves_nothing() -> None:
+    before = set(os.listdir("/tmp"))
+    with pytest.raises(TrialFailed, match=r"up to 0\.01 s"):
+        run(limit_s=0.01)
+    left = {name for name in set(os.listdir("/tmp")) - before if name.startswith("artesian-trial-")}
+    assert left == set()
+    children = [
+        pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()
+    ]
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children]
+    assert [words for words in commands if b"simulate" in words] == []
