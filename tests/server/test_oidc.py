@@ -128,7 +128,7 @@ class Browser:
                     open_journal=lambda: SqliteJournal.open(state.journal),
                     policy=policy("fifo"),
                     dir=state,
-                    auth=Auth(tokens=Tokens(state.tokens), session=oidc.session),
+                    auth=Auth(tokens=Tokens(state.tokens), sign_on=oidc.session),
                     wake=lambda: None,
                     oidc=oidc,
                 )

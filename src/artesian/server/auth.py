@@ -14,6 +14,7 @@ from artesian.server.tokens import Principal, Role, Tokens
 _VERIFICATIONS = 2
 """Tokens that are verified at the same time: each takes 19 MiB and tens of milliseconds."""
 Sessions = Callable[[HTTPConnection], str | None]
+SignOn = Callable[[HTTPConnection], Principal | None]
 
 
 class OpenListener(ArtesianError):  # noqa: N818 - reads as what it is
@@ -25,12 +26,14 @@ class Auth:
     """Finds out who calls.
 
     ``embedded`` is who everybody is while there are no tokens, on loopback; None: nobody gets in without.
-    ``session`` returns the token that the dashboard's cookie stands for, if there is one.
+    ``session`` returns the token that the dashboard's cookie stands for, if there is one; ``sign_on`` who has
+    logged in at the provider of single sign-on.
     """
 
     tokens: Tokens
     embedded: Principal | None = None
     session: Sessions = field(default=lambda _: None)
+    sign_on: SignOn = field(default=lambda _: None)
     _wrong: Buckets = field(default_factory=lambda: Buckets(rate=0.5, burst=20.0))
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_VERIFICATIONS))
 
@@ -41,7 +44,7 @@ class Auth:
         if given is None:
             if (token := self.session(request)) is not None:
                 return await self.bearer(token, caller)
-            found = await self._default()
+            found = self.sign_on(request) or await self._default()
             if found is None:
                 raise _unknown("this server asks for a token", "set ARTESIAN_TOKEN, or log in")
             return found

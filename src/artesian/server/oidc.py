@@ -24,7 +24,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse
 
 from artesian.server.problems import Problem
@@ -40,7 +40,7 @@ def _oauth_http_error() -> type[Exception]:
 
 
 _NETWORK_ERRORS: tuple[type[Exception], ...] = (httpx.HTTPError, _oauth_http_error())
-SESSION, LOGIN = "artesian_session", "artesian_login"
+SESSION, LOGIN = "artesian_sign_on", "artesian_login"
 _LOGIN_S = 600
 _METADATA_S = 3600.0
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
@@ -135,7 +135,7 @@ class Oidc:
 
     # -- sessions -----------------------------------------------------------------------------------
 
-    def session(self, request: Request) -> Principal | None:
+    def session(self, request: HTTPConnection) -> Principal | None:
         """Return who the session cookie says; None where there is none, or it is too old, or forged."""
         cookie = request.cookies.get(SESSION)
         if cookie is None:

@@ -135,7 +135,7 @@ def authenticator(serving: Serving, oidc: Oidc | None = None) -> Auth:
     """Return what finds out who calls. Raises OpenListener where everybody could come in from elsewhere."""
     tokens = Tokens(serving.state.tokens)
     if oidc is not None:  # who sets it up means people to log in, on loopback behind a proxy as well
-        return Auth(tokens=tokens, session=oidc.session)
+        return Auth(tokens=tokens, sign_on=oidc.session)
     if serving.listener.is_loopback:
         return Auth(tokens=tokens, embedded=Principal(user=serving.user, role=Role.ADMIN))
     if not tokens.is_any:

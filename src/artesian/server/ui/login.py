@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from artesian.server.auth import Auth
 from artesian.server.problems import Problem
-from artesian.server.ui.markup import join, tag
+from artesian.server.ui.markup import Markup, join, tag
 from artesian.server.ui.plain import language_links, plain_page
 from artesian.server.ui.sessions import COOKIE, Sessions
 from artesian.server.ui.texts import LANGUAGES, Texts, language_of
@@ -96,6 +96,14 @@ def _within(to: str | None) -> str:
     return parts.path if is_ours else HOME
 
 
+def _single_sign_on(request: Request, texts: Texts) -> Markup | None:
+    """Return the link to the provider, where the server has one."""
+    if getattr(request.app.state, "oidc", None) is None:
+        return None
+    query = urlencode({"goal": _within(request.query_params.get("to"))})
+    return tag("p", tag("a", texts("single_sign_on"), href=f"/login?{query}"))
+
+
 def _form(request: Request, wrong: str | None, status: int) -> Response:
     texts = texts_of(request)
     form = tag(
@@ -115,6 +123,7 @@ def _form(request: Request, wrong: str | None, status: int) -> Response:
         tag("p", wrong, class_="wrong", role="alert") if wrong else None,
         tag("button", texts("login"), type="submit", class_="act"),
         tag("p", texts("login_how"), id="how", class_="faint"),
+        _single_sign_on(request, texts),
         method="post",
         class_="login",
     )

@@ -38,6 +38,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
         "This server asks for a token. On its machine: artesian token create --user NAME --role viewer",
         "此服务器需要令牌。在服务器上运行：artesian token create --user NAME --role viewer",
     ),
+    "single_sign_on": ("Log in with your organisation's account", "使用组织账号登录"),
     "login_wrong": ("The token is not known here, or expired, or revoked.", "令牌未知、已过期或已撤销。"),
     "login_often": ("Too many tokens were tried from here. Try again later.", "尝试次数过多，请稍后再试。"),
     # -- overview
