@@ -161,7 +161,7 @@ def test_who_logs_in_has_a_session_with_the_role_of_their_group(browser: Browser
     assert browser.http.get("/api/v1/queue").status_code == 401
     done = browser.log_in()
     assert (done.status_code, done.headers["location"]) == (303, "/api/v1/queue")
-    cookie = next(one for one in done.headers.get_list("set-cookie") if one.startswith("artesian_session"))
+    cookie = next(one for one in done.headers.get_list("set-cookie") if one.startswith("artesian_sign_on"))
     for word in ("HttpOnly", "Secure", "SameSite=lax"):
         assert word in cookie
     assert browser.http.get("/api/v1/queue").status_code == 200
@@ -229,9 +229,9 @@ def test_who_is_in_no_group_does_not_get_in_and_of_two_roles_the_greater_counts(
 
 def test_a_forged_session_is_nobodys(browser: Browser) -> None:
     browser.log_in()
-    cookie = browser.http.cookies["artesian_session"]
+    cookie = browser.http.cookies["artesian_sign_on"]
     browser.http.cookies.clear()
-    browser.http.cookies.set("artesian_session", cookie[:-4] + "AAAA")
+    browser.http.cookies.set("artesian_sign_on", cookie[:-4] + "AAAA")
     assert browser.http.get("/api/v1/queue").status_code == 401
 
 
