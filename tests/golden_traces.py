@@ -18,7 +18,7 @@ from artesian.kernel.scheduler import Scheduler
 from artesian.model.events import EVENT_TYPES, Event
 from artesian.model.job import Cause, Job
 from artesian.model.plan import Plan, Start
-from artesian.policy.registry import BUILT_IN, DEFAULT, RANKINGS
+from artesian.policy.registry import BUILT_IN, RANKINGS
 from builders import GIB, a_job, a_node, cancelled, ended, joined, lost, retry, started, submitted, ticked
 
 FOLDER = Path(__file__).parent / "golden"
@@ -107,11 +107,11 @@ def synthetic_trace(seed: int = SEED, jobs: int = JOBS) -> list[list[Event]]:
     """Return a trace of a small mixed fleet: bursts of jobs, faults, cancels, a lost and a shrunk node.
 
     Everything is drawn from ``random.Random(seed)``. How long an attempt runs and how it ends is decided
-    when the default policy starts it; a policy that starts other attempts hears of these all the same,
+    when `fifo` starts it; a policy that starts other attempts hears of these all the same,
     as it would from an engine that is late.
     """
     rng = random.Random(seed)
-    scheduler = Scheduler(BUILT_IN[DEFAULT]())
+    scheduler = Scheduler(BUILT_IN["fifo"]())
     heap: list[tuple[float, int, Event]] = []
     count = iter(range(10**6))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from artesian.model.job import PRIORITY_CLASSES
 from artesian.model.queue import WaitingJob, WaitingQueue
 from artesian.policy.base import Order
-from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained
+from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained, ShortestAged
 from artesian.sim import SimJob
 from builders import a_job, a_waiting
 from jobfiles import parse
@@ -52,6 +52,40 @@ def test_who_has_been_served_less_goes_first_and_within_a_level_who_came_first()
     ]
     assert order_of(order, *entries) == ["nearly", "fresh", "middle", "sunk"]
     assert [order.level(served) for served in (0, 99, 100, 999, 1000)] == [0, 0, 1, 1, 2]
+
+
+def test_short_jobs_go_first_small_ones_before_large_ones_and_unknown_ones_in_between() -> None:
+    order = ShortestAged(unknown_s=HOUR_S)
+    entries = [
+        waiting("long", estimated_duration_s=2 * HOUR_S),
+        waiting("unknown"),
+        waiting("gang", devices="cpu:4", estimated_duration_s=0.4 * HOUR_S),
+        waiting("short", estimated_duration_s=0.5 * HOUR_S),
+        waiting("urgent", estimated_duration_s=9 * HOUR_S, priority=1),
+    ]
+    assert order_of(order, *entries) == ["urgent", "short", "gang", "unknown", "long"]
+
+
+@given(
+    st.floats(1, 1e6),
+    st.integers(1, 512),
+    st.floats(0, 1e9),
+    st.none() | st.floats(1, 1e6),
+    st.integers(1, 64),
+)
+def test_nobody_is_overtaken_by_who_comes_after_its_patience(
+    estimate_s: float, devices: int, submitted_s: float, other_s: float | None, other_devices: int
+) -> None:
+    order = ShortestAged()
+    patience_s = order.patience * estimate_s * math.sqrt(devices)
+    job = waiting("a", submitted_s, devices=f"cpu:{devices}", estimated_duration_s=estimate_s)
+    late = waiting(
+        "b",
+        (submitted_s + patience_s) * (1 + 1e-9),
+        devices=f"cpu:{other_devices}",
+        estimated_duration_s=other_s,
+    )
+    assert order.key(job) < order.key(late)
 
 
 @pytest.mark.parametrize("order", [AgedPriority(), EarliestDeadline(), LeastAttained()], ids=repr)

@@ -256,7 +256,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 
 def test_the_default_policy_is_built_in() -> None:
     assert registry.DEFAULT in registry.BUILT_IN
-    assert registry.policy(registry.DEFAULT) == fifo()
+    assert registry.policy(registry.DEFAULT) == registry.BUILT_IN[registry.DEFAULT]()
 
 
 def test_an_unknown_policy_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     ("text", "said", "hint"),
     [
         ('polcy = "easy"', "polcy is no key of theirs", "did you mean policy?"),
-        ("policy = 3", "policy: expected a name in quotes, got 3", 'policy = "fifo"'),
+        ("policy = 3", "policy: expected a name in quotes, got 3", 'policy = "shortest-aged"'),
         ('policy = "magic"', "policy 'magic' is not known", "known policies: "),
         ("policy = ", "Invalid value", "a settings file has lines like"),
     ],

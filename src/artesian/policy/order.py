@@ -42,6 +42,28 @@ class ShortestFirst:
 
 
 @dataclass(frozen=True, slots=True)
+class ShortestAged:
+    """Higher priority first; within one, short jobs before long ones, until these have waited long enough.
+
+    A job goes by the time of its submission plus ``patience`` times its estimated duration, times the square root
+    of its devices: by that much later may a job come and still overtake it. So nothing starves, and where
+    there is work for many times as long as jobs take, it is the shortest first. A gang is charged for its
+    size, as the small ones that could run in its place are many, but not for all of it, or none would ever
+    start. Without an estimate a job counts as one of ``unknown_s``.
+    """
+
+    patience: float = 100.0
+    unknown_s: float = 4 * 3600.0
+
+    def key(self, entry: WaitingJob) -> Key:
+        """Return what the waiting jobs are sorted by."""
+        job = entry.job
+        estimate_s = self.unknown_s if job.estimated_duration_s is None else job.estimated_duration_s
+        length_s = estimate_s * math.sqrt(max(1, job.devices[0].min_devices))
+        return (-job.priority, entry.submitted_s + self.patience * length_s)
+
+
+@dataclass(frozen=True, slots=True)
 class AgedPriority:
     """Higher priority first, until the others have waited long enough.
 

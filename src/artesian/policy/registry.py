@@ -14,7 +14,14 @@ from artesian.policy.fairshare import FairShare
 from artesian.policy.fragmentation import Gradient
 from artesian.policy.learning import Learning
 from artesian.policy.matching import AlloX, ShortestRemaining
-from artesian.policy.order import AgedPriority, EarliestDeadline, LeastAttained, PriorityFifo, ShortestFirst
+from artesian.policy.order import (
+    AgedPriority,
+    EarliestDeadline,
+    LeastAttained,
+    PriorityFifo,
+    ShortestAged,
+    ShortestFirst,
+)
 from artesian.policy.pipeline import InOrder
 from artesian.policy.place import Pack
 from artesian.policy.pools import Pools
@@ -83,6 +90,7 @@ BUILT_IN: dict[str, Callable[[], Policy]] = {
     "easy": lambda: EasyBackfill(order=PriorityFifo(), place=Pack()),
     "conservative": lambda: Conservative(order=PriorityFifo(), place=Pack()),
     "srtf": lambda: EasyBackfill(order=ShortestFirst(), place=Pack()),
+    "shortest-aged": lambda: EasyBackfill(order=ShortestAged(), place=Pack()),
     "priority": lambda: _preemptive(AgedPriority(), ByPriority()),
     "deadline": lambda: _preemptive(EarliestDeadline(), ByDeadline()),
     **{name: partial(made, Teams()) for name, made in TEAM_POLICIES.items()},
