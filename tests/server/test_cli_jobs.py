@@ -245,7 +245,7 @@ def test_show_tells_all_of_a_job(cli: Cli) -> None:
     assert attempt["outcome"]["cause"] == "user_error"
     text = cli("show", "tiny").stdout
     assert [line.split("  ")[0] for line in text.splitlines()] == [
-        "job", "state", "kind", "asked for", "command", "in", "submitted", "attempt 1",
+        "job", "state", "kind", "asked for", "command", "in", "submitted", "attempt 1", "goodput",
     ]  # fmt: skip
     assert json.loads(json.dumps(found)) == found
 
