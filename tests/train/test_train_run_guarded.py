@@ -1,0 +1,138 @@
+"""``Run`` with a guard, with memory, with an interval that chooses itself: what a loop sees of them."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from artesian.train import Run
+from artesian.train.errors import UnstableError
+from artesian.train.guards import Action, Policy
+
+STEPS, BATCH = 20, 4
+
+
+class Numbers:
+    """Sample i is the number i; what is asked for is noted."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.asked.append(index)
+        return torch.tensor([index / 1000])
+
+
+class Training:
+    def __init__(self, **options: Any) -> None:
+        torch.manual_seed(3)
+        self.model = torch.nn.Linear(1, 1)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        self.data = Numbers()
+        self.steps: list[int] = []
+        self.run = Run.from_env(model=self.model, optimizer=self.optimizer, environ={}, **options)
+
+    def train(self, bad: dict[int, float] | None = None, steps: int = STEPS) -> None:
+        """Train; the n-th batch has the loss that ``bad`` says, and gradients to match."""
+        handed = 0
+        with self.run as run:
+            for batch in run.batches(self.data, global_batch=BATCH, steps=steps):
+                handed += 1
+                loss = self.model(batch).square().mean() * (bad or {}).get(handed, 1.0)
+                loss.backward()
+                run.commit(loss)
+                self.steps.append(run.step)
+
+    def train_and_fail(self, after: int) -> None:
+        """Train so many steps, and fail in the next as a worker of the launch agent's does: its memory stays."""
+        with self.run as run:
+            for batch in run.batches(self.data, global_batch=BATCH, steps=STEPS):
+                self.model(batch).square().mean().backward()
+                if run.step == after:
+                    run._saves.close(keep=True)
+                    raise ZeroDivisionError
+                run.commit()
+
+
+@pytest.fixture
+def memory_name(tmp_path: Path) -> Iterator[str]:
+    name = f"test-{tmp_path.name}"
+    yield name
+    assert not list(Path("/dev/shm").glob(f"*{name}"))
+
+
+def test_a_batch_whose_loss_is_no_number_is_passed_over_and_leaves_no_trace() -> None:
+    training = Training(guard=Policy(not_finite=Action.SKIP))
+    training.train({5: math.nan})
+    assert training.steps[4] == 4  # nothing was committed by the fifth batch
+    assert training.run.step == STEPS
+    assert all(parameter.isfinite().all() for parameter in training.model.parameters())
+    assert len(set(training.data.asked)) == len(training.data.asked) == (STEPS + 1) * BATCH
+    assert training.run.position == (STEPS + 1) * BATCH
+
+
+def test_without_a_guard_a_loss_that_is_no_number_spoils_the_model() -> None:
+    training = Training()
+    training.train({5: math.nan})
+    assert not all(parameter.isfinite().all() for parameter in training.model.parameters())
+
+
+def test_a_roll_back_goes_to_an_earlier_state_and_past_the_samples_that_led_to_it(
+    tmp_path: Path, memory_name: str
+) -> None:
+    policy = Policy(not_finite=Action.ROLL_BACK, back=3, forget=2)
+    training = Training(
+        guard=policy, checkpoint_dir=tmp_path / "c", checkpoint_every=2, keep_last=9, memory=memory_name
+    )
+    training.train({8: math.inf})
+    at = training.steps.index(7)
+    assert training.steps[at + 1] <= 5  # back three steps or more, to a step that was saved
+    assert training.run.step == STEPS
+    assert all(parameter.isfinite().all() for parameter in training.model.parameters())
+
+
+def test_losses_that_stay_bad_end_the_run_with_an_error(tmp_path: Path) -> None:
+    training = Training(guard=Policy(not_finite=Action.SKIP, limit=2), checkpoint_dir=tmp_path)
+    with pytest.raises(UnstableError, match="not finite"):
+        training.train(dict.fromkeys(range(5, 20), math.nan))
+    assert training.run.step == 4
+
+
+def test_what_the_guard_knows_goes_with_the_checkpoint(tmp_path: Path) -> None:
+    first = Training(guard=Policy(), checkpoint_dir=tmp_path)
+    first.train({3: math.nan}, steps=10)
+    second = Training(guard=Policy(), checkpoint_dir=tmp_path)
+    second.train(steps=12)
+    assert second.steps == [11, 12]
+    used = first.data.asked + second.data.asked
+    assert len(set(used)) == len(used) == 13 * BATCH  # the one that was passed over stays so
+
+
+def test_a_run_with_memory_comes_back_from_its_last_step_and_leaves_nothing(
+    tmp_path: Path, memory_name: str
+) -> None:
+    undisturbed = Training()
+    undisturbed.train()
+    first = Training(memory=memory_name, memory_every=1)
+    with pytest.raises(ZeroDivisionError):
+        first.train_and_fail(after=9)
+    second = Training(memory=memory_name, memory_every=1)
+    second.train()
+    assert second.steps[0] == 10
+    for one, other in zip(undisturbed.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_interval_that_chooses_itself_saves_and_the_end_is_saved_in_any_case(tmp_path: Path) -> None:
+    training = Training(checkpoint_dir=tmp_path, checkpoint_every="auto")
+    training.train()
+    again = Training(checkpoint_dir=tmp_path, checkpoint_every="auto")
+    again.train(steps=STEPS + 1)
+    assert again.steps == [STEPS + 1]
