@@ -11,7 +11,7 @@ from artesian.train import Run, join, resilient
 from artesian.wire.faults import decode_faults
 
 _STEP_S = 0.05
-_STEPS = 4000
+_STEPS = int(os.environ.get("RECOVERY_STEPS", "4000"))
 
 
 class Samples:
