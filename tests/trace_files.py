@@ -44,3 +44,12 @@ def place(error: TraceError) -> tuple[str, int | None, str | None]:
     assert error.row is None or f"row {error.row}" in text
     assert error.column is None or error.column in text
     return error.path.name, error.row, error.column
+
+
+SMALL_FLEET = "name,nodes,accelerator,devices,cpus,memory\npool,1,H100,4,32,256GB\n"
+FOUR_JOBS = """submit_s,duration_s,devices,name,estimated_duration_s
+0,100,H100:2,first,100
+1,50,H100:4,big,50
+2,90,H100:2,short,90
+3,500,H100:2,long,500
+"""

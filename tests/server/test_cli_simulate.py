@@ -5,21 +5,14 @@ from pathlib import Path
 import pytest
 
 from cli_harness import Cli
-
-FLEET = "name,nodes,accelerator,devices,cpus,memory\npool,1,H100,4,32,256GB\n"
-JOBS = """submit_s,duration_s,devices,name,estimated_duration_s
-0,100,H100:2,first,100
-1,50,H100:4,big,50
-2,90,H100:2,short,90
-3,500,H100:2,long,500
-"""
+from trace_files import FOUR_JOBS, SMALL_FLEET
 
 
 @pytest.fixture
 def files(cli: Cli) -> tuple[Path, Path]:
     jobs, fleet = cli.folder / "jobs.csv", cli.folder / "fleet.csv"
-    jobs.write_text(JOBS)
-    fleet.write_text(FLEET)
+    jobs.write_text(FOUR_JOBS)
+    fleet.write_text(SMALL_FLEET)
     return jobs, fleet
 
 
@@ -61,7 +54,7 @@ def test_a_job_that_no_pool_could_hold_is_counted_and_named_by_its_row(
     cli: Cli, files: tuple[Path, Path]
 ) -> None:
     jobs, fleet = files
-    jobs.write_text(JOBS + "4,10,H100:64,huge,10\n")
+    jobs.write_text(FOUR_JOBS + "4,10,H100:64,huge,10\n")
     done = cli("simulate", "--jobs", jobs, "--fleet", fleet)
     assert "skipped 1 rows: the gang fits no devices of the fleet (the first is row 6)" in done.stderr
     assert "4 jobs" in done.stdout

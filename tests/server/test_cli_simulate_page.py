@@ -7,21 +7,14 @@ from pathlib import Path
 import pytest
 
 from cli_harness import Cli
-
-FLEET = "name,nodes,accelerator,devices,cpus,memory\npool,1,H100,4,32,256GB\n"
-JOBS = """submit_s,duration_s,devices,name,estimated_duration_s
-0,100,H100:2,first,100
-1,50,H100:4,big,50
-2,90,H100:2,short,90
-3,500,H100:2,long,500
-"""
+from trace_files import FOUR_JOBS, SMALL_FLEET
 
 
 @pytest.fixture
 def files(cli: Cli) -> tuple[Path, Path]:
     jobs, fleet = cli.folder / "jobs.csv", cli.folder / "fleet.csv"
-    jobs.write_text(JOBS)
-    fleet.write_text(FLEET)
+    jobs.write_text(FOUR_JOBS)
+    fleet.write_text(SMALL_FLEET)
     return jobs, fleet
 
 

@@ -53,7 +53,7 @@ class Agent:
             on_failure=self._note,
             on_loss=self._go_on_without_template,
         )
-        self._council = None if terms is None else Council(terms, self, self._selector, _say)
+        self._council = None if terms is None else Council(terms, self, self._selector, say)
         self._formation: Formation | None = None
         """None while this node is a spare."""
         self._failures: list[Failure] = []
@@ -105,7 +105,7 @@ class Agent:
         try:
             self._crew.starter.warm_up()
         except OSError as error:
-            _say(f"no template, workers start the slow way: {error}")
+            say(f"no template, workers start the slow way: {error}")
         if self._council is not None:
             self._council.meet()
         else:
@@ -171,7 +171,7 @@ class Agent:
             )
 
     def _go_on_without_template(self, local_ranks: Sequence[int]) -> None:
-        _say("the template has ended; workers start the slow way from here on")
+        say("the template has ended; workers start the slow way from here on")
         if local_ranks and not self._crew.running and self._council is None and self._formation is not None:
             self._form_alone(self._formation.number, None)
         elif local_ranks:
@@ -252,7 +252,7 @@ class Agent:
             self._exit_code = worker.shell_code  # asked to stop: no failure
             return
         if tail := worker.log_tail(_TAIL_LINES):
-            _say(f"the last lines of {worker.log}:\n{tail}")
+            say(f"the last lines of {worker.log}:\n{tail}")
         self._note(
             Failure(
                 rank=worker.rank,
@@ -304,7 +304,7 @@ class Agent:
         if self._exit_code:
             return
         if cause.trace is not None:
-            _say(f"worker {cause.rank}:\n{cause.trace}")
+            say(f"worker {cause.rank}:\n{cause.trace}")
         if self._council is not None and self._stopped_by is None and self._formation is not None:
             told = asdict(replace(cause, trace=None))
             self._council.report({"failed": told, "number": self._formation.number})
@@ -314,14 +314,14 @@ class Agent:
             return
         assert self._formation is not None
         number = self._formation.number + 1
-        _say(f"{cause.text}; restart {number} of {self._gang.max_restarts}")
+        say(f"{cause.text}; restart {number} of {self._gang.max_restarts}")
         self._form_alone(number, cause)
 
     def _give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
         self._crew.give_up_rejoining()
         for worker in self._crew.gave_up:
-            _say(f"{worker} does not come back from the lost gang; it starts anew")
+            say(f"{worker} does not come back from the lost gang; it starts anew")
             if self._recovery is not None and self._recovery.layer is Layer.IN_PROCESS:
                 self._recovery.layer = Layer.FORK
 
@@ -363,7 +363,7 @@ class Agent:
         if record is not None:
             self._recovery = None
             if self._formation is not None and self._formation.node_rank == 0:
-                _say(describe(record))
+                say(describe(record))
                 self._report(record)
 
     # The end
@@ -390,7 +390,7 @@ class Agent:
         at_s = self._clock.now_s()
         self._end_workers(failure.exit_code if failure.exit_code is not None else 128 + (failure.signal or 0))
         others = self._crew.headcount
-        _say(failure.text + (f"; ending the other {others}" if others else ""))
+        say(failure.text + (f"; ending the other {others}" if others else ""))
         self._report(
             WorkerFailed(
                 rank=failure.rank,
@@ -405,10 +405,11 @@ class Agent:
     def _report(self, message: Message) -> None:
         folder = self._gang.progress_dir
         if folder is not None and (problem := report(folder, self._gang.node_rank, message)):
-            _say(problem)
+            say(problem)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell whoever reads the agent's stderr."""
     print(f"artesian launch: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 

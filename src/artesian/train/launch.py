@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from artesian.train.agent import Agent
+from artesian.train.agent import Agent, say
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
 from artesian.train.segment import JobFolder, sweep
@@ -59,7 +59,7 @@ def _memory(environ: Mapping[str, str], *, is_wanted: bool) -> Iterator[Mapping[
     try:
         folder = JobFolder(name) if is_wanted else None
     except (CheckpointError, ValueError) as error:
-        _say(f"no shared memory for restarts: {error}")
+        say(f"no shared memory for restarts: {error}")
         folder = None
     if folder is None:
         yield environ
@@ -69,10 +69,6 @@ def _memory(environ: Mapping[str, str], *, is_wanted: bool) -> Iterator[Mapping[
         yield {**environ, environment.MEMORY: name}
     finally:
         folder.leave(keep=False)
-
-
-def _say(text: str) -> None:
-    print(f"artesian launch: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _parser() -> argparse.ArgumentParser:

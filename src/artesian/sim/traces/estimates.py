@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from artesian.sim.traces.trace import Trace, many_objects
+from artesian.kernel.collector import collector_paused
+from artesian.sim.traces.trace import Trace
 
 
 def with_estimates(trace: Trace, *, error: float, seed: int) -> Trace:
@@ -18,7 +19,7 @@ def with_estimates(trace: Trace, *, error: float, seed: int) -> Trace:
     if not 0 <= error < math.inf:
         raise ValueError(f"estimates: expected an error of at least 0, got {error}")
     factors = np.exp(error * np.random.default_rng(seed).standard_normal(len(trace.jobs))).tolist()
-    with many_objects():
+    with collector_paused():
         jobs = [
             replace(entry, job=replace(entry.job, estimated_duration_s=entry.duration_s * factor))
             for entry, factor in zip(trace.jobs, factors, strict=True)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from artesian.kernel.collector import collector_paused
 from artesian.model.fields import MAX_DURATION_S
 from artesian.model.fleet import Fleet, Node
 from artesian.model.job import Job, JobKind
 from artesian.model.resources import MILLI, DeviceRequest
 from artesian.sim.jobs import SimJob
 from artesian.sim.traces import gavel, profiles
-from artesian.sim.traces.trace import COMMAND, NO_ENV, Requests, Trace, many_objects, pools_of
+from artesian.sim.traces.trace import COMMAND, NO_ENV, Requests, Trace, pools_of
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -81,7 +82,7 @@ def philly_like(seed: int, jobs: int, load: float, devices: int, *, devices_per_
     span_s = float((gangs * duration_s).sum()) / (load * devices)
     submit_s = PHILLY.arrivals_s(random, jobs, span_s)
     requests = Requests()
-    with many_objects():
+    with collector_paused():
         made = [
             _job(number, submit, duration, requests.devices(gang), team=f"team-{team}", kind=JobKind.TRAIN)
             for number, (submit, duration, gang, team) in enumerate(
@@ -120,7 +121,7 @@ def openb_like(seed: int, jobs: int, load: float, devices: int) -> Trace:
     span_s = float((milli / MILLI * duration_s).sum()) / (load * owned)
     submit_s = PHILLY.arrivals_s(random, jobs, span_s)
     requests = Requests()
-    with many_objects():
+    with collector_paused():
         made = [
             _job(number, submit, duration, requests.milli(asked), host=profiles.OPENB_HOST[asked // MILLI])
             for number, (submit, duration, asked) in enumerate(

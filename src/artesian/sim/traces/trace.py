@@ -1,12 +1,11 @@
 """What a reader returns: jobs, a fleet, or both, with all that was left out."""
 
-import gc
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from artesian.kernel.collector import collector_paused
 from artesian.model.capacity import Capacity
 from artesian.model.fleet import Center, Fleet, Pool
 from artesian.model.job import Job
@@ -117,7 +116,7 @@ def collect(
 
     Raises TooLarge beyond ``limit`` jobs (None: MAX_JOBS), before they fill the memory.
     """
-    with many_objects():
+    with collector_paused():
         found = _at_most(path, rows, limit)
         found.sort(key=lambda entry: entry[1].submit_s)
         jobs, numbers = tuple([job for _, job in found]), tuple([row for row, _ in found])
@@ -128,7 +127,7 @@ def collect_dated(
     path: Path, rows: Iterable[tuple[int, Dated]], tally: Tally, *, limit: int | None = None
 ) -> Trace:
     """Return the trace of all ``rows`` as ``collect`` does, with its clock at 0 at the first submission."""
-    with many_objects():
+    with collector_paused():
         found = _at_most(path, rows, limit)
         found.sort(key=lambda entry: entry[1][0])
         first_s = found[0][1][0] if found else 0.0
@@ -155,21 +154,6 @@ def too_many(path: Path, most: int, row: int) -> TooLarge:
     return TooLarge(
         path, f"expected at most {most} jobs, got more", row=row, hint="raise the limit, or split the file"
     )
-
-
-@contextmanager
-def many_objects() -> Iterator[None]:
-    """Make many objects that live on without the garbage collector looking through all of them again and again.
-
-    It doubles the time that a trace takes to read, and finds nothing: jobs hold no cycles.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class Requests:
