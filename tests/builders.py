@@ -21,8 +21,10 @@ from artesian.model.events import (
     ClockTicked,
     Event,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
@@ -77,6 +79,18 @@ def joined(node: Node | None = None, at_s: float = 0.0) -> NodeJoined:
 def lost(node_id: str = "n1", at_s: float = 0.0) -> NodeLost:
     """A node is lost."""
     return NodeLost(at_s=at_s, node_id=node_id)
+
+
+def excluded(
+    node_id: str = "n1", at_s: float = 0.0, reason: str = "slow", *, is_stopping: bool = False
+) -> NodeExcluded:
+    """An operator keeps a node out of use."""
+    return NodeExcluded(at_s=at_s, node_id=node_id, reason=reason, user="ada", is_stopping=is_stopping)
+
+
+def returned(node_id: str = "n1", at_s: float = 0.0) -> NodeReturned:
+    """An operator has a node used again."""
+    return NodeReturned(at_s=at_s, node_id=node_id, user="ada")
 
 
 def submitted(job: Job | None = None, at_s: float = 0.0) -> JobSubmitted:

@@ -19,7 +19,20 @@ from artesian.model.resources import DeviceRequest
 from artesian.store import UnstorableRecord
 from artesian.store.codec import MOST_BYTES, RECORD_TYPES, UnknownRecord, decode, encode
 from artesian.wire import Fault
-from builders import a_job, a_node, a_placement, cancelled, ended, joined, lost, started, submitted, ticked
+from builders import (
+    a_job,
+    a_node,
+    a_placement,
+    cancelled,
+    ended,
+    excluded,
+    joined,
+    lost,
+    returned,
+    started,
+    submitted,
+    ticked,
+)
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(min_value=0, allow_infinity=False, allow_nan=False)
@@ -128,6 +141,8 @@ def records_of(name: str) -> st.SearchStrategy[Record]:
 ONE_OF_EACH: tuple[Record, ...] = (
     joined(),
     lost(),
+    excluded(),
+    returned(),
     submitted(),
     cancelled(),
     started(),
@@ -184,8 +199,10 @@ def test_the_form_on_disk_is_pinned() -> None:
         "CancelRequested",
         "ClockTicked",
         "JobSubmitted",
+        "NodeExcluded",
         "NodeJoined",
         "NodeLost",
+        "NodeReturned",
         "Plan",
     ]
 

@@ -6,7 +6,16 @@ from typing import Protocol
 
 from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.ledger import Waterfall
-from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, NewToken, TokenView
+from artesian.model.views import (
+    Decision,
+    Happening,
+    JobFile,
+    JobList,
+    JobView,
+    NewToken,
+    NodeView,
+    TokenView,
+)
 
 
 class Plane(Protocol):
@@ -70,6 +79,18 @@ class Plane(Protocol):
 
     def follow(self, job: str) -> Iterator[Happening]:
         """Yield what happens to it until it is over."""
+        ...
+
+    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+        """Yield the nodes in the order of their ids."""
+        ...
+
+    def exclude(self, node: str, *, reason: str, is_stopping: bool = False) -> NodeView:
+        """Have nothing more start on a node; UnknownNode where there is none."""
+        ...
+
+    def return_node(self, node: str) -> NodeView:
+        """Have an excluded node used again; NotExcluded where it is in use."""
         ...
 
     def ids(self, beginning: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from artesian.kernel import lifecycle
 from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
-from artesian.kernel.nodes import NodeRecord, Outage
+from artesian.kernel.nodes import Exclusion, NodeRecord, Outage
 from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
@@ -20,8 +20,10 @@ from artesian.model.events import (
     ClockTicked,
     Event,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.fleet import Node
 from artesian.model.job import Cause
@@ -65,6 +67,7 @@ class State:
         self._served: dict[str, dict[str, float]] = {}
         self._due: list[tuple[float, str]] = []
         self._to_stop: dict[str, JobRecord] = {}
+        self._excluded: dict[str, None] = {}
         self._capacity: Capacity | None = None
         self._sharing = Sharing()
 
@@ -78,6 +81,8 @@ class State:
         for node in image.nodes:
             state._sharing.node(node.node)
             state.nodes[node.node.id] = node
+            if node.exclusion is not None:
+                state._excluded[node.node.id] = None
         state.restore(image.jobs)
         return state
 
@@ -121,6 +126,11 @@ class State:
         return [self.jobs[job_id] for job_id in self.running]
 
     @property
+    def excluded(self) -> list[NodeRecord]:
+        """Nodes that are there, and kept out of use."""
+        return [self.nodes[id_] for id_ in self._excluded if self.nodes[id_].is_up]
+
+    @property
     def to_stop(self) -> Iterable[JobRecord]:
         """Jobs that must stop and for which no Stop is decided yet."""
         return self._to_stop.values()
@@ -160,6 +170,10 @@ class State:
                 self._apply_joined(record)
             case NodeLost():
                 self._apply_lost(record)
+            case NodeExcluded():
+                self._apply_excluded(record)
+            case NodeReturned():
+                self._apply_returned(record)
         self.changes += 1
 
     def _apply_plan(self, plan: Plan) -> None:
@@ -226,8 +240,7 @@ class State:
             if not known.is_up:
                 known.outages[-1].end_s = self.at_s
                 if known.node == event.node and known.next_node is None:  # as it was: the usual way back
-                    if self._capacity is not None:
-                        self._capacity.set_up(event.node.id, True)
+                    self._open_or_shut(known)
                     return
             known.next_node = event.node
             for job in self._holders_beyond(event.node):
@@ -258,11 +271,47 @@ class State:
             self.stale_events += 1
             return
         known.outages.append(Outage(start_s=self.at_s))
+        self._open_or_shut(known)
+        for job in self._holders(event.node_id):
+            self._must_stop(job, Cause.NODE_LOST, f"node {event.node_id} is lost")
+
+    def _apply_excluded(self, event: NodeExcluded) -> None:
+        known = self.nodes.get(event.node_id)
+        if known is None:
+            self.stale_events += 1
+            return
+        if (before := known.exclusion) is None:
+            known.exclusions.append(Exclusion(start_s=self.at_s, reason=event.reason, user=event.user))
+            self._excluded[event.node_id] = None
+            self._open_or_shut(known)
+        else:
+            before.reason, before.user = event.reason, event.user
+        if event.is_stopping:
+            for job in self._holders(event.node_id):
+                reason = f"node {event.node_id} is excluded: {event.reason}"
+                self._must_stop(job, Cause.PREEMPTED, reason)
+
+    def _apply_returned(self, event: NodeReturned) -> None:
+        known = self.nodes.get(event.node_id)
+        if known is None or known.exclusion is None:
+            self.stale_events += 1
+            return
+        known.exclusion.end_s = self.at_s
+        del self._excluded[event.node_id]
+        self._open_or_shut(known)
+
+    def _open_or_shut(self, known: NodeRecord) -> None:
+        """Have the capacity know whether attempts may start on the node."""
         if self._capacity is not None:
-            self._capacity.set_up(event.node_id, False)
-        for job in self.holding:
-            if any(share.node_id == event.node_id for share in job.attempt.placement.shares):
-                self._must_stop(job, Cause.NODE_LOST, f"node {event.node_id} is lost")
+            self._capacity.set_up(known.node.id, known.is_open)
+
+    def _holders(self, node_id: str) -> list[JobRecord]:
+        """Return the jobs that hold something of the node."""
+        return [
+            job
+            for job in self.holding
+            if any(share.node_id == node_id for share in job.attempt.placement.shares)
+        ]
 
     def _must_stop(self, job: JobRecord, cause: Cause, reason: str) -> None:
         lifecycle.must_stop(job, cause, reason, self.at_s)
@@ -351,6 +400,9 @@ class State:
         for (node_id, device), milli in taken.items():
             assert device < self.nodes[node_id].node.devices, (node_id, device)
             assert milli <= MILLI, f"device {node_id}[{device}] is oversubscribed: {milli}"
+        assert set(self._excluded) == {
+            id_ for id_, known in self.nodes.items() if known.exclusion is not None
+        }
         for node_id, known in self.nodes.items():
             assert known.next_node is None or self._holders_beyond(known.next_node), node_id
         for job_id, job in self.jobs.items():

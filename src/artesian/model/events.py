@@ -30,6 +30,30 @@ class NodeLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeExcluded:
+    """An operator wants nothing more to start on a node: it is broken, or slow, or somebody works on it.
+
+    What runs there goes on, unless ``is_stopping``: then it gets its grace, and is tried again elsewhere. Said
+    again, it replaces the reason.
+    """
+
+    at_s: float
+    node_id: str
+    reason: str
+    user: str = ""
+    is_stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReturned:
+    """An excluded node may be used again."""
+
+    at_s: float
+    node_id: str
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSubmitted:
     """A user asks for a job. The same id again changes nothing: a submit may be repeated."""
 
@@ -72,10 +96,22 @@ class ClockTicked:
     at_s: float
 
 
-Event = NodeJoined | NodeLost | JobSubmitted | CancelRequested | AttemptStarted | AttemptEnded | ClockTicked
+Event = (
+    NodeJoined
+    | NodeLost
+    | NodeExcluded
+    | NodeReturned
+    | JobSubmitted
+    | CancelRequested
+    | AttemptStarted
+    | AttemptEnded
+    | ClockTicked
+)
 EVENT_TYPES: tuple[type[Event], ...] = (
     NodeJoined,
     NodeLost,
+    NodeExcluded,
+    NodeReturned,
     JobSubmitted,
     CancelRequested,
     AttemptStarted,

@@ -183,7 +183,10 @@ Happening = Started | Ended | Held | Output | Over
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """A node and what of it is held. ``peak_flops`` of one device, dense FP16/BF16; None where unknown."""
+    """A node and what of it is held. ``peak_flops`` of one device, dense FP16/BF16; None where unknown.
+
+    ``excluded`` is why an operator keeps it out of use, None where nobody does; ``excluded_by`` is who.
+    """
 
     id: str
     accelerator: str
@@ -197,6 +200,15 @@ class NodeView:
     peak_flops: float | None
     joined_s: float
     jobs: tuple[str, ...] = ()
+    excluded: str | None = None
+    excluded_by: str | None = None
+
+    @property
+    def state(self) -> str:
+        """``up``, ``excluded`` or ``gone``, in a word."""
+        if not self.is_up:
+            return "gone"
+        return "up" if self.excluded is None else "excluded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +221,8 @@ class NodePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindView:
-    """The devices of one model in one pool. ``devices`` is the sum of ``held``, ``free`` and ``lost``: those
-    that are not held, of nodes that are gone.
+    """The devices of one model in one pool. ``devices`` is the sum of ``held``, ``free``, and those that are not
+    held: ``lost``, of nodes that are gone, and ``excluded``, of nodes that an operator keeps out of use.
     """
 
     accelerator: str
@@ -220,6 +232,7 @@ class KindView:
     held: float
     free: float
     lost: float
+    excluded: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,15 @@ from starlette.responses import Response
 
 from artesian import __version__
 from artesian.model.document import DocumentError
-from artesian.model.errors import AlreadyOver, ArtesianError, AttemptUnknown, JobImpossible, UnknownJob
+from artesian.model.errors import (
+    AlreadyOver,
+    ArtesianError,
+    AttemptUnknown,
+    JobImpossible,
+    NotExcluded,
+    UnknownJob,
+    UnknownNode,
+)
 from artesian.policy.base import Policy
 from artesian.server import openapi
 from artesian.server.auth import Auth
@@ -35,6 +43,8 @@ from artesian.store import Journal, StoreError, UnstorableRecord
 
 _STATUS: dict[type[ArtesianError], tuple[int, str]] = {
     UnknownJob: (404, "unknown-job"),
+    UnknownNode: (404, "unknown-node"),
+    NotExcluded: (409, "not-excluded"),
     AttemptUnknown: (404, "unknown-attempt"),
     AlreadyOver: (409, "already-over"),
     JobImpossible: (422, "job-impossible"),

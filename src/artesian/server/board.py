@@ -19,8 +19,10 @@ from artesian.model.events import (
     CancelRequested,
     ClockTicked,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.plan import Plan
 
@@ -179,9 +181,9 @@ class Board:
                     self._look(command.job_id)
                 for start in record.starts:
                     self.attempted.setdefault(start.job_id, state.jobs[start.job_id])
-            case NodeJoined() | NodeLost():
+            case NodeJoined() | NodeLost() | NodeExcluded():
                 self._look_again(JobState.STARTING, JobState.RUNNING)
-            case ClockTicked():
+            case ClockTicked() | NodeReturned():
                 pass
         self._next_due_s = state.next_due_s
 

@@ -120,7 +120,11 @@ def _part(state: State, records: list[JobRecord]) -> State:
     part = State()
     part.at_s, part.first_s = state.at_s, state.first_s
     part.nodes = {
-        id_: replace(node, outages=[replace(outage) for outage in node.outages])
+        id_: replace(
+            node,
+            outages=[replace(outage) for outage in node.outages],
+            exclusions=[replace(exclusion) for exclusion in node.exclusions],
+        )
         for id_, node in state.nodes.items()
     }
     part.jobs = {record.job.id: copied(record) for record in records}

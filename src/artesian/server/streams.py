@@ -16,8 +16,10 @@ from artesian.model.events import (
     CancelRequested,
     ClockTicked,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.plan import Plan, Reason
 from artesian.model.views import Happening, Over
@@ -158,6 +160,10 @@ def audited(record: Record, mirror: Mirror, who: Principal) -> dict[str, object]
             return told | {"node": node}
         case NodeLost(node_id=node_id):
             return told | {"node": node_id}
+        case NodeExcluded(node_id=node_id, reason=reason, user=user, is_stopping=is_stopping):
+            return told | {"node": node_id, "reason": reason, "user": user, "is_stopping": is_stopping}
+        case NodeReturned(node_id=node_id, user=user):
+            return told | {"node": node_id, "user": user}
         case Plan():
             parts: dict[str, object] = {
                 "starts": [
