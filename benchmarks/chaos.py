@@ -113,6 +113,8 @@ def _hit(messages: Sequence[Message], chance: random.Random) -> bool:
 def _results(messages: Sequence[Message], hits: int) -> list[Result]:
     steps = [message for message in messages if isinstance(message, StepCommitted)]
     records = [message for message in messages if isinstance(message, Recovered)]
+    if not steps or not records:
+        raise SystemExit("chaos: it ended before the first recovery, and there is nothing to compare")
     start_s, end_s = min(step.start_s for step in steps), max(step.end_s for step in steps)
     step_s = statistics.median(step.end_s - step.start_s for step in steps)
     new = max(step.step for step in steps) - min(step.step for step in steps) + 1

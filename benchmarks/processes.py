@@ -7,10 +7,10 @@ then kills every process that descends from this one, those in sessions of their
 
 import ctypes
 import os
+import select
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,8 +90,12 @@ def session(sid: int) -> list[int]:
 
 def kill_session(sid: int) -> None:
     """Kill all processes of a session, as the loss of a machine does; they are gone when it returns."""
-    while left := session(sid):
+    ends: dict[int, int] = {}
+    while left := [pid for pid in session(sid) if pid not in ends]:
         for pid in left:
             with suppress(ProcessLookupError):
+                ends[pid] = os.pidfd_open(pid)
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
+    for end in ends.values():
+        select.select([end], [], [])  # of all its threads: until then it has its files, and its locks
+        os.close(end)

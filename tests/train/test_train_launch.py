@@ -455,6 +455,24 @@ def test_a_wrong_number_of_workers_in_the_environment_is_explained(
     assert "$ARTESIAN_WORKERS: expected a whole number of at least 1, got 'two'" in capsys.readouterr().err
 
 
+def test_a_process_in_which_nothing_runs_is_told_from_a_busy_one() -> None:
+    def runs(body: str) -> Iterator[WorkerProcess]:
+        worker = execute(0, [sys.executable, "-c", body], dict(os.environ), None, kills_before=(0, 0))
+        try:
+            while True:
+                yield worker
+        finally:
+            worker.kill()
+            worker.reap()
+
+    assert any(not worker.is_still for worker in runs("while True: pass"))
+    assert any(worker.is_still for worker in runs("import signal; signal.pause()"))
+    for worker in runs("while True: pass"):
+        worker.send(signal.SIGSTOP)
+        if worker.is_still:
+            break
+
+
 def test_only_sigkill_is_asked_of_the_out_of_memory_killer() -> None:
     def ended(command: str) -> WorkerProcess:
         # Counts from before anything was counted: whatever the machine has seen since could be the cause.

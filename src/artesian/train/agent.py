@@ -354,7 +354,10 @@ class Agent:
         if not hangs:
             return
         hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen] or hangs
-        self._patience = min(16.0, self._patience * 2)
+        if not all(hang.is_frozen and worker.is_still for worker, hang in hangs):
+            self._patience = min(
+                16.0, self._patience * 2
+            )  # it may have been slow, and is not to die of that twice
         for worker in self._crew.running.values():
             worker.ask_for_traces()
         for worker, hang in hangs:
