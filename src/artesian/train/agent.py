@@ -87,8 +87,8 @@ class Agent:
                 self._begin()
                 while self._is_busy():
                     self._wait()
-                if self._council is not None and self._stopped_by is not None:
-                    self._council.resign(self._exit_code)
+                if self._council is not None and self._stopped_by is not None and self._formation is not None:
+                    self._council.resign(self._code())  # a spare just leaves: the gang goes on without it
             finally:
                 self._crew.close()  # kills somebody only after an error of the agent's own
                 if self._council is not None:
@@ -97,7 +97,11 @@ class Agent:
                 for number, handler in old_handlers.items():
                     signal.signal(number, handler)
                 signal.set_wakeup_fd(old_wakeup)
-        if self._stopped_by is not None and self._exit_code:
+        return self._code()
+
+    def _code(self) -> int:
+        is_cut_short = bool(self._exit_code) or self._crew.is_short or self._is_yielding
+        if self._stopped_by is not None and is_cut_short:
             return PREEMPTED if self._stopped_by == signal.SIGUSR1 else 128 + self._stopped_by
         return self._exit_code
 
@@ -199,7 +203,7 @@ class Agent:
     def _keep_deadlines(self, now_s: float) -> None:
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
             self._kill_at_s = None
-            self._crew.send(signal.SIGKILL)
+            self._end_now()
         if self._crew.rejoin_by_s is not None and now_s >= self._crew.rejoin_by_s:
             self._give_up_rejoining()
         if self._is_watching():
@@ -212,6 +216,10 @@ class Agent:
                 self._decide()
         if self._council is not None:
             self._council.keep(now_s, is_warm=self._crew.starter.is_warm)
+        if self._crew.is_short and self._kill_at_s is not None:
+            self._kill_within(
+                self._gang.grace_s
+            )  # told to stop while it was formed anew: there is no next step
         self._note_recovery(now_s)
 
     def _hear_signals(self, receiver: socket.socket) -> None:
@@ -223,7 +231,11 @@ class Agent:
         is_repeated_interrupt = number == signal.SIGINT and self._stopped_by == signal.SIGINT
         if self._stopped_by is None and not self._exit_code:
             self._stopped_by = self._crew.farewell = number
-        self._crew.send(signal.SIGKILL if is_repeated_interrupt else number)
+            self._kill_within(self._gang.stop_grace_s)
+        if is_repeated_interrupt:
+            self._end_now()
+        else:
+            self._crew.send(number)
 
     def _hear_error(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
@@ -243,7 +255,8 @@ class Agent:
         self._last_step = worker.line.beat().step
         worker.reap()
         del self._crew.running[worker.rank]
-        if self._is_yielding or (worker.shell_code == 0 and not self._exit_code):
+        is_yield = self._is_yielding and self._stopped_by is None
+        if is_yield or (worker.shell_code == 0 and not self._exit_code):
             self._note_good_end()
             return
         if self._exit_code:
@@ -341,7 +354,10 @@ class Agent:
         if not hangs:
             return
         hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen] or hangs
-        self._patience = min(16.0, self._patience * 2)
+        if not all(hang.is_frozen and worker.is_still for worker, hang in hangs):
+            self._patience = min(
+                16.0, self._patience * 2
+            )  # it may have been slow, and is not to die of that twice
         for worker in self._crew.running.values():
             worker.ask_for_traces()
         for worker, hang in hangs:
@@ -383,7 +399,18 @@ class Agent:
         self._exit_code = exit_code
         self._crew.farewell = self._crew.farewell or signal.SIGTERM
         self._crew.send(signal.SIGTERM)
-        self._kill_at_s = time.monotonic() + self._gang.grace_s
+        self._kill_within(self._gang.grace_s)
+
+    def _kill_within(self, duration_s: float) -> None:
+        at_s = time.monotonic() + duration_s
+        self._kill_at_s = at_s if self._kill_at_s is None else min(self._kill_at_s, at_s)
+
+    def _end_now(self) -> None:
+        """Kill who has had the grace, or is not to have it; where it is a stop, say who did not listen."""
+        left = ", ".join(map(str, self._crew.end()))
+        if self._stopped_by is not None and (left or self._crew.is_short):
+            names = left or "workers that were about to start"
+            say(f"told to stop by {self._stopped_by.name}, and still there: {names}; killed")
 
     def _fail(self, failure: Failure) -> None:
         """Report the failure that ends the gang, and end the other workers."""

@@ -16,7 +16,9 @@ class Gang:
     ``command`` is the whole command line; ``script`` its part behind the interpreter where it is Python's,
     the name of a module where ``is_module``. ``preload`` are the modules that the template imports; without
     any there is no template. ``master_port`` None takes a free port. Without a ``log_dir`` all workers share
-    the agent's output; without a ``progress_dir`` failures are reported on stderr only.
+    the agent's output; without a ``progress_dir`` failures are reported on stderr only. From SIGTERM to
+    SIGKILL workers have ``stop_grace_s`` seconds where the job was told to stop, and may save; ``grace_s``
+    where another worker has failed.
     """
 
     command: tuple[str, ...]
@@ -30,6 +32,7 @@ class Gang:
     master_host: str = "127.0.0.1"
     master_port: int | None = None
     grace_s: float = 2.0
+    stop_grace_s: float = 30.0
     progress_dir: Path | None = None
     log_dir: Path | None = None
 

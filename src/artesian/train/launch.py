@@ -8,7 +8,8 @@ What it promises:
 
 - The death of a worker is seen at once, through its pidfd. The first to fail is reported, on stderr and
   to the control plane; the others, which now wait for it in a collective, get SIGTERM, then SIGKILL.
-- SIGTERM and SIGINT are passed on to the workers, which may still save; the agent leaves when they have.
+- SIGTERM, SIGINT and SIGUSR1 are passed on to the workers, which may still save; the agent leaves when they
+  have. Who is still there after the grace of a stop gets SIGKILL, which ends a stopped process, too.
 - When the agent itself is killed the kernel kills the workers (PR_SET_PDEATHSIG). Processes that a worker
   started are killed with it in every other case; in this one they are still found by their session,
   which is the agent's.
@@ -20,6 +21,7 @@ the others to ``rank-N.out`` in ARTESIAN_LOG_DIR where that is set.
 
 import argparse
 import ipaddress
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +37,10 @@ from artesian.train.terms import Address, Terms
 from artesian.wire import environment
 
 _LAST_PORT = 65_535
+_STOP_GRACE_S = 30.0
+"""What torchrun, Slurm and Kubernetes leave between SIGTERM and SIGKILL where nobody says otherwise."""
+_SHARE_OF_GRACE = 0.9
+"""Of an engine's grace: the agent still has to tell who hung, before the engine's SIGKILL ends it as well."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -117,7 +123,20 @@ def _parser() -> argparse.ArgumentParser:
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
     add("master-port", "port of rank 0 (default: a free one)", type=int, metavar="PORT")
     add("standalone", "accepted: one node is the default", action="store_true")
-    add("grace", "seconds between SIGTERM and SIGKILL (default: 2)", type=float, default=2.0, metavar="S")
+    add(
+        "grace",
+        "seconds between SIGTERM and SIGKILL for the others when a worker has failed (default: 2)",
+        type=_seconds,
+        default=2.0,
+        metavar="S",
+    )
+    add(
+        "stop-grace",
+        "seconds that all workers have to save and leave when the agent is told to stop; then SIGKILL "
+        f"(default: nine tenths of ${environment.STOP_GRACE}, which engines set, else 30)",
+        type=_seconds,
+        metavar="S",
+    )
     parser.add_argument("-m", "--module", action="store_true", help="SCRIPT is a module, as for python -m")
     add("no-python", "run SCRIPT as it is, found through PATH", action="store_true")
     parser.add_argument("script", metavar="SCRIPT", help="what every worker runs")
@@ -155,6 +174,16 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
+    return found
+
+
 def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
     workers = args.nproc_per_node
     if workers is None:
@@ -177,8 +206,6 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
             parser.error("--max-restarts for several nodes needs --rdzv-endpoint, where the agents meet")
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
-    if args.grace < 0:
-        parser.error(f"--grace must not be negative, got {args.grace}")
     progress = os.environ.get(environment.PROGRESS_DIR)
     log = os.environ.get(environment.LOG_DIR)
     return Gang(
@@ -193,9 +220,22 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         master_host=args.master_addr or "127.0.0.1",
         master_port=args.master_port,
         grace_s=args.grace,
+        stop_grace_s=_stop_grace_s(parser, args),
         progress_dir=Path(progress) if progress else None,
         log_dir=Path(log) if log else None,
     )
+
+
+def _stop_grace_s(parser: argparse.ArgumentParser, args: argparse.Namespace) -> float:
+    if args.stop_grace is not None:
+        return float(args.stop_grace)
+    text = os.environ.get(environment.STOP_GRACE)
+    if not text:
+        return _STOP_GRACE_S
+    try:
+        return _SHARE_OF_GRACE * _seconds(text)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"${environment.STOP_GRACE}: {error}")
 
 
 def _terms(parser: argparse.ArgumentParser, args: argparse.Namespace, gang: Gang) -> Terms | None:

@@ -77,6 +77,16 @@ class WorkerProcess:
             return False
         return state in "ZX" or bool(int(numbers[5]) & _PF_EXITING)
 
+    @property
+    def is_still(self) -> bool:
+        """Whether no thread of the process runs, or waits for a processor or a disk: it is stopped, or waits for good."""
+        threads = Path(f"/proc/{self.pid}/task")
+        try:
+            states = {(it / "stat").read_text().rpartition(")")[2].split()[0] for it in threads.iterdir()}
+        except OSError:
+            return False
+        return not states & {"R", "D"}
+
     def kill(self) -> None:
         """Kill the worker and every process in its group."""
         with contextlib.suppress(ProcessLookupError):
