@@ -82,7 +82,8 @@ class EasyBackfill:
 
     Each job that waits and shares no node with an earlier promise gets a promise of its own, so that a
     queue for one kind of device never holds up another. At most ``depth`` jobs are looked at behind the
-    first that waits: a bound on the time of a cycle, not a rule.
+    first that waits: a bound on the time of a cycle, not a rule. Those that are like one that would put a promise
+    off, and take no less time, do not count.
     """
 
     order: Order
@@ -136,14 +137,16 @@ class EasyBackfill:
                 cycle.holds.append(Hold(job_id=job.id, code=explain.impossible_code(job, free)))
                 line.leave_shape()
                 continue
-            late = _late(shape.ahead, job, snapshot.at_s)
-            if not late or all(promise.spare >= shape.least for promise in late):
+            ends_s, until_s = _ends_s(job, snapshot.at_s), _until_s(shape)
+            if ends_s <= until_s:
                 placement = self._fit(cycle, shape, job, free)
-                if placement is not None and _keeps(late, placement, free):
+                if placement is not None and _keeps(shape.ahead, ends_s, placement, free):
                     self._start(cycle, trial, entry, placement, snapshot.at_s)
                     continue
                 if placement is None:
                     line.leave_shape()  # nor does any other of its shape
+            else:
+                line.leave_later(snapshot.at_s, until_s)
             if line.refusal(job) is not None:
                 cycle.holds.append(Hold(job_id=job.id, code=HoldCode.OVER_QUOTA))
                 line.leave_shape()
@@ -200,16 +203,22 @@ def _shape(cycle: _Cycle, number: int, job: Job, free: Capacity) -> _Shape:
     return shape
 
 
-def _late(ahead: list[Promise], job: Job, at_s: float) -> list[Promise]:
-    """Return the promises that the job would still be there for, if it started now."""
-    if not ahead:
-        return ahead
-    end_s = math.inf if job.estimated_duration_s is None else at_s + job.estimated_duration_s
-    return [promise for promise in ahead if end_s > promise.at_s or promise.at_s == math.inf]
+def _ends_s(job: Job, at_s: float) -> float:
+    return math.inf if job.estimated_duration_s is None else at_s + job.estimated_duration_s
 
 
-def _keeps(late: list[Promise], placement: Placement, free: Capacity) -> bool:
+def _until_s(shape: _Shape) -> float:
+    """Return until when jobs of the shape may hold devices that were promised to others; infinity: for ever."""
+    until_s = math.inf
+    for promise in shape.ahead:
+        if promise.spare < shape.least:
+            until_s = min(until_s, promise.at_s if promise.at_s < math.inf else -math.inf)
+    return until_s
+
+
+def _keeps(ahead: list[Promise], ends_s: float, placement: Placement, free: Capacity) -> bool:
     """Return whether a start there puts off none of the promises; if so, what is left of them is noted."""
+    late = [promise for promise in ahead if ends_s > promise.at_s or promise.at_s == math.inf]
     if not late:
         return True
     kind = int(free.kind[free.row[placement.shares[0].node_id]])

@@ -86,6 +86,11 @@ class _TeamLine:
         assert self._latest is not None
         self._walks[self._latest].leave_shape()
 
+    def leave_later(self, at_s: float, until_s: float) -> None:
+        """Leave out those next of the team and like the one that came last that would end after ``until_s``."""
+        assert self._latest is not None
+        self._walks[self._latest].leave_later(at_s, until_s)
+
     def started(self, job: Job, placement: Placement) -> None:
         """Take note of a start."""
         self._accounts.add(job, placement)

@@ -34,6 +34,10 @@ class Line(Protocol):
         """Leave out all other jobs that are like the one that came last."""
         ...
 
+    def leave_later(self, at_s: float, until_s: float) -> None:
+        """Leave out those next like the one that came last that, started at ``at_s``, would end after ``until_s``."""
+        ...
+
     def place(self, place: Place, job: Job, free: Capacity, allowed: BoolArray) -> Placement | None:
         """Return where the job goes, given what it may have; None where that is nowhere."""
         ...
@@ -76,6 +80,10 @@ class Sorted:
     def leave_shape(self) -> None:
         """Leave out all other jobs that are like the one that came last."""
         self._walk.leave_shape()
+
+    def leave_later(self, at_s: float, until_s: float) -> None:
+        """Leave out those next like the one that came last that would end after ``until_s``."""
+        self._walk.leave_later(at_s, until_s)
 
     def place(self, place: Place, job: Job, free: Capacity, allowed: BoolArray) -> Placement | None:
         """Return where the job goes."""
