@@ -51,7 +51,8 @@ class Cause(StrEnum):
 class Outcome:
     """How an attempt ended: the cause, and what the operating system said.
 
-    ``worker`` is the rank of the worker that failed first, where the launch agent told.
+    ``worker`` is the rank of the worker that failed first, where the launch agent told; ``restarts`` how often
+    the agent had restarted the gang in the attempt.
     """
 
     cause: Cause
@@ -59,6 +60,7 @@ class Outcome:
     signal: int | None = None
     worker: int | None = None
     message: str = ""
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +70,16 @@ class RetryPolicy:
     Causes that are nobody's fault in the job (``node_lost``, ``preempted``) are retried without
     limit; the others in ``causes`` up to ``limit`` times. The delay doubles from ``backoff_s`` with
     every counted retry, up to ``max_backoff_s``.
+
+    ``in_place``: a gang that runs Python is restarted by its launch agent, within the attempt and at once; such
+    restarts count, too. Only what they do not mend ends the attempt.
     """
 
     limit: int = 3
     backoff_s: float = 1.0
     max_backoff_s: float = 60.0
     causes: frozenset[Cause] = frozenset({Cause.SIGNAL, Cause.NODE_LOST, Cause.PREEMPTED})
+    in_place: bool = True
 
     def __post_init__(self) -> None:
         if self.limit < 0 or not 0 <= self.backoff_s <= self.max_backoff_s:

@@ -42,7 +42,7 @@ KEYS = (
 )
 """The keys of a job; ``name``, ``devices`` and ``command`` must be given."""
 
-RETRY_KEYS = ("limit", "backoff", "max_backoff", "on")
+RETRY_KEYS = ("limit", "backoff", "max_backoff", "on", "in_place")
 CHECKPOINT_KEYS = ("every", "interval")
 FAULT_KEYS = ("kind", "worker", "step", "epoch")
 
@@ -232,6 +232,7 @@ class _Reading:
         backoff_s = section.read("backoff", fields.duration_s, usual.backoff_s)
         max_backoff_s = section.read("max_backoff", fields.duration_s, usual.max_backoff_s)
         causes = section.read("on", self._causes, usual.causes)
+        in_place = section.read("in_place", fields.yes_or_no, usual.in_place)
         if backoff_s > max_backoff_s:
             self.reader.note(
                 section.at("max_backoff" if section.has("max_backoff") else "backoff"),
@@ -241,7 +242,9 @@ class _Reading:
                 f"max_backoff ({usual.max_backoff_s:g}s by default)",
             )
             return usual
-        return RetryPolicy(limit=limit, backoff_s=backoff_s, max_backoff_s=max_backoff_s, causes=causes)
+        return RetryPolicy(
+            limit=limit, backoff_s=backoff_s, max_backoff_s=max_backoff_s, causes=causes, in_place=in_place
+        )
 
     def _causes(self, node: Node, subject: str) -> frozenset[Cause]:
         return frozenset(self.reader.items(node, subject, fields.choice(Cause, RETRIABLE), "causes"))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artesian.train.recovery import CAUSES
 from artesian.train.worker_process import usable_cpus
 from artesian.wire import environment
 
@@ -15,7 +16,7 @@ class Gang:
 
     ``command`` is the whole command line; ``script`` its part behind the interpreter where it is Python's,
     the name of a module where ``is_module``. ``preload`` are the modules that the template imports; without
-    any there is no template. ``master_port`` None takes a free port. Without a ``log_dir`` all workers share
+    any there is no template. ``restart_on`` are the causes that a restart is for. ``master_port`` None takes a free port. Without a ``log_dir`` all workers share
     the agent's output; without a ``progress_dir`` failures are reported on stderr only.
     """
 
@@ -25,6 +26,7 @@ class Gang:
     is_module: bool = False
     preload: tuple[str, ...] = ()
     max_restarts: int = 0
+    restart_on: frozenset[str] = frozenset(CAUSES)
     nodes: int = 1
     node_rank: int = 0
     master_host: str = "127.0.0.1"
