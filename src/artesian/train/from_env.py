@@ -1,14 +1,16 @@
 """What the environment says of a run: where it reports and saves, how often, and what is to go wrong in it."""
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from artesian.train.interval import BestInterval, EverySteps, Interval
+from artesian.train.interval import BestInterval, EverySeconds, EverySteps, Interval
 from artesian.train.membership import Membership
 from artesian.train.persist import Report
 from artesian.train.reporter import Reporter
@@ -18,7 +20,12 @@ from artesian.train.saves import Saves
 from artesian.wire import environment
 from artesian.wire.faults import Fault, decode_faults
 
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?s")
 _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+Every = int | timedelta | Literal["auto"]
+"""When to save: after so many steps, after so much time, or as often as is best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +44,7 @@ def read_parts(
     dtype: torch.dtype | None,
     progress_dir: Path | str | None,
     checkpoint_dir: Path | str | None,
-    checkpoint_every: int | Literal["auto"] | None,
+    checkpoint_every: Every | None,
     keep_last: int,
     keep_every: int | None,
     memory: str | None,
@@ -50,10 +57,7 @@ def read_parts(
     """
     progress = progress_dir or environ.get(environment.PROGRESS_DIR)
     folder = checkpoint_dir or environ.get(environment.CHECKPOINT_DIR)
-    if checkpoint_every is None:
-        checkpoint_every = _interval_of(environ)
-    if isinstance(checkpoint_every, int) and checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every must be positive, got {checkpoint_every}")
+    every = every_of(environ) if checkpoint_every is None else checkpoint_every
     memory = memory or environ.get(environment.MEMORY) or None
     epoch = _whole_number(environ, environment.EPOCH) or 1
     restart = _whole_number(environ, environment.RESTART) or 0
@@ -62,6 +66,8 @@ def read_parts(
         None if dtype is None else _DTYPE_NAMES.get(dtype, str(dtype).removeprefix("torch.")),
         Path(progress) if progress else None,
     )
+    nodes = _whole_number(environ, "GROUP_WORLD_SIZE") or 1
+    interval = None if every is None else interval_of(every, nodes=nodes, failures=epoch + restart - 1)
     reports: deque[Report] = deque()
     saver = None
     if memory is not None or (folder and member.rank == 0):
@@ -69,7 +75,7 @@ def read_parts(
             (folder or None) if member.rank == 0 else None,
             job=memory,
             rank=member.local_rank,  # what a node remembers does not depend on which node it is
-            interval=_interval(checkpoint_every, epoch + restart - 1),
+            interval=interval,
             memory_every=memory_every,
             copy_costs=member.device.type != "cpu",
             keep_last=keep_last,
@@ -87,21 +93,32 @@ def read_parts(
     )
 
 
-def _interval_of(environ: Mapping[str, str]) -> int | Literal["auto"] | None:
-    if environ.get(environment.CHECKPOINT_EVERY) == "auto":
-        return "auto"
-    return _whole_number(environ, environment.CHECKPOINT_EVERY)
+def interval_of(every: Every, *, nodes: int = 1, failures: int = 0) -> Interval:
+    """Return when to save to storage. ``failures`` is how often this job, on so many ``nodes``, has failed before.
 
-
-def _interval(every: int | Literal["auto"] | None, failures: int) -> Interval | None:
-    """Return when to save to storage; ``failures`` is how often this job has failed before."""
-    if every is None:
-        return None
+    Raises ValueError unless the steps or the time are positive.
+    """
     if every == "auto":
-        best = BestInterval()
+        best = BestInterval(nodes=nodes)
         best.observed(failures=failures, duration_s=0.0)
         return best
+    if isinstance(every, timedelta):
+        return EverySeconds(every.total_seconds())
     return EverySteps(every)
+
+
+def every_of(environ: Mapping[str, str]) -> Every | None:
+    """Return what the environment says; None where it says nothing. Raises ValueError where it does not parse."""
+    text = environ.get(environment.CHECKPOINT_EVERY)
+    if not text or text == "auto":
+        return "auto" if text else None
+    if text.isascii() and text.isdigit():
+        return int(text)
+    if _SECONDS.fullmatch(text):
+        return timedelta(seconds=float(text[:-1]))
+    raise ValueError(
+        f"${environment.CHECKPOINT_EVERY} must be a number of steps, seconds such as 600s, or auto, got {text!r}"
+    )
 
 
 def _whole_number(environ: Mapping[str, str], name: str) -> int | None:

@@ -17,14 +17,14 @@ import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from artesian.train.data import rank_share
 from artesian.train.divergence import ReplicaCheck
-from artesian.train.from_env import read_parts
+from artesian.train.from_env import Every, read_parts
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
 from artesian.train.injection import inject
@@ -99,7 +99,7 @@ class Run:
         dtype: torch.dtype | None = None,
         progress_dir: Path | str | None = None,
         checkpoint_dir: Path | str | None = None,
-        checkpoint_every: int | Literal["auto"] | None = None,
+        checkpoint_every: Every | None = None,
         keep_last: int = 2,
         keep_every: int | None = None,
         memory: str | None = None,
@@ -113,9 +113,9 @@ class Run:
         ``member`` is what ``join`` returned; without it the worker is a member of the process group that
         the script has set up itself, or alone, on the device of the model.
         ``dtype`` is what the matrix products are computed in, for the report.
-        ``checkpoint_dir`` is a folder, or a URL of fsspec's. ``checkpoint_every`` counts steps; ``"auto"``
-        chooses by what a save costs and how often the job fails; without it only the end, and a stop, are
-        saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
+        ``checkpoint_dir`` is a folder, or a URL of fsspec's. ``checkpoint_every`` counts steps, or
+        is a ``timedelta``; ``"auto"`` chooses by what a save costs and how often the job fails; without it only the
+        end, and a stop, are saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
         ``memory`` names the node's shared memory that has the state of the last steps; the launch agent sets it.
         It is brought up to date every ``memory_every`` steps; None: as often as costs at most 2% of the time.
         ``guard`` says what to do about losses that leap or are no numbers (None: nothing);

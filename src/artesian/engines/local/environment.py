@@ -91,6 +91,10 @@ def attempt_environment(
     }
     if job.checkpoint_every_steps is not None:
         env[names.CHECKPOINT_EVERY] = str(job.checkpoint_every_steps)
+    elif job.save_every_s is not None:
+        env[names.CHECKPOINT_EVERY] = f"{job.save_every_s!r}s"
+    elif job.saves_when_best:
+        env[names.CHECKPOINT_EVERY] = "auto"
     if job.dataset is not None:
         env[names.DATASET] = job.dataset
     if job.faults:
