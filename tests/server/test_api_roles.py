@@ -18,6 +18,7 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/jobs/{job}/attempts"): Role.VIEWER,
     ("GET", "/api/v1/jobs/{job}/training"): Role.VIEWER,
     ("GET", "/api/v1/jobs/{job}/report"): Role.VIEWER,
+    ("GET", "/api/v1/jobs/{job}/metrics"): Role.VIEWER,
     ("POST", "/api/v1/jobs/{job}/cancel"): Role.MEMBER,
     ("GET", "/api/v1/jobs/{job}/logs"): Role.VIEWER,
     ("GET", "/api/v1/jobs/{job}/follow"): Role.VIEWER,
@@ -150,7 +151,7 @@ def test_a_token_of_a_team_sees_and_submits_nothing_of_another(served: Served) -
     def get(path: str) -> int:
         return served.http.get(f"/api/v1{path}", headers=red).status_code
 
-    for path in ("", "/why", "/attempts", "/training", "/report", "/logs"):
+    for path in ("", "/why", "/attempts", "/training", "/report", "/metrics", "/logs"):
         assert get(f"/jobs/b1{path}") == 404
     assert get("/jobs/blue-job") == 404
     assert get("/jobs/r1") == 200

@@ -185,6 +185,27 @@ def test_a_module_and_a_program_can_be_run_too(tmp_path: Path) -> None:
     assert program.stdout == "0\n"
 
 
+def test_a_whole_command_line_is_run_as_a_script_where_it_is_this_python(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("import sys; print(sys.argv, sys.flags.optimize, __file__)")
+    file = str(tmp_path / "x.py")
+    agent = [sys.executable, "-m", "artesian.train.launch"]
+    for preload in ([], ["--preload", "json"]):
+        for words, said in (
+            ([sys.executable, "x.py", "-m", "a"], f"['x.py', '-m', 'a'] 0 {file}\n"),
+            ([sys.executable, "-O", "x.py"], f"['x.py'] 1 {file}\n"),
+            (["sh", "-c", "echo $RANK"], "0\n"),
+        ):
+            command = [*agent, *preload, "--command", *words]
+            ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S)
+            assert (ran.stdout, ran.returncode) == (said, 0), ran.stderr
+
+
+def test_only_what_a_restart_is_for_leads_to_one(start: Start) -> None:
+    body = "if os.environ['ARTESIAN_RESTART'] == '0': sys.exit(3)"
+    assert start(body, "--max-restarts", "2", "--restart-on", "signal").finish()[0] == 3
+    assert start(body, "--max-restarts", "2", "--restart-on", "signal,user_error").finish()[0] == 0
+
+
 def test_a_killed_worker_is_reported_and_ends_the_others(start: Start, tmp_path: Path) -> None:
     body = "if RANK == 1: os.kill(os.getpid(), signal.SIGKILL)\n" + WAIT_FOREVER
     launch = start(body, "--nproc-per-node", "3", env={"ARTESIAN_PROGRESS_DIR": str(tmp_path / "progress")})
@@ -434,6 +455,11 @@ def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
         (["-m", "--no-python", "x"], "--module needs python"),
         (["--grace", "-1", "x.py"], "--grace: expected seconds, 0 or more, got '-1'"),
         (["--stop-grace", "inf", "x.py"], "/--stop_grace: expected seconds, 0 or more, got 'inf'"),
+        (["--command", "--no-python", "x"], "--command takes a command line as it is"),
+        (
+            ["--restart-on", "signal,rain", "x.py"],
+            "expected some of signal, oom_kill, user_error, got 'rain'",
+        ),
         (["--rdzv-conf", "x", "x.py"], "unrecognized arguments: --rdzv-conf"),
     ],
 )

@@ -344,10 +344,14 @@ def test_arguments_win_over_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "options", "message"),
     [
-        ({environment.CHECKPOINT_EVERY: "often"}, {}, "ARTESIAN_CHECKPOINT_EVERY must be a whole number"),
+        (
+            {environment.CHECKPOINT_EVERY: "often"},
+            {},
+            "ARTESIAN_CHECKPOINT_EVERY must be a number of steps, seconds such as 600s, or auto",
+        ),
         ({environment.EPOCH: "-1"}, {}, "ARTESIAN_EPOCH must be a whole number"),
         ({environment.FAULTS: "{}"}, {}, "not a list of faults"),
-        ({}, {"checkpoint_every": 0}, "checkpoint_every must be positive, got 0"),
+        ({}, {"checkpoint_every": 0}, "the interval must be at least one step, got 0"),
     ],
 )
 def test_settings_that_do_not_parse_are_refused(

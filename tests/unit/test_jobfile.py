@@ -104,6 +104,25 @@ def test_home_is_the_submitters_home_where_none_is_given() -> None:
         parse(LEAST + "data: ~/x", home=None)
 
 
+@pytest.mark.parametrize(
+    ("written", "steps", "every_s", "is_best", "promised_s"),
+    [
+        ("{every: 40}", 40, None, False, None),
+        ("{every: 10m}", None, 600.0, False, 600.0),
+        ("{every: auto}", None, None, True, None),
+        ("{every: auto, interval: 1h}", None, None, True, 3600.0),
+        ("{every: 5m, interval: 1h}", None, 300.0, False, 3600.0),
+        ("{interval: 1h}", None, None, False, 3600.0),
+    ],
+)
+def test_checkpoints_come_by_steps_by_time_or_as_is_best(
+    written: str, steps: int | None, every_s: float | None, is_best: bool, promised_s: float | None
+) -> None:
+    job = parse(LEAST + f"checkpoint: {written}")
+    assert (job.checkpoint_every_steps, job.save_every_s, job.saves_when_best) == (steps, every_s, is_best)
+    assert job.checkpoint_every_s == promised_s
+
+
 def test_on_is_a_key_and_not_yamls_true() -> None:
     assert parse(LEAST + "retry:\n  on:\n  - oom_kill\n").retry.causes == {Cause.OOM_KILL}
     assert parse(LEAST + "retry: {on: []}").retry.causes == set()

@@ -191,7 +191,7 @@ def test_the_form_on_disk_is_pinned() -> None:
     assert name == "AttemptEnded"
     assert body.decode() == (
         '{"at_s":0.0,"job_id":"j1","epoch":1,"outcome":{"cause":"signal","exit_code":null,"signal":null,'
-        '"worker":null,"message":""}}'
+        '"worker":null,"message":"","restarts":0}}'
     )
     assert sorted(RECORD_TYPES) == [
         "AttemptEnded",

@@ -2,14 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from artesian.kernel.training import Recovery, TrainingSummary, training_summary
 from artesian.model.job import Cause, JobKind
 from artesian.model.ledger import Ceiling
-from artesian.wire import CheckpointCommitted, Message, Restored, StepCommitted, WorkerFailed, WorkerStarted
+from artesian.wire import (
+    CheckpointCommitted,
+    Layer,
+    Message,
+    Restored,
+    StepCommitted,
+    WorkerFailed,
+    WorkerStarted,
+)
 from builders import Kernel, a_job, a_node, cancelled, ended, started, ticked
+from worker_messages import recovered
 
 CEILINGS = {("n1", "fp32"): Ceiling(flops=2e9, basis="measured fp32")}
 
@@ -108,6 +119,33 @@ def test_an_attempt_that_never_came_to_a_step_is_part_of_the_recovery() -> None:
         Recovery(cause=Cause.SIGNAL, failed_s=12.0, seconds=2.0, worker=None, resumed_from_step=2),
     )
     assert result.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [
+        ({"signal": 9}, Cause.SIGNAL),
+        ({"exit_code": 137}, Cause.SIGNAL),
+        ({"exit_code": 1}, Cause.USER_ERROR),
+        ({"signal": 9, "is_oom_kill": True}, Cause.OOM_KILL),
+        ({"rank": -1, "exit_code": 1}, Cause.NODE_LOST),
+    ],
+)
+def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], cause: Cause) -> None:
+    said = replace(recovered(12, 2.0, detect_s=0.5, load_s=0.5, rank=1), **told)
+    messages = [
+        *[message for rank in (0, 1) for message in (began(rank, 1), step(rank, 1, 2), step(rank, 2, 4))],
+        *[Restored(rank=rank, at_s=10, step=2) for rank in (0, 1)],
+        *[step(rank, 3, 12) for rank in (0, 1)],
+        said,
+        replace(said, layer=Layer.GROW, at_s=13),
+    ]
+    (recovery,) = summary(training(), {1: messages}).recoveries
+    worker = None if cause is Cause.NODE_LOST else 1
+    expected = Recovery(
+        cause=cause, failed_s=9.0, seconds=3.0, worker=worker, resumed_from_step=2, layer=Layer.FORK
+    )
+    assert recovery == expected
 
 
 def test_a_job_that_said_nothing_is_unknown_in_everything() -> None:

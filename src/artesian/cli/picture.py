@@ -252,6 +252,8 @@ def _mfu_text(summary: TrainingSummary) -> str:
 def _recovery_text(recovery: Recovery) -> str:
     who = "" if recovery.worker is None else f"worker {recovery.worker}: "
     text = f"{who}{cause_label(recovery.cause.value)}"
+    if recovery.layer is not None:
+        text += f", within the attempt ({cause_label(recovery.layer.value)})"
     if recovery.seconds is None:
         return f"{text}; no step since"
     text += f"; {format_duration(recovery.seconds)} from the failure to the next step"

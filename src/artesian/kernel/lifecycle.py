@@ -38,7 +38,7 @@ Rules that hold everywhere:
 - Whether there is a next attempt is for the job's RetryPolicy to say, by cause.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from artesian.model.job import Cause, Job, Outcome
@@ -157,6 +157,12 @@ class JobRecord:
         return self.attempts[-1]
 
     @property
+    def job_now(self) -> Job:
+        """The job as an engine is to run it now: with the retries that it has left."""
+        retry = self.job.retry
+        return replace(self.job, retry=replace(retry, limit=max(0, retry.limit - self.counted_retries)))
+
+    @property
     def served_device_s(self) -> float:
         """What the attempts that are over have had, in device-seconds."""
         return sum(
@@ -220,13 +226,7 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
     """The engine says that nothing of the latest attempt runs any more: retry, or over."""
     attempt = record.attempt
     if attempt.stop_cause is not None:
-        outcome = Outcome(
-            cause=attempt.stop_cause,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            worker=outcome.worker,
-            message=outcome.message,
-        )
+        outcome = replace(outcome, cause=attempt.stop_cause)
     attempt.ended_s, attempt.outcome = at_s, outcome
     if outcome.cause is Cause.COMPLETED:
         _enter(record, JobState.SUCCEEDED, at_s)
@@ -235,6 +235,7 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
         # An engine can say that an attempt was cancelled under it; only our own stop is a user's cancel.
         _enter(record, JobState.CANCELLED if attempt.stop_cause else JobState.FAILED, at_s)
         return
+    record.counted_retries = min(record.counted_retries + outcome.restarts, record.job.retry.limit)
     delay_s = record.job.retry.delay_s(outcome.cause, record.counted_retries)
     if delay_s is None:
         _enter(record, JobState.FAILED, at_s)

@@ -15,18 +15,20 @@ from artesian.model.job import Cause
 from artesian.model.ledger import US, Ceiling, Waterfall, to_us
 from artesian.model.resources import MILLI
 from artesian.model.views import JobView
-from artesian.wire import StepCommitted
+from artesian.wire import Layer, Recovered, StepCommitted
 
+_SHELL_SIGNAL_BASE = 128
 _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """An attempt that was cut short and followed by another.
+    """An attempt that was cut short and followed by another, or a gang that its launch agent brought back within one.
 
     ``cause`` is why it ended, ``failed_s`` when, ``worker`` the rank that failed first where that is known.
-    ``seconds`` is the time from ``failed_s`` to the first step after it began, ``resumed_from_step`` the
-    last step that was not lost (0: all were); both are None while no step has followed.
+    ``seconds`` is the time from ``failed_s`` to the first step after it (that it began; within an attempt: was
+    committed), ``resumed_from_step`` the last step that was not lost (0: all were); both are None while no step
+    has followed. ``layer`` is how the agent did it; None: it took another attempt.
     """
 
     cause: Cause
@@ -34,6 +36,7 @@ class Recovery:
     seconds: float | None
     worker: int | None
     resumed_from_step: int | None
+    layer: Layer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,7 @@ def training_summary(
         model_flops_per_s=_rate(flops, in_steps_us / US),
         mfu=mfu,
         mfu_basis=basis,
-        recoveries=tuple(_recoveries(job.attempts)),
+        recoveries=tuple(sorted(_recoveries(job.attempts), key=lambda recovery: recovery.failed_s)),
         losses=losses,
     )
 
@@ -173,6 +176,8 @@ def _in_steps_s(steps: Iterable[StepCommitted]) -> float:
 
 
 def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:
+    for log in attempts:
+        yield from (_within(said, log) for said in log.recoveries if said.layer is not Layer.GROW)
     for index, log in enumerate(attempts[:-1]):
         outcome, ended_s = log.attempt.outcome, log.attempt.ended_s
         assert outcome is not None, "an attempt that another follows has ended"
@@ -187,3 +192,32 @@ def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:
             worker=log.failed_rank,
             resumed_from_step=next((s for each in later if (s := each.resumed_from_step) is not None), None),
         )
+
+
+def _within(said: Recovered, log: AttemptLog) -> Recovery:
+    """Return a recovery within an attempt. What no worker has failed of is the loss of a node."""
+    seconds = (said.detect_s or 0.0) + said.restart_s + (said.load_s or 0.0)
+    failed_s = said.at_s - seconds
+    workers = log.workers.values()
+    restored = [each.step for worker in workers for each in worker.restored if each.at_s >= failed_s]
+    steps = [each.step for worker in workers for each in worker.steps if each.start_s >= failed_s]
+    return Recovery(
+        cause=_cause(said),
+        failed_s=failed_s,
+        seconds=seconds,
+        worker=said.rank if said.rank >= 0 else None,
+        resumed_from_step=restored[0] if restored else max(0, min(steps) - 1) if steps else None,
+        layer=said.layer,
+    )
+
+
+def _cause(said: Recovered) -> Cause:
+    if said.rank < 0:
+        return Cause.NODE_LOST
+    if said.is_oom_kill:
+        return Cause.OOM_KILL
+    return (
+        Cause.USER_ERROR
+        if said.signal is None and (said.exit_code or 0) <= _SHELL_SIGNAL_BASE
+        else Cause.SIGNAL
+    )

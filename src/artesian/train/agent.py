@@ -322,7 +322,8 @@ class Agent:
             told = asdict(replace(cause, trace=None))
             self._council.report({"failed": told, "number": self._formation.number})
             return
-        if not self._can_restart() or not cause.is_worth_a_restart:
+        is_covered = cause.is_worth_a_restart and cause.cause in self._gang.restart_on
+        if not self._can_restart() or not is_covered:
             self._fail(cause)
             return
         assert self._formation is not None
@@ -426,6 +427,7 @@ class Agent:
                 signal=failure.signal,
                 is_oom_kill=failure.is_oom_kill,
                 message=failure.text,
+                restarts=0 if self._formation is None else self._formation.number,
             )
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artesian.train.recovery import CAUSES
 from artesian.train.worker_process import usable_cpus
 from artesian.wire import environment
 
@@ -15,10 +16,10 @@ class Gang:
 
     ``command`` is the whole command line; ``script`` its part behind the interpreter where it is Python's,
     the name of a module where ``is_module``. ``preload`` are the modules that the template imports; without
-    any there is no template. ``master_port`` None takes a free port. Without a ``log_dir`` all workers share
-    the agent's output; without a ``progress_dir`` failures are reported on stderr only. From SIGTERM to
-    SIGKILL workers have ``stop_grace_s`` seconds where the job was told to stop, and may save; ``grace_s``
-    where another worker has failed.
+    any there is no template. ``restart_on`` are the causes that a restart is for. ``master_port`` None takes a
+    free port. Without a ``log_dir`` all workers share the agent's output; without a ``progress_dir`` failures are
+    reported on stderr only. From SIGTERM to SIGKILL workers have ``stop_grace_s`` seconds where the job was told to
+    stop, and may save; ``grace_s`` where another worker has failed.
     """
 
     command: tuple[str, ...]
@@ -27,6 +28,7 @@ class Gang:
     is_module: bool = False
     preload: tuple[str, ...] = ()
     max_restarts: int = 0
+    restart_on: frozenset[str] = frozenset(CAUSES)
     nodes: int = 1
     node_rank: int = 0
     master_host: str = "127.0.0.1"

@@ -31,6 +31,8 @@ from pathlib import Path
 from artesian.train.agent import Agent, say
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
+from artesian.train.python_command import python_command
+from artesian.train.recovery import CAUSES
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.train.terms import Address, Terms
@@ -50,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    _read_command(parser, args)
     gang = _gang(parser, args)
     with _memory(os.environ, is_wanted=gang.max_restarts > 0) as environ:
         return Agent(gang, environ, _terms(parser, args, gang)).run()
@@ -139,6 +142,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-m", "--module", action="store_true", help="SCRIPT is a module, as for python -m")
     add("no-python", "run SCRIPT as it is, found through PATH", action="store_true")
+    add(
+        "command",
+        "SCRIPT and ARGS are a whole command line: one of this very Python is taken apart, and run like a "
+        "script; any other as with --no-python, and without restarts",
+        action="store_true",
+    )
+    add(
+        "restart-on",
+        "what a restart is for, separated by commas: " + ", ".join(CAUSES) + " (default: all)",
+        type=_causes,
+        default=frozenset(CAUSES),
+        metavar="CAUSES",
+    )
     parser.add_argument("script", metavar="SCRIPT", help="what every worker runs")
     parser.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="its arguments")
     return parser
@@ -168,6 +184,13 @@ def _endpoints(text: str) -> tuple[Address, ...]:
     return tuple(found)
 
 
+def _causes(text: str) -> frozenset[str]:
+    found = frozenset(text.split(","))
+    if unknown := found - {*CAUSES}:
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(CAUSES)}, got {min(unknown)!r}")
+    return found
+
+
 def _whole(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
@@ -182,6 +205,21 @@ def _seconds(text: str) -> float:
     if not 0 <= found < math.inf:
         raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
     return found
+
+
+def _read_command(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Bring what a whole command line says into the form that it has for a script, or a program."""
+    if not args.command:
+        return
+    if args.module or args.no_python:
+        parser.error("--command takes a command line as it is: without --module and --no-python")
+    found = python_command((args.script, *args.args), os.environ)
+    if found is None:
+        args.no_python, args.max_restarts = True, 0
+        return
+    args.script, args.args, args.module = found.script, found.args, found.is_module
+    if args.preload is None and not uses_torch(found.file):
+        args.preload = "none"
 
 
 def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
@@ -214,6 +252,7 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         is_module=args.module,
         preload=_preload(args, workers),
         max_restarts=args.max_restarts,
+        restart_on=args.restart_on,
         local_workers=workers,
         nodes=most,
         node_rank=args.node_rank,

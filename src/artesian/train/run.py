@@ -14,40 +14,35 @@ where; the loop is the same.
 
 import os
 import signal
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from artesian.train.data import rank_share
 from artesian.train.divergence import ReplicaCheck
+from artesian.train.from_env import Every, read_parts
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
 from artesian.train.injection import inject
-from artesian.train.interval import BestInterval, EverySteps, Interval
 from artesian.train.link import link
 from artesian.train.loader import Batch, Loader
 from artesian.train.membership import Membership, current
-from artesian.train.persist import Report
 from artesian.train.reporter import Reporter, say
 from artesian.train.restorable import Restorable, Scheduler
-from artesian.train.saver import Saver
 from artesian.train.saves import Position, Saves
 from artesian.train.signals import StopRequest
 from artesian.train.sources import MapDataset, Stream
-from artesian.wire import environment
-from artesian.wire.faults import Fault, decode_faults
+from artesian.wire.faults import Fault
 from artesian.wire.messages import Phase
 
 PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop, and has saved its state: 143."""
 
 _DATA_WAIT_S = 1e-4
-_DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class Run:
@@ -104,7 +99,7 @@ class Run:
         dtype: torch.dtype | None = None,
         progress_dir: Path | str | None = None,
         checkpoint_dir: Path | str | None = None,
-        checkpoint_every: int | Literal["auto"] | None = None,
+        checkpoint_every: Every | None = None,
         keep_last: int = 2,
         keep_every: int | None = None,
         memory: str | None = None,
@@ -118,9 +113,9 @@ class Run:
         ``member`` is what ``join`` returned; without it the worker is a member of the process group that
         the script has set up itself, or alone, on the device of the model.
         ``dtype`` is what the matrix products are computed in, for the report.
-        ``checkpoint_dir`` is a folder, or a URL of fsspec's. ``checkpoint_every`` counts steps; ``"auto"``
-        chooses by what a save costs and how often the job fails; without it only the end, and a stop, are
-        saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
+        ``checkpoint_dir`` is a folder, or a URL of fsspec's. ``checkpoint_every`` counts steps, or
+        is a ``timedelta``; ``"auto"`` chooses by what a save costs and how often the job fails; without it only the
+        end, and a stop, are saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
         ``memory`` names the node's shared memory that has the state of the last steps; the launch agent sets it.
         It is brought up to date every ``memory_every`` steps; None: as often as costs at most 2% of the time.
         ``guard`` says what to do about losses that leap or are no numbers (None: nothing);
@@ -128,48 +123,28 @@ class Run:
 
         Raises ValueError for a variable that does not parse.
         """
-        progress = progress_dir or environ.get(environment.PROGRESS_DIR)
-        folder = checkpoint_dir or environ.get(environment.CHECKPOINT_DIR)
-        if checkpoint_every is None:
-            checkpoint_every = _interval_of(environ)
-        if isinstance(checkpoint_every, int) and checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be positive, got {checkpoint_every}")
         member = member or current(next(model.parameters()).device)
-        memory = memory or environ.get(environment.MEMORY) or None
-        epoch = _whole_number(environ, environment.EPOCH) or 1
-        restart = _whole_number(environ, environment.RESTART) or 0
-        reporter = Reporter(
-            member,
-            None if dtype is None else _DTYPE_NAMES.get(dtype, str(dtype).removeprefix("torch.")),
-            Path(progress) if progress else None,
+        parts = read_parts(
+            Restorable(model, optimizer, scheduler, member.device),
+            member=member,
+            dtype=dtype,
+            progress_dir=progress_dir,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=checkpoint_every,
+            keep_last=keep_last,
+            keep_every=keep_every,
+            memory=memory,
+            memory_every=memory_every,
+            environ=environ,
         )
-        reports: deque[Report] = deque()
-        saver = None
-        if memory is not None or (folder and member.rank == 0):
-            saver = Saver(
-                (folder or None) if member.rank == 0 else None,
-                job=memory,
-                rank=member.local_rank,  # what a node remembers does not depend on which node it is
-                interval=_interval(checkpoint_every, epoch + restart - 1),
-                memory_every=memory_every,
-                copy_costs=member.device.type != "cpu",
-                keep_last=keep_last,
-                keep_every=keep_every,
-                on_report=reports.append,
-            )
-        what = Restorable(model, optimizer, scheduler, member.device)
         return cls(
             model=model,
             optimizer=optimizer,
             scheduler=scheduler,
             member=member,
-            reporter=reporter,
-            saves=Saves(saver, reports, what, member, reporter, has_storage=bool(folder)),
-            faults=tuple(
-                fault
-                for fault in decode_faults(environ.get(environment.FAULTS) or "[]")
-                if (fault.worker, fault.epoch, fault.restart) == (member.rank, epoch, restart)
-            ),
+            reporter=parts.reporter,
+            saves=parts.saves,
+            faults=parts.faults,
             guard=guard,
             check_replicas_every=check_replicas_every,
         )
@@ -387,32 +362,6 @@ class Preempted(SystemExit):
     def __init__(self, step: int) -> None:
         super().__init__(PREEMPTED)
         self.step = step
-
-
-def _interval_of(environ: Mapping[str, str]) -> int | Literal["auto"] | None:
-    if environ.get(environment.CHECKPOINT_EVERY) == "auto":
-        return "auto"
-    return _whole_number(environ, environment.CHECKPOINT_EVERY)
-
-
-def _interval(every: int | Literal["auto"] | None, failures: int) -> Interval | None:
-    """Return when to save to storage; ``failures`` is how often this job has failed before."""
-    if every is None:
-        return None
-    if every == "auto":
-        best = BestInterval()
-        best.observed(failures=failures, duration_s=0.0)
-        return best
-    return EverySteps(every)
-
-
-def _whole_number(environ: Mapping[str, str], name: str) -> int | None:
-    text = environ.get(name)
-    if not text:
-        return None
-    if not text.isdigit():
-        raise ValueError(f"${name} must be a whole number, got {text!r}")
-    return int(text)
 
 
 def _to_device(batch: Any, device: torch.device) -> Any:

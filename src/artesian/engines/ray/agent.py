@@ -94,7 +94,7 @@ class NodeAgent:
         return [
             *(request["python"], "-m", "artesian.train.launch", "--nnodes", str(len(request["nodes"]))),
             *("--node-rank", str(self._index), "--nproc-per-node", str(request["workers_per_node"])),
-            *("--master-addr", host, "--master-port", str(port), "--no-python", *request["command"]),
+            *("--master-addr", host, "--master-port", str(port), *request["command"]),
         ]
 
     def _end_survivors(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from artesian.engines.base import HostNode
-from artesian.engines.local.environment import command_line, environment_of, visible_devices
+from artesian.engines.local.environment import agent_options, command_line, environment_of, visible_devices
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray.files import REQUEST
 from artesian.engines.ray.inventory import CPU_RESOURCE, Offer
@@ -65,7 +65,9 @@ def write_request(
         "group_timeout_s": group_timeout_s,
         "python": python,
         "workers_per_node": workers // nodes if is_gang else 0,
-        "command": list(job.command) if is_gang else command_line(job, placement.devices, python),
+        "command": [*agent_options(job, nodes=nodes), *job.command]
+        if is_gang
+        else command_line(job, placement.devices, python),
         "nodes": [
             _node(job, epoch, share, offers[share.node_id], folder, checkpoints, workers // nodes)
             for share in placement.shares

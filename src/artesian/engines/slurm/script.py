@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from artesian.engines.local.environment import attempt_environment, command_line
+from artesian.engines.local.environment import agent_options, attempt_environment, command_line
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.slurm.batch import ATTEMPT_FILE
 from artesian.engines.slurm.inventory import Amount, Offer
@@ -125,7 +125,9 @@ def write_attempt(
         raise Unsuitable(f"{workers} workers cannot be divided evenly among {nodes} nodes")
     is_gang = nodes > 1 and workers > 0
     document: dict[str, Any] = {
-        "command": list(job.command) if is_gang else command_line(job, placement.devices, python),
+        "command": [*agent_options(job, nodes=nodes), *job.command]
+        if is_gang
+        else command_line(job, placement.devices, python),
         "workdir": job.workdir,
         "grace_s": job.grace_s,
         "env": attempt_environment(job, epoch, devices, folder, checkpoints),
