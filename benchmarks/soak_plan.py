@@ -16,10 +16,10 @@ Ending = Literal["completes", "fails"]
 EXIT_CODE = 7
 """What a job that fails ends with."""
 
-_SUBMITS_PER_S = 0.6
-_MEAN_S, _LONGEST_S = 25.0, 120.0
+_SUBMITS_PER_S = 0.8
+_MEAN_S, _LONGEST_S = 45.0, 180.0
 """How long a job takes."""
-_CANCELS_PER_S = 0.08
+_CANCELS_PER_S = 0.1
 _NODE_KILLS_PER_S = 1 / 20
 _LEADER_KILLS_PER_S = 1 / 75
 _LEADER_PAUSES_PER_S = 1 / 240
