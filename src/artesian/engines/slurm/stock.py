@@ -17,6 +17,7 @@ from artesian.engines.slurm.attempts import Submission
 from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Amount, Held, Offer, offers_of
 from artesian.engines.slurm.parse import SlurmNode
+from artesian.engines.slurm.runner import Unreachable
 from artesian.engines.slurm.settings import SlurmSettings
 from artesian.model.errors import ArtesianError
 from artesian.model.events import NodeJoined, NodeLost
@@ -61,7 +62,8 @@ class Stock:
         except OSError:
             raise SlurmUnreachable(
                 f"Slurm cannot be used: {error}",
-                hint="try sinfo where artesian calls it; see [engines] in artesian.toml: ssh, conf, partition",
+                hint=(error.hint if isinstance(error, Unreachable) else None)
+                or "try sinfo where artesian calls it; see [engines] in artesian.toml: ssh, conf, partition",
             ) from error
         self._told = {node.id: replace(node, occupied=tuple(range(node.devices))) for node in nodes}
         return list(self._told.values())
