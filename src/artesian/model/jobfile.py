@@ -38,6 +38,8 @@ KEYS = (
     "estimated_duration",
     "deadline",
     "parallel_share",
+    "profile",
+    "steps",
     "faults",
 )
 """The keys of a job; ``name``, ``devices`` and ``command`` must be given."""
@@ -161,6 +163,8 @@ class _Reading:
             estimated_duration_s=file.read("estimated_duration", fields.duration_s, None),
             deadline_s=file.read("deadline", _deadline_s, None),
             parallel_share=file.read("parallel_share", fields.number(least=0, most=1), None),
+            profile=file.read("profile", fields.word, None),
+            total_steps=file.read("steps", fields.integer(least=1, most=_MAX_STEP, of=" of steps"), None),
             checkpoint_every_steps=checkpoint_steps,
             checkpoint_every_s=checkpoint_s,
             dataset=file.read("data", self._path, None),

@@ -41,11 +41,17 @@ def family_of(job: Job) -> str:
     return f"{job.user}/{job.name}/{command}"
 
 
+_Key = tuple[str, str, float]
+
+
 class Speeds:
     """What was measured, the last measured first to stay: at most 10,000 combinations are kept."""
 
     def __init__(self, known: Iterable[Speed] = ()) -> None:
-        self._known = {(speed.family, speed.accelerator, speed.devices): speed for speed in known}
+        self._known: dict[_Key, Speed] = {}
+        self._of: dict[str, dict[_Key, Speed]] = {}
+        for speed in known:
+            self._put(speed)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -60,8 +66,7 @@ class Speeds:
 
     def add(self, more: Speed) -> None:
         """Take note of what was measured since the last time."""
-        key = (more.family, more.accelerator, more.devices)
-        known = self._known.pop(key, None)
+        known = self._known.pop((more.family, more.accelerator, more.devices), None)
         if known is not None:
             weight = 0.5 if known.seconds > _FORGET_S else 1.0
             more = replace(
@@ -69,9 +74,16 @@ class Speeds:
                 steps=more.steps + weight * known.steps,
                 seconds=more.seconds + weight * known.seconds,
             )
-        self._known[key] = more
+        self._put(more)
         if len(self._known) > _MOST:
-            del self._known[next(iter(self._known))]
+            oldest = next(iter(self._known))
+            del self._known[oldest], self._of[oldest[0]][oldest]
+            if not self._of[oldest[0]]:
+                del self._of[oldest[0]]
+
+    def _put(self, speed: Speed) -> None:
+        key = (speed.family, speed.accelerator, speed.devices)
+        self._known[key] = self._of.setdefault(speed.family, {})[key] = speed
 
     def steps_per_s(self, family: str, accelerator: str, devices: float) -> float | None:
         """Return how fast jobs of the family were on so many devices; None where none was measured there."""
@@ -80,8 +92,8 @@ class Speeds:
 
     def of(self, family: str) -> list[Speed]:
         """Return all that was measured of the family, by accelerator and devices."""
-        found = (speed for speed in self._known.values() if speed.family == family)
-        return sorted(found, key=lambda speed: (speed.accelerator, speed.devices))
+        found = self._of.get(family, {})
+        return sorted(found.values(), key=lambda speed: (speed.accelerator, speed.devices))
 
 
 NOTHING_MEASURED = Speeds()
