@@ -16,6 +16,7 @@ from artesian.kernel.state import Record, State
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
@@ -113,6 +114,11 @@ def ended(
 ) -> AttemptEnded:
     """The engine says that the attempt ended."""
     return AttemptEnded(at_s=at_s, job_id=job_id, epoch=epoch, outcome=Outcome(cause=cause))
+
+
+def progressed(job_id: str = "j1", epoch: int = 1, at_s: float = 0.0, **told: Any) -> AttemptProgressed:
+    """The attempt's workers have said: ``saved_s=90.0``, ``steps=100.0, steps_s=50.0``."""
+    return AttemptProgressed(at_s=at_s, job_id=job_id, epoch=epoch, **told)
 
 
 def ticked(at_s: float = 0.0) -> ClockTicked:

@@ -20,7 +20,19 @@ from artesian.model.queue import WaitingQueue
 from artesian.model.resources import MILLI
 from artesian.policy import explain
 from artesian.policy.order import PriorityFifo
-from builders import cancelled, ended, excluded, fifo, joined, lost, returned, started, submitted, ticked
+from builders import (
+    cancelled,
+    ended,
+    excluded,
+    fifo,
+    joined,
+    lost,
+    progressed,
+    returned,
+    started,
+    submitted,
+    ticked,
+)
 from strategies import ENDS, fleet_nodes, jobs
 
 JOB_IDS = [f"j{number}" for number in range(12)]
@@ -103,6 +115,20 @@ class AdversarialEngine(RuleBasedStateMachine):
     def say_that_one_runs(self, data: st.DataObject, at_once: bool) -> None:
         id = data.draw(st.sampled_from(sorted(self.state.running)))
         self.say(started(id, self.epochs[id], self.now_s), at_once=at_once)
+
+    @precondition(lambda self: self.state.running)
+    @rule(
+        data=st.data(),
+        saved_s=st.none() | st.sampled_from([0.0, 1.0, 1e9]),
+        steps=st.sampled_from([0.0, 2.0, 9.0]),
+        at_once=st.booleans(),
+    )
+    def say_how_far_one_is(
+        self, data: st.DataObject, saved_s: float | None, steps: float, at_once: bool
+    ) -> None:
+        id = data.draw(st.sampled_from(sorted(self.state.running)))
+        told = progressed(id, self.epochs[id], self.now_s, saved_s=saved_s, steps=steps, steps_s=steps / 2)
+        self.say(told, at_once=at_once)
 
     @precondition(lambda self: self.state.running)
     @rule(data=st.data(), cause=st.sampled_from(ENDS), at_once=st.booleans())

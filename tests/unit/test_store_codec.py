@@ -28,6 +28,7 @@ from builders import (
     excluded,
     joined,
     lost,
+    progressed,
     returned,
     started,
     submitted,
@@ -147,6 +148,7 @@ ONE_OF_EACH: tuple[Record, ...] = (
     cancelled(),
     started(),
     ended(),
+    progressed(saved_s=1.5, steps=3.0, steps_s=2.0),
     ticked(),
     Plan(at_s=0.0),
 )
@@ -195,6 +197,7 @@ def test_the_form_on_disk_is_pinned() -> None:
     )
     assert sorted(RECORD_TYPES) == [
         "AttemptEnded",
+        "AttemptProgressed",
         "AttemptStarted",
         "CancelRequested",
         "ClockTicked",

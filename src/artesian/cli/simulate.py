@@ -28,6 +28,7 @@ from artesian.sim.speeds import throughputs_of
 from artesian.sim.traces import Trace, fleet_for_load, read_trace, with_estimates
 
 _TELL_EVERY = 500
+_REPORTS_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,16 @@ class _Outcome:
     help="For jobs that do not tell: what every start takes before the work goes on.",
 )
 @click.option(
+    "--reports-every",
+    type=Duration(),
+    help="Running jobs tell so often of checkpoints and steps, as live ones do every minute.",
+)
+@click.option(
+    "--learn-speeds",
+    is_flag=True,
+    help="Policies for mixed fleets know no speeds in advance, but learn them from what jobs report.",
+)
+@click.option(
     "--failures",
     type=FailureRate(),
     help="How often a node or a device fails: 3.8e-3/node-day, 0.2/device-year.",
@@ -118,6 +129,8 @@ def simulate(
     estimate_error: float | None,
     checkpoint_every: float | None,
     restart_cost: float | None,
+    reports_every: float | None,
+    learn_speeds: bool,
     failures: Rate | None,
     repair: float,
     page_file: Path | None,
@@ -157,6 +170,10 @@ def simulate(
         )
     for note in trace.notes:
         click.echo(note, err=True)
+    if reports_every == 0:
+        raise click.UsageError("--reports-every: expected a time above 0")
+    if learn_speeds and reports_every is None:
+        reports_every = _REPORTS_EVERY_S
     outcomes = []
     for name in chosen:
         with _Bar(name, len(trace.jobs)) as tell:
@@ -164,10 +181,11 @@ def simulate(
             result = run_simulation(
                 fleet,
                 trace.jobs,
-                _policy(name, trace, teams),
+                _policy(name, None if learn_speeds else trace, teams),
                 faults=faults,
                 progress=tell,
                 keeps_records=False,
+                reports_every_s=reports_every,
             )
             records = () if page_file is None else tuple(result.state.jobs.values())
             outcomes.append(_Outcome(policy=name, figures=report(result), records=records))
@@ -201,9 +219,9 @@ def _faults(rate: Rate, repair_s: float, fleet: Fleet) -> NodeFaults:
         raise click.UsageError(f"--repair: {error}") from error
 
 
-def _policy(name: str, trace: Trace, teams: Teams | None) -> Policy:
-    """Return the policy; one for mixed fleets knows the speeds that the trace tells."""
-    if name in policies.RANKINGS:
+def _policy(name: str, trace: Trace | None, teams: Teams | None) -> Policy:
+    """Return the policy; one for mixed fleets knows the speeds that the trace tells, if there is one."""
+    if trace is not None and name in policies.RANKINGS:
         return policies.in_rounds(name, throughputs_of(trace.jobs))
     return policies.policy(name, teams)
 

@@ -44,6 +44,7 @@ from enum import StrEnum
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode
+from artesian.model.speeds import Speed, family_of
 
 
 class JobState(StrEnum):
@@ -103,6 +104,7 @@ class Attempt:
     """One run of a job: where, when, why then and there, and how it ended.
 
     ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
+    ``saved_s``, ``steps`` and ``steps_s`` are what ``AttemptProgressed`` said last.
     """
 
     epoch: int
@@ -116,6 +118,9 @@ class Attempt:
     stop_reason: str = ""
     is_stop_decided: bool = False
     accelerator: str | None = None
+    saved_s: float | None = None
+    steps: float = 0.0
+    steps_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,6 +177,15 @@ class JobRecord:
         )
 
     @property
+    def saved_s(self) -> float | None:
+        """Up to when the work is in a checkpoint that workers told of; None where they told of none, ever."""
+        if self.attempt.saved_s is not None or self.epoch == 1:
+            return self.attempt.saved_s
+        # What the attempts before it left, it went on from.
+        has_saved = any(attempt.saved_s is not None for attempt in self.attempts)
+        return self.attempt.decided_s if has_saved else None
+
+    @property
     def ended_s(self) -> float | None:
         """When the job was over; None while it is not."""
         return self.history[-1].at_s if self.state.is_final else None
@@ -197,6 +211,24 @@ def started(record: JobRecord, at_s: float) -> None:
         record.attempt.started_s = at_s
     if record.state is JobState.STARTING:
         _enter(record, JobState.RUNNING, at_s)
+
+
+def progressed(record: JobRecord, saved_s: float | None, steps: float, steps_s: float) -> Speed | None:
+    """The workers of the latest attempt said where they are; return what that adds to what was measured, if anything."""
+    attempt = record.attempt
+    if saved_s is not None and (attempt.saved_s is None or saved_s > attempt.saved_s):
+        attempt.saved_s = saved_s
+    more, more_s = steps - attempt.steps, steps_s - attempt.steps_s
+    if attempt.accelerator is None or more <= 0 or more_s <= 0:
+        return None
+    attempt.steps, attempt.steps_s = steps, steps_s
+    return Speed(
+        family=family_of(record.job),
+        accelerator=attempt.accelerator,
+        devices=attempt.placement.whole_devices,
+        steps=more,
+        seconds=more_s,
+    )
 
 
 def must_stop(record: JobRecord, cause: Cause, reason: str, at_s: float) -> None:

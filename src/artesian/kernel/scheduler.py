@@ -180,6 +180,7 @@ class Scheduler:
             running=state.running,
             capacity=state.capacity,
             before_s=before_s,
+            speeds=state.speeds,
         )
 
     def why(self, job_id: str) -> Reason | None:

@@ -15,6 +15,7 @@ from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
@@ -31,6 +32,7 @@ from artesian.model.plan import Plan
 from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob
+from artesian.model.speeds import Speed, Speeds
 
 Record = Event | Plan
 """What a journal holds: what happened, and what was decided."""
@@ -45,6 +47,7 @@ class StateImage:
     stale_events: int
     nodes: list[NodeRecord] = field(default_factory=list)
     jobs: list[JobRecord] = field(default_factory=list)
+    speeds: list[Speed] = field(default_factory=list)
 
 
 class State:
@@ -62,6 +65,8 @@ class State:
         """Jobs that hold devices, as a policy sees them."""
         self.changes = 0
         """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
+        self.speeds = Speeds()
+        """How fast jobs were measured to run."""
         self.stale_events = 0
         """Events about an attempt that is over, or a job that is not known: ignored, and counted."""
         self._served: dict[str, dict[str, float]] = {}
@@ -78,6 +83,7 @@ class State:
         """Return the state that ``image`` was taken of. It takes the image's records over."""
         state = cls()
         state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
+        state.speeds = Speeds(image.speeds)
         for node in image.nodes:
             state._sharing.node(node.node)
             state.nodes[node.node.id] = node
@@ -104,6 +110,7 @@ class State:
             stale_events=self.stale_events,
             nodes=list(self.nodes.values()),
             jobs=list(self.jobs.values()) if has_jobs else [],
+            speeds=list(self.speeds),
         )
 
     @property
@@ -154,6 +161,11 @@ class State:
             case AttemptStarted():
                 if (job := self._current(record.job_id, record.epoch)) is not None:
                     lifecycle.started(job, self.at_s)
+                    if job.job.checkpoint_every_s:  # from here on it saves: what it would lose depends on it
+                        self.running[record.job_id] = self._as_running(job)
+                return
+            case AttemptProgressed():
+                self._apply_progressed(record)
                 return
             case ClockTicked():
                 return
@@ -230,6 +242,15 @@ class State:
             # A new dict: what a policy was shown does not change.
             self._served[event.job_id] = _add(dict(self._served.get(event.job_id, {})), job.attempt)
         self._index(job)
+
+    def _apply_progressed(self, event: AttemptProgressed) -> None:
+        job = self._current(event.job_id, event.epoch)
+        if job is None:
+            return
+        measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s)
+        if measured is not None:
+            self.speeds.add(measured)
+        self.running[event.job_id] = self._as_running(job)
 
     def _apply_joined(self, event: NodeJoined) -> None:
         self._sharing.node(event.node)
@@ -375,6 +396,8 @@ class State:
             served_device_s=sum(served.values()),
             served_by_accelerator=served,
             claim=record.claim,
+            started_s=attempt.started_s if record.job.checkpoint_every_s else None,
+            saved_s=record.saved_s,
         )
 
     # -- what must always hold ----------------------------------------------------------------------

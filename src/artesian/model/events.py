@@ -90,6 +90,23 @@ class AttemptEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptProgressed:
+    """What the attempt's first worker has said by now: said now and then, and only where it is news.
+
+    ``saved_s`` is up to when its work is in a durable checkpoint (None: there is none of this attempt yet).
+    It did ``steps`` steps in ``steps_s`` seconds, from the attempt's beginning on, its first step and what
+    lies between two restarts left out: 0 and 0 where it tells of no steps. Later ones replace earlier ones.
+    """
+
+    at_s: float
+    job_id: str
+    epoch: int
+    saved_s: float | None = None
+    steps: float = 0.0
+    steps_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockTicked:
     """Nothing but time has passed: what is due by ``at_s`` may go on."""
 
@@ -105,6 +122,7 @@ Event = (
     | CancelRequested
     | AttemptStarted
     | AttemptEnded
+    | AttemptProgressed
     | ClockTicked
 )
 EVENT_TYPES: tuple[type[Event], ...] = (
@@ -116,5 +134,6 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     CancelRequested,
     AttemptStarted,
     AttemptEnded,
+    AttemptProgressed,
     ClockTicked,
 )

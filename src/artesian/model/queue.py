@@ -176,9 +176,9 @@ class Walk:
         if at_s + alike.durations_s[0] > until_s:
             return  # the usual answer, and it does not matter how many they are
         jobs = alike.jobs
-        for place in range(place + 1, len(jobs)):
-            if at_s + jobs[place][2] <= until_s:
-                self._latest = (number, place - 1)
+        for later in range(place + 1, len(jobs)):
+            if at_s + jobs[later][2] <= until_s:
+                self._latest = (number, later - 1)
                 return
 
 

@@ -1,6 +1,7 @@
 """Devices of several models, given out in rounds: who has which until the round is over."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,7 +78,8 @@ class Rounds:
                     unblock="a device becomes free that no job wants that goes before it",
                 )
         rest_s = (self._round(snapshot.at_s) + 1) * self.round_s - snapshot.at_s
-        known = "" if decision.is_known(job_id) else f"; {_UNKNOWN}"
+        unknown = decision.unknown.get(job_id)
+        known = "" if unknown is None else f"; {unknown}"
         return Reason(
             code=reason.code,
             text=f"{reason.text}; by {self.ranking.name} others go before it{known}",
@@ -89,13 +91,13 @@ class Rounds:
     def _decide(self, snapshot: Snapshot) -> "_Decision":
         is_round_over = self._is_round_over(snapshot)
         if not snapshot.waiting and not (is_round_over and snapshot.running):
-            return _Decision(Plan(at_s=snapshot.at_s), frozenset())
+            return _Decision(Plan(at_s=snapshot.at_s), {})
         known, impossible = problem(snapshot, self.throughputs)
         holds = [
             Hold(job_id=job.id, code=explain.impossible_code(job, snapshot.capacity)) for job in impossible
         ]
         if not known.jobs:
-            return _Decision(Plan(at_s=snapshot.at_s, holds=tuple(holds)), frozenset())
+            return _Decision(Plan(at_s=snapshot.at_s, holds=tuple(holds)), {})
         cycle = _Cycle(snapshot, known, self.ranking.priorities(known), self.place, is_round_over)
         with snapshot.capacity.trial() as trial:
             cycle.choose(trial)
@@ -120,13 +122,14 @@ class Rounds:
             starts=tuple(starts),
             holds=tuple(holds),
         )
-        unknown = frozenset(
-            job.id for job, is_known in zip(known.jobs, known.is_known, strict=True) if not is_known
-        )
+        unknown = {
+            known.jobs[number].id: _unknown(known, number)
+            for number in np.flatnonzero(~known.is_known).tolist()
+        }
         return _Decision(plan, unknown)
 
     def _start_reason(self, known: Problem, number: int, placement: Placement) -> str:
-        unknown = "" if known.is_known[number] else f" ({_UNKNOWN})"
+        unknown = "" if known.is_known[number] else f" ({_unknown(known, number)})"
         return f"its turn by {self.ranking.name}, in rounds of {format_duration(self.round_s)}{unknown}: {placement}"
 
     def _stop(self, entry: RunningJob, to: str | None) -> Stop:
@@ -153,16 +156,24 @@ class Rounds:
         return number - 1 if number * self.round_s > at_s else number
 
 
-_UNKNOWN = "its steps/s are not known for every model of device that it may run on, so all count alike for it"
+def _unknown(problem: Problem, number: int) -> str:
+    """Return what is not known of the job's speeds, and what that means for it."""
+    job, rates = problem.jobs[number], {}
+    for kind in np.flatnonzero(problem.can_run[number]).tolist():
+        name = problem.kinds[kind]
+        rates[name] = problem.known.steps_per_s(job, name, float(problem.devices[number, kind]))
+    known = ", ".join(f"{rate:.3g} on {name}" for name, rate in rates.items() if rate is not None)
+    missing = ", ".join(name for name, rate in rates.items() if rate is None)
+    told = f" ({known})" if known else ""
+    return f"its steps/s are not known yet on {missing}{told}, so all models of device count alike for it"
 
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    plan: Plan
-    unknown: frozenset[str]
+    """``unknown`` says of jobs, by id, what is not known of their speeds."""
 
-    def is_known(self, job_id: str) -> bool:
-        return job_id not in self.unknown
+    plan: Plan
+    unknown: Mapping[str, str]
 
 
 class _Cycle:

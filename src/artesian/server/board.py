@@ -15,6 +15,7 @@ from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
@@ -183,7 +184,7 @@ class Board:
                     self.attempted.setdefault(start.job_id, state.jobs[start.job_id])
             case NodeJoined() | NodeLost() | NodeExcluded():
                 self._look_again(JobState.STARTING, JobState.RUNNING)
-            case ClockTicked() | NodeReturned():
+            case AttemptProgressed() | ClockTicked() | NodeReturned():
                 pass
         self._next_due_s = state.next_due_s
 

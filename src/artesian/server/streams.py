@@ -12,6 +12,7 @@ from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.state import Record
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
@@ -181,5 +182,5 @@ def audited(record: Record, mirror: Mirror, who: Principal) -> dict[str, object]
                 ],
             }
             return told | parts if any(parts.values()) else None
-        case ClockTicked():
+        case AttemptProgressed() | ClockTicked():
             return None

@@ -88,6 +88,11 @@ class SimJob:
         return replace(job, deadline_s=deadline_s, checkpoint_every_s=every_s)
 
     @property
+    def tells_steps(self) -> bool:
+        """Whether its work is known in steps, and how fast it does them."""
+        return self.job.total_steps is not None and bool(self.steps_per_s)
+
+    @property
     def work(self) -> float:
         """What there is to do: steps where the speeds are told, else seconds, as fast on any device."""
         steps = self.job.total_steps
