@@ -28,6 +28,7 @@ from artesian.server.metrics import Metrics
 from artesian.server.mirror import Mirror, QueueFull
 from artesian.server.oidc import Oidc
 from artesian.server.problems import Problem, answer_problem, of_document, of_status, of_validation
+from artesian.server.pulse import pulse
 from artesian.server.routes import events, fleet, health, jobs, login, logs, tokens, waterfall
 from artesian.server.service import KeyReused, NotYours, Service
 from artesian.server.streams import Streams
@@ -73,7 +74,8 @@ def create_app(parts: Parts) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await mirror.open()
         try:
-            yield
+            async with pulse(metrics.observe_lag):
+                yield
         finally:
             streams.close()
             await mirror.close()

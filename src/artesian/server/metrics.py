@@ -44,6 +44,12 @@ class Metrics:
             registry=self._registry,
         )
         mirror.on_plan = self._plans.observe
+        self._lag = Histogram(
+            "artesian_event_loop_delay_seconds",
+            "How late the event loop comes to what is due, looked at twenty times a second.",
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
         self._counted_seq: int | None = None
         self._waterfall: Waterfall | None = None
         self._waterfall_s = 0.0
@@ -54,6 +60,10 @@ class Metrics:
         """Count an answer."""
         if route != "/metrics":
             self._http.labels(method, route, f"{status // 100}xx").observe(seconds)
+
+    def observe_lag(self, seconds: float) -> None:
+        """Count how late the event loop was."""
+        self._lag.observe(seconds)
 
     async def page(self) -> bytes:
         """Return all figures in the format of OpenMetrics."""
