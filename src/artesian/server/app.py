@@ -70,7 +70,7 @@ def create_app(parts: Parts) -> FastAPI:
     streams = Streams(most=parts.limits.streams)
     service = Service(mirror=mirror, dir=parts.dir, limits=parts.limits, fleet=FleetBoard(mirror))
     ledger = Ledger(mirror, parts.dir)
-    metrics = Metrics(mirror, service.fleet, ledger)
+    metrics = Metrics(mirror, service.fleet, ledger, cycles=parts.dir.cycles)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
