@@ -1,10 +1,11 @@
 """The control plane as the commands see it: embedded in this machine, or a server's. The same questions to both."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.ledger import Waterfall
 from artesian.model.views import (
     Decision,
@@ -16,6 +17,9 @@ from artesian.model.views import (
     NodeView,
     TokenView,
 )
+
+if TYPE_CHECKING:  # numpy comes with them; most commands do not need them
+    from artesian.kernel.training import JobReport, TrainingSummary
 
 
 class Plane(Protocol):
@@ -29,7 +33,7 @@ class Plane(Protocol):
         """Whether jobs run on this machine."""
         ...
 
-    def __enter__(self) -> "Plane": ...
+    def __enter__(self) -> Plane: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -101,7 +105,7 @@ class Plane(Protocol):
 class TokenOffice(Protocol):
     """Where tokens are made: this machine's state folder, or a server."""
 
-    def __enter__(self) -> "TokenOffice": ...
+    def __enter__(self) -> TokenOffice: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,16 +1,16 @@
 """The client: what a server can be asked, as methods."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from artesian.client.transport import Transport
-from artesian.kernel.goodput import Goodput
-from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.ledger import Waterfall
 from artesian.model.views import (
     Decision,
@@ -34,6 +34,9 @@ from artesian.model.views import (
     TeamView,
     TokenView,
 )
+
+if TYPE_CHECKING:  # numpy comes with them: a tenth of a second for who only lists jobs
+    from artesian.kernel.training import JobReport, TrainingSummary
 
 _HAPPENINGS: dict[str, type[Happening]] = {
     "started": Started,
@@ -67,7 +70,7 @@ class Client:
     ) -> None:
         self._http = Transport(server, token, timeout_s, transport)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(
@@ -139,10 +142,15 @@ class Client:
 
     def training(self, job: str) -> TrainingSummary:
         """Return what a job has trained. Raises UnknownJob."""
+        from artesian.kernel.training import TrainingSummary
+
         return self._http.get(TrainingSummary, f"/jobs/{_quoted(job)}/training")
 
     def report(self, job: str) -> JobReport:
         """Return a job, what it has trained, and where the compute went meanwhile. Raises UnknownJob."""
+        from artesian.kernel.goodput import Goodput
+        from artesian.kernel.training import JobReport, TrainingSummary
+
         found = self._http.get(dict[str, Any], f"/jobs/{_quoted(job)}/report")
         return JobReport(
             job=msgspec.convert(found["job"], JobView),

@@ -36,6 +36,8 @@ class Scheduler:
         self.policy = policy
         self._timed = policy if isinstance(policy, Timed) else None
         self.state = state if state is not None else State()
+        self.cycles = 0
+        """How often the policy was asked for a plan: not every step has something that it could see."""
         self._planned: tuple[Policy, int] | None = None
         self._amended_s: float | None = None
         """When the last draft was made, if something happened after it that no policy has seen yet."""
@@ -77,6 +79,7 @@ class Scheduler:
 
         # 4. What the policy wants.
         wanted = self.policy.plan(snapshot)
+        self.cycles += 1
 
         # 5. Reject what cannot be, before anything is done.
         _verify(wanted, snapshot)

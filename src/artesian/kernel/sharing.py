@@ -16,7 +16,7 @@ _MOST = 4096
 _MOST_ENVIRONMENTS = 256
 
 _JOB_WORDS = ("name", "workdir", "team", "user")
-_JOB_PARTS = ("devices", "retry")
+_JOB_PARTS = ("command", "devices", "retry")
 _NODE_PARTS = ("accelerator", "pool", "vendor", "device_memory_bytes", "memory_bytes", "peak_flops")
 
 # The classes are frozen for those who use them. An equal value in the place of another is no change.
@@ -37,7 +37,8 @@ class Sharing:
         for name in _JOB_WORDS:
             word = getattr(job, name)
             _set(job, name, same_word(word, word))
-        _set(job, "command", tuple([same_word(word, word) for word in job.command]))
+        if job.command not in self._parts:
+            _set(job, "command", tuple([same_word(word, word) for word in job.command]))
         for name in _JOB_PARTS:
             part = getattr(job, name)
             _set(job, name, same_part(part, part))

@@ -95,6 +95,8 @@ class State:
     def restore(self, jobs: Iterable[JobRecord]) -> None:
         """Take over jobs of an image, of which the state was made without them."""
         for record in jobs:
+            if record.history[0].at_s == record.submitted_s:
+                record.history[0].at_s = record.submitted_s  # one object for both: 24 bytes of each job
             if not record.state.is_final and (served := _served(record)):
                 self._served[record.job.id] = served
             self._file(record)

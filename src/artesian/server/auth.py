@@ -44,7 +44,7 @@ class Auth:
         if given is None:
             if (token := self.session(request)) is not None:
                 return await self.bearer(token, caller)
-            found = self.sign_on(request) or await self._default()
+            found = self.sign_on(request) or self._default()
             if found is None:
                 raise _unknown("this server asks for a token", "set ARTESIAN_TOKEN, or log in")
             return found
@@ -68,10 +68,8 @@ class Auth:
             )
         return found
 
-    async def _default(self) -> Principal | None:
-        if self.embedded is None or await asyncio.to_thread(lambda: self.tokens.is_any):
-            return None
-        return self.embedded
+    def _default(self) -> Principal | None:
+        return None if self.embedded is None or self.tokens.is_any else self.embedded
 
 
 def _unknown(message: str, hint: str) -> Problem:

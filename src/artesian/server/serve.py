@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from types import FrameType
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,11 +26,14 @@ from artesian.server.bell import ring
 from artesian.server.config import StateDir
 from artesian.server.keeper import Keeper
 from artesian.server.limits import Limits
-from artesian.server.oidc import Oidc, OidcSettings, session_key
+from artesian.server.oidc_settings import OidcSettings, session_key
 from artesian.server.rules import Rules
 from artesian.server.streams import Streams
 from artesian.server.tokens import Principal, Role, Tokens
 from artesian.store import open_journal
+
+if TYPE_CHECKING:
+    from artesian.server.oidc import Oidc
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END_S = 10.0
@@ -103,7 +108,7 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. ``ready`` gets the URL. Raises OpenListener, CannotListen, StoreError."""
     serving.state.create()
     _log_to_stderr(serving.is_log_json)
-    oidc = None if serving.oidc is None else Oidc(serving.oidc, session_key(serving.state.session_key))
+    oidc = _sign_on(serving)
     auth = authenticator(serving, oidc)
     sys.setswitchinterval(_SWITCH_S)
     app = create_app(
@@ -123,7 +128,18 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
 
         mount(app)
     with serving.listener.open() as sock:
-        asyncio.run(_serve(serving, app, sock, ready))
+        # Quicker by a third per request, where it is installed; NiceGUI brings it along on Linux.
+        factory = import_module("uvloop").new_event_loop if find_spec("uvloop") is not None else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_serve(serving, app, sock, ready))
+
+
+def _sign_on(serving: Serving) -> "Oidc | None":
+    if serving.oidc is None:
+        return None
+    from artesian.server.oidc import Oidc
+
+    return Oidc(serving.oidc, session_key(serving.state.session_key))
 
 
 def _public_hosts(serving: Serving) -> list[str]:
@@ -131,7 +147,7 @@ def _public_hosts(serving: Serving) -> list[str]:
     return [] if host is None else [host]
 
 
-def authenticator(serving: Serving, oidc: Oidc | None = None) -> Auth:
+def authenticator(serving: Serving, oidc: "Oidc | None" = None) -> Auth:
     """Return what finds out who calls. Raises OpenListener where everybody could come in from elsewhere."""
     tokens = Tokens(serving.state.tokens)
     if oidc is not None:  # who sets it up means people to log in, on loopback behind a proxy as well

@@ -69,6 +69,7 @@ class Tokens:
         self._lock = Lock()
         self._verified: dict[bytes, TokenView] = {}
         self._stamp: tuple[int, int] | None = None
+        self._is_any: bool | None = None
 
     # -- changing -----------------------------------------------------------------------------------
 
@@ -135,8 +136,19 @@ class Tokens:
 
     @property
     def is_any(self) -> bool:
-        """Whether a token was ever made: from then on nobody gets in without one."""
-        return bool(self.list())
+        """Whether a token was ever made: from then on nobody gets in without one.
+
+        Every request without one asks, so it costs a look at the file's time unless somebody changed it.
+        """
+        with self._lock:
+            self._forget_if_changed()
+            stamp, found = self._stamp, self._is_any
+        if found is None:
+            found = bool(self.list())
+            with self._lock:
+                if stamp == self._stamp:
+                    self._is_any = found
+        return found
 
     def known(self, token: str) -> Principal | None:
         """Return whose token this is, if it was verified not long ago and is still good; quick."""
@@ -180,7 +192,7 @@ class Tokens:
         except FileNotFoundError:
             stamp = None
         if stamp != self._stamp:
-            self._stamp = stamp
+            self._stamp, self._is_any = stamp, None
             self._verified.clear()
 
     @contextmanager
