@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Message, Recovered, StepCommitted
@@ -113,7 +114,7 @@ class Job:
             agent.communicate()
 
 
-def lose_node(agent: subprocess.Popen[str]) -> None:
+def lose_node(agent: subprocess.Popen[Any]) -> None:
     """Kill the agent and all that runs in its session, as the loss of a machine does."""
     for name in os.listdir("/proc"):
         with suppress(OSError):
