@@ -220,7 +220,17 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
         if stop.cause is not Cause.PREEMPTED:
             raise PlanRejected(f"{stop.id}: a policy can only preempt, not stop as {stop.cause}")
         stopped.add(stop.job_id)
-    told = set()
+    told: set[str] = set()
+    if plan.starts or plan.claims:
+        _verify_devices(plan, snapshot, told)
+    for hold in plan.holds:
+        if hold.job_id not in snapshot.waiting or hold.job_id in told:
+            raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
+        told.add(hold.job_id)
+
+
+def _verify_devices(plan: Plan, snapshot: Snapshot, told: set[str]) -> None:
+    """Raise PlanRejected unless every start, and every claim, gets devices of its own; add the starts to ``told``."""
     with snapshot.capacity.trial() as trial:
         for start in plan.starts:
             wanting = snapshot.waiting.get(start.job_id)
@@ -231,17 +241,12 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
             told.add(start.job_id)
             if len(told) < len(plan.starts) or plan.claims:  # what nobody comes after need not be taken
                 trial.take(wanting.job, start.placement)
-        _verify_claims(plan, snapshot, trial, told)
-    for hold in plan.holds:
-        if hold.job_id not in snapshot.waiting or hold.job_id in told:
-            raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
-        told.add(hold.job_id)
+        if plan.claims:
+            _verify_claims(plan, snapshot, trial, told)
 
 
 def _verify_claims(plan: Plan, snapshot: Snapshot, trial: Trial, started: set[str]) -> None:
     """Raise PlanRejected unless all that is claimed is there once everybody has left who is to."""
-    if not plan.claims:
-        return
     stopped = {stop.job_id for stop in plan.stops}
     for entry in snapshot.running.values():
         if entry.is_stopping or entry.job.id in stopped:

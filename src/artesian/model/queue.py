@@ -176,9 +176,9 @@ class Walk:
         if at_s + alike.durations_s[0] > until_s:
             return  # the usual answer, and it does not matter how many they are
         jobs = alike.jobs
-        for later in range(place + 1, len(jobs)):
-            if at_s + jobs[later][2] <= until_s:
-                self._latest = (number, later - 1)
+        for behind in range(place + 1, len(jobs)):
+            if at_s + jobs[behind][2] <= until_s:
+                self._latest = (number, behind - 1)
                 return
 
 
