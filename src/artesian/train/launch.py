@@ -120,6 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
     add("master-port", "port of rank 0 (default: a free one)", type=int, metavar="PORT")
     add("standalone", "accepted: one node is the default", action="store_true")
+    add(
+        "start-timeout",
+        "seconds that a worker may take to its first step, before it is taken for hung (default: 1800 with "
+        "Run, from when it begins; without it any time)",
+        type=float,
+        metavar="S",
+    )
     add("grace", "seconds between SIGTERM and SIGKILL (default: 2)", type=float, default=2.0, metavar="S")
     parser.add_argument("-m", "--module", action="store_true", help="SCRIPT is a module, as for python -m")
     add("no-python", "run SCRIPT as it is, found through PATH", action="store_true")
@@ -215,6 +222,8 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
             parser.error("--max-restarts for several nodes needs --rdzv-endpoint, where the agents meet")
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
+    if args.start_timeout is not None and args.start_timeout <= 0:
+        parser.error(f"--start-timeout must be above 0, got {args.start_timeout}")
     if args.grace < 0:
         parser.error(f"--grace must not be negative, got {args.grace}")
     progress = os.environ.get(environment.PROGRESS_DIR)
@@ -231,6 +240,7 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         node_rank=args.node_rank,
         master_host=args.master_addr or "127.0.0.1",
         master_port=args.master_port,
+        start_limit_s=args.start_timeout,
         grace_s=args.grace,
         progress_dir=Path(progress) if progress else None,
         log_dir=Path(log) if log else None,
