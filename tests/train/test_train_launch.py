@@ -206,6 +206,20 @@ def test_only_what_a_restart_is_for_leads_to_one(start: Start) -> None:
     assert start(body, "--max-restarts", "2", "--restart-on", "signal,user_error").finish()[0] == 0
 
 
+def test_a_worker_that_does_not_come_to_its_first_step_shows_its_stacks_and_is_killed(start: Start) -> None:
+    body = """
+from artesian.train.heartbeat import Activity
+from artesian.train.link import link
+link().heart.set(Activity.STARTING, 0.5)
+def stuck_in_its_start(): signal.pause()
+if os.environ["ARTESIAN_RESTART"] == "0": stuck_in_its_start()
+"""
+    code, _, err = start(body, "--max-restarts", "1").finish()
+    assert code == 0, err
+    assert "has not come to its first step within 0.5 s; restart 1 of 1" in err
+    assert "in stuck_in_its_start" in err
+
+
 def test_a_killed_worker_is_reported_and_ends_the_others(start: Start, tmp_path: Path) -> None:
     body = "if RANK == 1: os.kill(os.getpid(), signal.SIGKILL)\n" + WAIT_FOREVER
     launch = start(body, "--nproc-per-node", "3", env={"ARTESIAN_PROGRESS_DIR": str(tmp_path / "progress")})
@@ -455,6 +469,7 @@ def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
         (["-m", "--no-python", "x"], "--module needs python"),
         (["--grace", "-1", "x.py"], "--grace: expected seconds, 0 or more, got '-1'"),
         (["--stop-grace", "inf", "x.py"], "/--stop_grace: expected seconds, 0 or more, got 'inf'"),
+        (["--start-timeout", "0", "x.py"], "--start-timeout must be above 0, got 0"),
         (["--command", "--no-python", "x"], "--command takes a command line as it is"),
         (
             ["--restart-on", "signal,rain", "x.py"],

@@ -350,7 +350,7 @@ class Agent:
         hangs = [
             (worker, hang)
             for worker in self._crew.running.values()
-            if (hang := verdict(worker.line.beat(), now_s, self._patience))
+            if (hang := verdict(worker.line.beat(), now_s, self._patience, self._gang.start_limit_s))
         ]
         if not hangs:
             return

@@ -16,7 +16,8 @@ class Gang:
 
     ``command`` is the whole command line; ``script`` its part behind the interpreter where it is Python's,
     the name of a module where ``is_module``. ``preload`` are the modules that the template imports; without
-    any there is no template. ``restart_on`` are the causes that a restart is for. ``master_port`` None takes a
+    any there is no template. ``restart_on`` are the causes that a restart is for. ``start_limit_s`` is how long a
+    worker may take to its first step (None: what ``Run`` says, without it any time). ``master_port`` None takes a
     free port. Without a ``log_dir`` all workers share the agent's output; without a ``progress_dir`` failures are
     reported on stderr only. From SIGTERM to SIGKILL workers have ``stop_grace_s`` seconds where the job was told to
     stop, and may save; ``grace_s`` where another worker has failed.
@@ -33,6 +34,7 @@ class Gang:
     node_rank: int = 0
     master_host: str = "127.0.0.1"
     master_port: int | None = None
+    start_limit_s: float | None = None
     grace_s: float = 2.0
     stop_grace_s: float = 30.0
     progress_dir: Path | None = None

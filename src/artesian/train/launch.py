@@ -127,6 +127,13 @@ def _parser() -> argparse.ArgumentParser:
     add("master-port", "port of rank 0 (default: a free one)", type=int, metavar="PORT")
     add("standalone", "accepted: one node is the default", action="store_true")
     add(
+        "start-timeout",
+        "seconds that a worker may take to its first step, before it is taken for hung (default: 1800 with "
+        "Run, from when it begins; without it any time)",
+        type=_seconds,
+        metavar="S",
+    )
+    add(
         "grace",
         "seconds between SIGTERM and SIGKILL for the others when a worker has failed (default: 2)",
         type=_seconds,
@@ -244,6 +251,8 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
             parser.error("--max-restarts for several nodes needs --rdzv-endpoint, where the agents meet")
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
+    if args.start_timeout == 0:
+        parser.error("--start-timeout must be above 0, got 0")
     progress = os.environ.get(environment.PROGRESS_DIR)
     log = os.environ.get(environment.LOG_DIR)
     return Gang(
@@ -258,6 +267,7 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         node_rank=args.node_rank,
         master_host=args.master_addr or "127.0.0.1",
         master_port=args.master_port,
+        start_limit_s=args.start_timeout,
         grace_s=args.grace,
         stop_grace_s=_stop_grace_s(parser, args),
         progress_dir=Path(progress) if progress else None,

@@ -15,6 +15,7 @@ where; the loop is the same.
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +23,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from artesian.train.data import rank_share
+from artesian.train.data import rank_share, to_device
 from artesian.train.divergence import ReplicaCheck
 from artesian.train.from_env import Every, read_parts
 from artesian.train.guards import Action, Guard, Policy
@@ -36,6 +37,7 @@ from artesian.train.restorable import Restorable, Scheduler
 from artesian.train.saves import Position, Saves
 from artesian.train.signals import StopRequest
 from artesian.train.sources import MapDataset, Stream
+from artesian.train.watchdog import START_LIMIT_S
 from artesian.wire.faults import Fault
 from artesian.wire.messages import Phase
 
@@ -155,6 +157,8 @@ class Run:
         Raises CheckpointError when there are checkpoints but none is whole.
         """
         self._reporter.started()
+        if self._link is not None:
+            self._link.heart.set(Activity.STARTING, START_LIMIT_S)
         start_s = self._reporter.now_s()
         if (found := self._saves.restore()) is not None:
             self._stand_at(found)
@@ -228,7 +232,7 @@ class Run:
             while steps is None or self.step < steps:
                 wait_start_s = self._reporter.now_s()
                 self.batch = next(handed_out)
-                data = _to_device(self.batch.data, member.device)
+                data = to_device(self.batch.data, member.device)
                 now_s = self._reporter.now_s()
                 if now_s - wait_start_s > _DATA_WAIT_S:
                     self._reporter.phase(Phase.DATA_WAIT, wait_start_s, now_s)
@@ -297,6 +301,26 @@ class Run:
             self._save_now()
             raise Preempted(self.step)
 
+    @contextmanager
+    def paused(
+        self, phase: Phase | str = Phase.EVALUATION, *, timeout_s: float | None = None
+    ) -> Iterator[None]:
+        """Say that no step comes for a while, such as in an evaluation, and count the time as ``phase``.
+
+        The agent does not take it for a hang, unless it takes more than ``timeout_s`` (None: any time).
+        Raises ValueError for a phase that there is not.
+        """
+        phase = Phase(phase)
+        start_s = self._reporter.ready()
+        if self._link is not None:
+            self._link.heart.set(Activity.PAUSED, timeout_s)
+        try:
+            yield
+        finally:
+            if self._link is not None:
+                self._link.heart.go_on()
+            self._reporter.phase(phase, start_s, self._reporter.now_s())
+
     def _is_good(self, guard: Guard, loss: Tensor | float | None) -> bool:
         """Return whether to apply the gradients; if not, what the guard says is done."""
         verdict = guard.inspect(
@@ -353,7 +377,7 @@ class Run:
             self._saves.save_now(self._here())
         finally:
             if self._link is not None:
-                self._link.heart.set(Activity.STEPPING)
+                self._link.heart.go_on()
 
 
 class Preempted(SystemExit):
@@ -362,15 +386,3 @@ class Preempted(SystemExit):
     def __init__(self, step: int) -> None:
         super().__init__(PREEMPTED)
         self.step = step
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    match batch:
-        case Tensor():
-            return batch.to(device, non_blocking=True)
-        case dict():
-            return {key: _to_device(value, device) for key, value in batch.items()}
-        case list() | tuple():
-            return [_to_device(value, device) for value in batch]
-        case _:
-            return batch
