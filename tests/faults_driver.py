@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from recovery_harness import lose_node
 LIMIT_S = 240.0
 """Without a new step for so long, the job is given up."""
 _PREEMPTED = 143
+_READY_STEPS = 5
 
 
 class Due(Protocol):
@@ -59,6 +61,8 @@ class Driver:
         self._reader = ProgressReader(folder / "progress")
         self._messages: list[Message] = []
         self._port = 0
+        self._newcomers: list[subprocess.Popen[bytes]] = []
+        """Agents that were started for lost ones."""
         self._lost_by: set[int] = set()
         """Orders after which all was started anew."""
 
@@ -101,6 +105,8 @@ class Driver:
                 self._make(order)
                 (self.orders / f"{order.number}.over").touch()
             codes = [agent.poll() for agent in self._agents]
+            if 0 in codes and None in codes and self._newcomers:
+                self._dismiss()
             if codes and all(code is not None for code in codes):
                 if not any(codes):
                     break
@@ -119,6 +125,14 @@ class Driver:
         is_new = bool(begun - self._lost_by)
         self._lost_by |= begun
         return is_new and all(agent.returncode == -signal.SIGKILL for agent in self._agents)
+
+    def _dismiss(self) -> None:
+        """Stop the spares that have come when all was over: they wait for a gang that never comes."""
+        for agent in self._newcomers:
+            agent.send_signal(signal.SIGTERM)
+            if (code := agent.wait(LIMIT_S)) != 0:
+                self.problem = f"told to stop, a spare ended with {code}:\n{self.log_tail()}"
+        self._newcomers = []
 
     def _start_all(self) -> None:
         self._agents = []
@@ -146,7 +160,7 @@ class Driver:
     # What comes from outside
 
     def _make(self, order: Due) -> None:
-        if order.kind != "torn-stop":
+        if order.kind not in ("torn-stop", "full"):
             begins(self.orders, order.number)
         match order.kind:
             case "lost":
@@ -164,7 +178,7 @@ class Driver:
                 begins(self.orders, order.number)  # where there was nothing to save
                 self._start_all()
             case "full":
-                self._fill_the_disk(order.rank)
+                self._fill_the_disk(order)
             case "node":
                 self._lose_a_node(order.rank)
             case "store" | "template" | "helper":
@@ -199,7 +213,7 @@ class Driver:
 
         self._until(is_over)
 
-    def _fill_the_disk(self, rank: int) -> None:
+    def _fill_the_disk(self, order: Due) -> None:
         """Fill it until a save has failed, and kill a worker in that time."""
         checkpoints, flag = self.folder / "checkpoints", self.orders / "full"
         before = self._failed_saves()
@@ -213,9 +227,9 @@ class Driver:
                     file.write(bytes(1))
         flag.touch()
         self._until(lambda: self._failed_saves() > before or None)
-        _kill(self._pids().get(rank))
+        begins(self.orders, order.number)
+        _kill(self._pids().get(order.rank))
         step = self._last_step()
-        (self.orders / "full.over").touch()
         self._until(lambda: self._last_step() > step or None)
         flag.unlink()
         ballast.unlink(missing_ok=True)
@@ -233,6 +247,7 @@ class Driver:
             victim.wait()
             self._agents.remove(victim)
         self._start_one()
+        self._newcomers.append(self._agents[-1])
 
     def _part(self, kind: str) -> int | None:
         """Return the process of the agent's that has this part; None where there is none now."""
@@ -274,15 +289,20 @@ class Driver:
         return {(m.rank, m.step): m.loss for m in self._messages if isinstance(m, StepCommitted)}
 
     def recovered_s(self, number: int) -> float | None:
-        """Return the seconds from a fault to the first step that was new after it; None: it never came."""
+        """Return the seconds from a fault to the first step that was new after it; None: it never came.
+
+        A loader has some batches ready when it hangs: of the first steps after the fault, the one that took longest.
+        """
         begun = self.orders / f"{number}.begun"
         if not begun.exists():
             return None
         at_s = float(begun.read_text())
-        steps = [m for m in self._messages if isinstance(m, StepCommitted)]
-        before = max((m.step for m in steps if m.end_s <= at_s), default=0)
-        new_s = min((m.end_s for m in steps if m.step > before and m.end_s > at_s), default=None)
-        return None if new_s is None else new_s - at_s
+        ends: dict[int, float] = {}
+        for message in self._messages:
+            if isinstance(message, StepCommitted):
+                ends[message.step] = min(message.end_s, ends.get(message.step, message.end_s))
+        new_s = sorted(end_s for end_s in ends.values() if end_s > at_s)[:_READY_STEPS]
+        return max((later - earlier for earlier, later in pairwise([at_s, *new_s])), default=None)
 
     def log_tail(self) -> str:
         return (self.folder / "agents.log").read_text(errors="replace")[-6000:]

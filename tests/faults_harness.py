@@ -184,6 +184,8 @@ def _driver(plan: Plan, orders: Sequence[Order], folder: Path, *, step_s: float)
         "ARTESIAN_PROGRESS_DIR": str(folder / "progress"),
         "FAULTS_ORDERS": str(notes),
         "FAULTS_STEP_S": str(step_s),
+        # Every step where a snapshot is to be torn, else as often as costs little.
+        "FAULTS_MEMORY_EVERY": "1" if any(order.kind == "torn-memory" for order in orders) else "",
     }
     script = [str(here / "faults_job.py"), *(["--resilient"] if plan.is_resilient else [])]
     launch = [sys.executable, "-m", "artesian.train.launch", "--max-restarts", "100"]

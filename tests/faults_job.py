@@ -27,6 +27,7 @@ from faults_orders import BATCH, begins, tear
 
 _FOLDER = Path(os.environ["FAULTS_ORDERS"])
 _STEP_S = float(os.environ.get("FAULTS_STEP_S", "0"))
+_MEMORY_EVERY = int(os.environ.get("FAULTS_MEMORY_EVERY") or 0) or None
 _SLACK = 10
 """Steps that a fault from outside may be late."""
 
@@ -159,7 +160,9 @@ def main() -> None:
     orders = Orders(member.rank)
     with (
         (_FOLDER / f"rank-{member.rank}.txt").open("a", buffering=1) as seen,
-        Run.from_env(model=model, optimizer=optimizer, member=member, guard=Policy()) as run,
+        Run.from_env(
+            model=model, optimizer=optimizer, member=member, memory_every=_MEMORY_EVERY, guard=Policy()
+        ) as run,
     ):
         for batch in run.batches(Samples(), global_batch=BATCH, steps=orders.steps, ahead=2):
             step = run.step + 1

@@ -10,22 +10,21 @@ import contextlib
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from types import FrameType
 from typing import Any
 
+from artesian.train.agent_reports import Reports, say
+from artesian.train.agent_signals import hearing
 from artesian.train.council import Council
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
-from artesian.train.recovery import PREEMPTED, Failure, Recovery, cause_of, describe, report
+from artesian.train.recovery import PREEMPTED, Failure, cause_of
 from artesian.train.terms import Address, Terms
 from artesian.train.watchdog import CHECK_EVERY_S, verdict
 from artesian.train.worker_process import WorkerProcess
-from artesian.wire.clock import AnchoredClock
-from artesian.wire.messages import Layer, Message, WorkerFailed
+from artesian.wire.messages import Layer
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _TAIL_LINES = 20
@@ -42,7 +41,6 @@ class Agent:
     def __init__(self, gang: Gang, environ: Mapping[str, str], terms: Terms | None = None) -> None:
         self._gang = gang
         self._environ = environ
-        self._clock = AnchoredClock()
         self._selector = selectors.DefaultSelector()
         self._crew = Crew(
             gang,
@@ -53,14 +51,12 @@ class Agent:
             on_failure=self._note,
             on_loss=self._go_on_without_template,
         )
+        self._reports = Reports(gang, self._crew)
         self._council = None if terms is None else Council(terms, self, self._selector, say)
         self._formation: Formation | None = None
         """None while this node is a spare."""
         self._failures: list[Failure] = []
         self._at_fault: set[int] = set()
-        self._last_step: int | None = None
-        """What the last worker to end had committed."""
-        self._recovery: Recovery | None = None
         self._patience = 1.0
         self._exit_code = 0
         self._stopped_by: signal.Signals | None = None
@@ -76,12 +72,7 @@ class Agent:
         It takes over SIGTERM, SIGINT and SIGUSR1 until it returns. Call it from the main thread: what dies
         with the thread that called it is the workers.
         """
-        receiver, sender = socket.socketpair()
-        with receiver, sender:
-            receiver.setblocking(False)
-            sender.setblocking(False)
-            old_wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-            old_handlers = {number: signal.signal(number, _wake) for number in _STOP_SIGNALS}
+        with hearing(_STOP_SIGNALS) as receiver:
             self._selector.register(receiver, selectors.EVENT_READ, lambda: self._hear_signals(receiver))
             try:
                 self._begin()
@@ -94,9 +85,6 @@ class Agent:
                 if self._council is not None:
                     self._council.close()
                 self._selector.close()
-                for number, handler in old_handlers.items():
-                    signal.signal(number, handler)
-                signal.set_wakeup_fd(old_wakeup)
         return self._code()
 
     def _code(self) -> int:
@@ -148,13 +136,11 @@ class Agent:
         is_served: bool = True,
     ) -> None:
         """Enter formation ``number``: keep the workers that can come along, start the others anew."""
-        told = [self._last_step, *(beat.step for beat in self._crew.beats())]
-        steps = [step for step in told if step is not None]
-        if self._recovery is not None and self._recovery.step_before is not None:
-            steps.append(self._recovery.step_before)  # the one before failed on the way
+        step_before = self._reports.newest_step()
         at_fault = self._at_fault if cause is None else {*self._at_fault, cause.rank}
         self._failures, self._at_fault, self._settle_at_s = [], set(), None
-        self._is_yielding, self._formation, self._recovery = False, None, None
+        self._is_yielding, self._formation = False, None
+        self._reports.forget()
         if node_rank is not None:
             self._formation = Formation(
                 number=number,
@@ -166,12 +152,12 @@ class Agent:
             )
         has_survivors = self._crew.form(self._formation, at_fault, self._patience)
         if self._formation is not None and (cause is not None or layer is not None):
-            self._recovery = Recovery(
-                restart=number,
-                cause=cause or Failure(rank=-1, text="a node has joined", is_suspect=False),
-                layer=layer or (Layer.IN_PROCESS if has_survivors else Layer.FORK),
-                detected_s=time.monotonic(),
-                step_before=max(steps, default=None),
+            self._reports.recovering(
+                number,
+                cause or Failure(rank=-1, text="a node has joined", is_suspect=False),
+                layer or (Layer.IN_PROCESS if has_survivors else Layer.FORK),
+                step_before,
+                is_first_node=self._formation.node_rank == 0,
             )
 
     def _go_on_without_template(self, local_ranks: Sequence[int]) -> None:
@@ -217,10 +203,9 @@ class Agent:
         if self._council is not None:
             self._council.keep(now_s, is_warm=self._crew.starter.is_warm)
         if self._crew.is_short and self._kill_at_s is not None:
-            self._kill_within(
-                self._gang.grace_s
-            )  # told to stop while it was formed anew: there is no next step
-        self._note_recovery(now_s)
+            # Told to stop while it was formed anew: there is no next step for anybody to finish.
+            self._kill_within(self._gang.grace_s)
+        self._reports.look(now_s)
 
     def _hear_signals(self, receiver: socket.socket) -> None:
         for number in receiver.recv(4096):
@@ -251,8 +236,8 @@ class Agent:
 
     def _note_end(self, worker: WorkerProcess) -> None:
         """Act on the end of a worker that nobody has asked for."""
-        self._note_recovery(time.monotonic())  # while its last beats can be read
-        self._last_step = worker.line.beat().step
+        self._reports.look(time.monotonic())  # while its last beats can be read
+        self._reports.last_step = worker.line.beat().step
         worker.reap()
         del self._crew.running[worker.rank]
         is_yield = self._is_yielding and self._stopped_by is None
@@ -304,7 +289,7 @@ class Agent:
         now_s = time.monotonic()
         if not self._failures:
             self._noted_s = now_s
-        self._note_recovery(now_s)  # the one before may have been over since the last look
+        self._reports.look(now_s)  # the one before may have been over since the last look
         self._failures.append(failure)
         at_s = now_s + (_SETTLE_S if failure.is_suspect else 0.0)
         self._settle_at_s = at_s if self._settle_at_s is None else min(self._settle_at_s, at_s)
@@ -336,8 +321,7 @@ class Agent:
         self._crew.give_up_rejoining()
         for worker in self._crew.gave_up:
             say(f"{worker} does not come back from the lost gang; it starts anew")
-            if self._recovery is not None and self._recovery.layer is Layer.IN_PROCESS:
-                self._recovery.layer = Layer.FORK
+            self._reports.fall_to_fork()
 
     # Watching
 
@@ -373,16 +357,6 @@ class Agent:
             )
         self._settle_at_s = now_s + _TRACES_S
 
-    def _note_recovery(self, now_s: float) -> None:
-        if self._recovery is None or not self._crew.is_whole:
-            return
-        record = self._recovery.record(self._crew.beats(), now_s, self._clock.now_s())
-        if record is not None:
-            self._recovery = None
-            if self._formation is not None and self._formation.node_rank == 0:
-                say(describe(record))
-                self._report(record)
-
     # The end
 
     def give_way(self) -> None:
@@ -415,32 +389,7 @@ class Agent:
 
     def _fail(self, failure: Failure) -> None:
         """Report the failure that ends the gang, and end the other workers."""
-        at_s = self._clock.now_s()
+        at_s = self._reports.now_s()
         self._end_workers(failure.exit_code if failure.exit_code is not None else 128 + (failure.signal or 0))
-        others = self._crew.headcount
-        say(failure.text + (f"; ending the other {others}" if others else ""))
-        self._report(
-            WorkerFailed(
-                rank=failure.rank,
-                at_s=at_s,
-                exit_code=failure.exit_code,
-                signal=failure.signal,
-                is_oom_kill=failure.is_oom_kill,
-                message=failure.text,
-                restarts=0 if self._formation is None else self._formation.number,
-            )
-        )
-
-    def _report(self, message: Message) -> None:
-        folder = self._gang.progress_dir
-        if folder is not None and (problem := report(folder, self._gang.node_rank, message)):
-            say(problem)
-
-
-def say(text: str) -> None:
-    """Tell whoever reads the agent's stderr."""
-    print(f"artesian launch: {text}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _wake(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by doing nothing: the wake-up socket has told ``select`` already."""
+        restarts = 0 if self._formation is None else self._formation.number
+        self._reports.failed(failure, at_s, others=self._crew.headcount, restarts=restarts)

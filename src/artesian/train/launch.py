@@ -28,7 +28,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from artesian.train.agent import Agent, say
+from artesian.train.agent import Agent
+from artesian.train.agent_reports import say
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
 from artesian.train.python_command import python_command
