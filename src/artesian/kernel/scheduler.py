@@ -83,13 +83,10 @@ class Scheduler:
 
         # 6. It is decided, once it is adopted.
         self._planned = (self.policy, self.state.changes)
-        return Plan(
-            at_s=self.state.at_s,
-            stops=(*stops, *wanted.stops),
-            starts=wanted.starts,
-            holds=tuple(hold for hold in wanted.holds if self._is_news(hold)),
-            claims=wanted.claims,
-        )
+        news = tuple([hold for hold in wanted.holds if self._is_news(hold)])
+        if not stops and len(news) == len(wanted.holds):
+            return wanted
+        return replace(wanted, stops=(*stops, *wanted.stops), holds=news)
 
     def amend(self, plan: Plan, events: Sequence[Event]) -> Plan:
         """Take in ``events``, which come before a drafted ``plan`` in the journal; return what stands of it.
@@ -153,7 +150,9 @@ class Scheduler:
         return commands
 
     def _required_stops(self) -> list[Stop]:
-        stops = []
+        stops: list[Stop] = []
+        if not self.state.to_stop:
+            return stops
         for record in sorted(self.state.to_stop, key=lambda record: record.job.id):
             cause = record.attempt.stop_cause
             assert cause is not None
@@ -265,19 +264,21 @@ def _verify_claims(plan: Plan, snapshot: Snapshot, trial: Trial, started: set[st
 def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
     """Return what keeps the job from being placed like this on what is free; None when nothing does."""
     hosted = free.hosted(job) if job.cpus_per_device or job.memory_bytes_per_device else None
+    rows = []
     for share in placement.shares:
         row = free.row.get(share.node_id)
         if row is None or not free.is_up[row]:
             return f"node {share.node_id} is not there, or takes no attempts"
+        rows.append(row)
         last = max(share.devices, default=-1)
-        if last >= free.devices[row]:
+        if last >= free.nodes[row].devices:
             return f"node {share.node_id} has no device {last}"
-        if any(free.left_milli(row, device) < share.milli for device in share.devices):
-            return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
+        for device in share.devices:
+            if free.left_milli(row, device) < share.milli:
+                return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
         if hosted is not None and max(1, len(share.devices)) > hosted[row]:
             wanted = f"{len(share.devices)} devices" if share.devices else "the job"
             return f"node {share.node_id} has not the CPUs and the memory for {wanted}"
-    rows = [free.row[share.node_id] for share in placement.shares]
     if len(rows) > 1 and len(set(free.kind[rows].tolist())) > 1:
         return f"{placement} mixes models of device"
     count = placement.devices
@@ -288,7 +289,7 @@ def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
             is_gang
             and (not request.is_host_only or len(rows) == 1)
             and all(share.milli == milli for share in placement.shares)
-            and free.eligible(request)[rows].all()
+            and all(map(free.eligible(request).item, rows))
         ):
             return None
     return f"{placement} is no gang that the job asked for"
