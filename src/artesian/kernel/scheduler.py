@@ -17,7 +17,7 @@ from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
 from artesian.model.quota import Teams
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import Snapshot
-from artesian.policy.base import Policy, Timed
+from artesian.policy.base import Policy, Steady, Timed
 from artesian.policy.explain import backing_off
 from artesian.policy.outlook import Outlook, outlook
 
@@ -35,6 +35,7 @@ class Scheduler:
     def __init__(self, policy: Policy, state: State | None = None) -> None:
         self.policy = policy
         self._timed = policy if isinstance(policy, Timed) else None
+        self._steady = policy if isinstance(policy, Steady) and self._timed is None else None
         self.state = state if state is not None else State()
         self._planned: tuple[Policy, int] | None = None
         self._amended_s: float | None = None
@@ -59,14 +60,18 @@ class Scheduler:
         # 1. What happened.
         before_s = None if self.state.first_s is None else self.state.at_s
         happened = self._amended_s is not None
+        settled = self.state.changes if self._is_planned else None
         if self._amended_s is not None:
             before_s, self._amended_s = self._amended_s, None
+        came = []
         for event in events:
             self.state.apply(event)
             happened = True
+            if isinstance(event, JobSubmitted):
+                came.append(event.job)
         if not happened:
             return Plan(at_s=self.state.at_s)
-        if self._timed is None and self._planned == (self.policy, self.state.changes):
+        if self._timed is None and self._is_planned:
             return Plan(at_s=self.state.at_s)  # that an attempt runs now, say, makes nobody fit
 
         # 2. What must stop, whatever the policy thinks: cancelled jobs, jobs on lost nodes.
@@ -74,6 +79,10 @@ class Scheduler:
 
         # 3. What the policy sees: one consistent view.
         snapshot = self._snapshot(before_s)
+        has_only_come = settled is not None and self.state.changes == settled + len(came)
+        if self._steady is self.policy and has_only_come and self._steady.is_unmoved(snapshot, came):
+            self._planned = (self.policy, self.state.changes)
+            return Plan(at_s=self.state.at_s)
 
         # 4. What the policy wants.
         wanted = self.policy.plan(snapshot)
@@ -108,6 +117,11 @@ class Scheduler:
         self.state.apply(plan)
         if self._amended_s is None:
             self._planned = (self.policy, self.state.changes)
+
+    @property
+    def _is_planned(self) -> bool:
+        """Whether the policy has seen all that there is now."""
+        return self._planned == (self.policy, self.state.changes)
 
     @property
     def next_due_s(self) -> float | None:

@@ -325,7 +325,8 @@ class Capacity:
             rations = max(1, len(devices))
             self._free_cpu[row] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
             self._free_memory[row] += sign * (job.memory_bytes_per_device or 0) * rations
-        self._counts[row, share_kind(len(devices), share.milli)] -= sign
+        column = len(devices) + 1
+        self._counts[row, column if column == 1 or share.milli == MILLI else 0] -= sign
         self.changes += 1
         self._changed[row] = self.changes
 
