@@ -5,7 +5,7 @@ decision. So a journal can be replayed by a version whose policies decide differ
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from artesian.kernel import lifecycle
@@ -140,7 +140,7 @@ class State:
         return [self.nodes[id_] for id_ in self._excluded if self.nodes[id_].is_up]
 
     @property
-    def to_stop(self) -> Iterable[JobRecord]:
+    def to_stop(self) -> Collection[JobRecord]:
         """Jobs that must stop and for which no Stop is decided yet."""
         return self._to_stop.values()
 
@@ -158,7 +158,8 @@ class State:
         self.at_s = max(self.at_s, record.at_s)
         if self.first_s is None:
             self.first_s = record.at_s
-        self._release_due()
+        if self._due:
+            self._release_due()
         match record:
             case AttemptStarted():
                 if (job := self._current(record.job_id, record.epoch)) is not None:
@@ -233,8 +234,10 @@ class State:
             self._capacity.give(job.job, job.attempt.placement)
         del self.running[event.job_id]
         for share in job.attempt.placement.shares:
-            self._shrink_if_free(self.nodes[share.node_id])
-            if set(self.nodes[share.node_id].node.occupied) & set(share.devices):
+            known = self.nodes[share.node_id]
+            if known.next_node is not None:
+                self._shrink_if_free(known)
+            if known.node.occupied and set(known.node.occupied) & set(share.devices):
                 self._capacity = None  # what was ours is the others' now
         self._to_stop.pop(event.job_id, None)
         lifecycle.ended(job, event.outcome, self.at_s)
@@ -380,7 +383,7 @@ class State:
             submitted_s=record.submitted_s,
             next_epoch=record.epoch + 1,
             waits_since_s=record.history[-1].at_s,
-            served_device_s=sum(served.values()),
+            served_device_s=sum(served.values()) if served else 0.0,
             claim=record.claim,
             served_by_accelerator=served,
         )
@@ -395,7 +398,7 @@ class State:
             since_s=attempt.decided_s,
             is_stopping=attempt.stop_cause is not None,
             submitted_s=record.submitted_s,
-            served_device_s=sum(served.values()),
+            served_device_s=sum(served.values()) if served else 0.0,
             served_by_accelerator=served,
             claim=record.claim,
             started_s=attempt.started_s if record.job.checkpoint_every_s else None,

@@ -48,6 +48,7 @@ class Capacity:
         self.free_milli = np.full((len(self.nodes), width), _ABSENT, dtype=np.int16)
         self.free_milli[np.arange(width) < self.devices[:, None]] = MILLI
         self.free_whole = self.devices.copy()
+        self._width = width
         self.levels = Levels(self.free_whole, width)
         self.open_devices = int(self.devices.sum())
         self._ends = Ends(self.free_milli != _ABSENT)
@@ -131,7 +132,7 @@ class Capacity:
                 self.free_whole[row] = np.count_nonzero(self.free_milli[row] == MILLI)
                 for device in devices:
                     self._ends.put(row, device, -math.inf, math.inf)
-        self.levels = Levels(self.free_whole, self.free_milli.shape[1])
+        self.levels = Levels(self.free_whole, self._width)
         self.open_devices = int(np.count_nonzero(self.free_milli > 0))
 
     def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -155,6 +156,7 @@ class Capacity:
         )
         twin.free_milli = self.free_milli.copy()
         twin.free_whole = self.free_whole.copy()
+        twin._width = self._width
         twin.levels, twin.open_devices = self.levels.copy(), self.open_devices
         twin._ends = self._ends.copy()
         twin.free_cpu_milli = self.free_cpu_milli.copy()
@@ -216,14 +218,9 @@ class Capacity:
 
     def whole_devices(self, row: int, count: int) -> tuple[int, ...]:
         """Return the first ``count`` devices of the node in this row of which nothing is taken; fewer if there are."""
-        found: list[int] = []
         free = self._free
-        for device in range(self.free_milli.shape[1]):
-            if len(found) == count:
-                break
-            if free[row, device] == MILLI:
-                found.append(device)
-        return tuple(found)
+        whole = [device for device in range(self._width) if free[row, device] == MILLI]
+        return tuple(whole[:count])
 
     def by_kind(self, count: IntArray) -> IntArray:
         """Return the sums [K] of ``count`` [N] over the nodes of each kind; K is at least 1."""
@@ -287,10 +284,9 @@ class Capacity:
         free = self._free
         for share in placement.shares:
             row, change = self.row[share.node_id], sign * share.milli
+            least, most = (-change, MILLI) if change < 0 else (0, MILLI - change)
             for device in share.devices:
-                before = free[row, device]
-                is_sound = before != _ABSENT and 0 <= before + change <= MILLI
-                assert is_sound, (
+                assert least <= free[row, device] <= most, (
                     f"device {share.node_id}[{','.join(map(str, share.devices))}] is oversubscribed"
                 )
         for share in placement.shares:
@@ -306,7 +302,7 @@ class Capacity:
     def _change(self, job: Job, share: NodeShare, sign: int) -> None:
         row, devices, change = self.row[share.node_id], share.devices, sign * share.milli
         free = self._free
-        whole = 0
+        whole = opened = 0
         for device in devices:
             before = free[row, device]
             free[row, device] = after = before + change
@@ -316,9 +312,10 @@ class Capacity:
             elif before == MILLI:
                 whole -= 1
             if not before:
-                self.open_devices += 1
+                opened += 1
             elif not after:
-                self.open_devices -= 1
+                opened -= 1
+        self.open_devices += opened
         if whole:
             had = self._whole[row]
             self._whole[row] = had + whole
@@ -328,7 +325,8 @@ class Capacity:
             rations = max(1, len(devices))
             self._free_cpu[row] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
             self._free_memory[row] += sign * (job.memory_bytes_per_device or 0) * rations
-        self._counts[row, share_kind(len(devices), share.milli)] -= sign
+        column = len(devices) + 1
+        self._counts[row, column if column == 1 or share.milli == MILLI else 0] -= sign
         self.changes += 1
         self._changed[row] = self.changes
 
@@ -360,7 +358,9 @@ class Trial:
 
     def take(self, job: Job, placement: Placement, *, at_s: float | None = None) -> None:
         """Take the placement's devices for the job, until the trial is over; from ``at_s`` on, if that matters."""
-        times = self._times(placement) if at_s is not None else []
+        # What a device that was free was held by before that does not matter.
+        is_shared = at_s is not None and placement.shares[0].milli < MILLI
+        times = self._times(placement) if is_shared else []
         self.capacity.take(job, placement)
         self._taken.append((job, placement, +1, times))
         if at_s is not None:

@@ -96,6 +96,10 @@ class Index:
         if not alike.jobs:
             del self._shapes[shape]
 
+    def first_like(self, entry: WaitingJob) -> str:
+        """Return the id of the first job of the shape of one that was taken in."""
+        return self._shapes[shape_of(entry.job)].jobs[0][1]
+
     def _place(self, entry: WaitingJob) -> Place:
         duration_s = entry.job.estimated_duration_s
         return self._key(entry), entry.job.id, math.inf if duration_s is None else duration_s
@@ -255,12 +259,19 @@ class WaitingQueue(Mapping[str, WaitingJob]):
 
         ``key`` must depend on the entry alone, and be the same object, or equal, every time.
         """
+        return Walk(self._entries, self._index(key))
+
+    def _index(self, key: Callable[[WaitingJob], Key]) -> Index:
         index = self._keys.get(key)
         if index is None:
             index = self._keys[key] = Index(key)
             for entry in self._entries.values():
                 index.add(entry)
-        return Walk(self._entries, index)
+        return index
+
+    def leads(self, key: Callable[[WaitingJob], Key], job_id: str) -> bool:
+        """Return whether the job goes before all others of its shape in a walk by ``key``."""
+        return self._index(key).first_like(self._entries[job_id]) == job_id
 
     def walks(self, group: Callable[[WaitingJob], str], key: Callable[[WaitingJob], Key]) -> dict[str, Walk]:
         """Return a walk through the jobs of each group; ``group`` is bound by what binds ``key``."""

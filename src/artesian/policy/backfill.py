@@ -10,6 +10,7 @@ several. CPUs and memory are not promised.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +26,7 @@ from artesian.model.snapshot import Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
-from artesian.policy.line import Line, line_of
+from artesian.policy.line import Line, is_shared, line_of
 from artesian.policy.pipeline import wanted_nodes
 
 _DEPTH = 100
@@ -139,6 +140,16 @@ class EasyBackfill:
         with snapshot.capacity.trial() as trial:
             cycle = self._serve(snapshot, trial)
         return Plan(at_s=snapshot.at_s, starts=tuple(cycle.starts), holds=tuple(cycle.holds))
+
+    def is_unmoved(self, snapshot: Snapshot, came: Sequence[Job]) -> bool:
+        """Return whether nothing is free, and each of those that came is behind another one like it.
+
+        A cycle on a full fleet ends with the first job that it looks at and that could run at all.
+        """
+        if snapshot.capacity.open_devices or is_shared(self.order):
+            return False
+        waiting, key = snapshot.waiting, self.order.key
+        return not any(job.id in waiting and waiting.leads(key, job.id) for job in came)
 
     def promises(self, snapshot: Snapshot) -> tuple[Promise, ...]:
         """Return what the jobs are promised that wait at the head of their queues, the first in order first."""

@@ -7,7 +7,7 @@ start.
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
@@ -101,10 +101,12 @@ class Sorted:
 
 def line_of(order: Order, snapshot: Snapshot) -> Line:
     """Return the line of a cycle by this order."""
-    if _is_shared(type(order)):
-        assert isinstance(order, Shared)
-        return order.line(snapshot)
-    return Sorted(snapshot, order)
+    return order.line(snapshot) if is_shared(order) else Sorted(snapshot, order)
+
+
+def is_shared(order: Order) -> TypeGuard[Shared]:
+    """Return whether the order depends on who has what."""
+    return _is_shared(type(order))
 
 
 @cache

@@ -70,11 +70,10 @@ def place_gang(job: Job, request: DeviceRequest, capacity: Capacity, allowed: Bo
 def _placement(capacity: Capacity, shares: list[tuple[int, int]]) -> Placement:
     return Placement(
         shares=tuple(
-            NodeShare(
-                node_id=capacity.nodes[row].id,
-                devices=capacity.whole_devices(row, taken),
-            )
-            for row, taken in shares
+            [
+                NodeShare(node_id=capacity.nodes[row].id, devices=capacity.whole_devices(row, taken))
+                for row, taken in shares
+            ]
         )
     )
 

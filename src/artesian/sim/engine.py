@@ -100,9 +100,10 @@ class VirtualEngine:
                 continue
             if event is self._streamed:
                 self._read_stream()
-            if isinstance(event, AttemptStarted | AttemptEnded) and not self._takes(event):
-                continue
-            if isinstance(event, NodeJoined):
+            if isinstance(event, (AttemptStarted, AttemptEnded)):
+                if not self._takes(event):
+                    continue
+            elif isinstance(event, NodeJoined):
                 self._accelerators[event.node.id] = event.node.accelerator
             events.append(event)
         return events

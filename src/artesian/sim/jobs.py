@@ -14,6 +14,7 @@ class UnknownSpeed(ArtesianError, ValueError):  # noqa: N818 - reads as what it 
 
 
 _NO_SPEEDS: Mapping[str, float] = {}
+_COMPLETED = Outcome(cause=Cause.COMPLETED, exit_code=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,4 +138,4 @@ class SimJob:
         if epoch <= len(self.failures) and self.failures[epoch - 1].after_s <= left_s:
             failure = self.failures[epoch - 1]
             return failure.after_s, failure.outcome
-        return left_s, Outcome(cause=Cause.COMPLETED, exit_code=0)
+        return left_s, _COMPLETED

@@ -150,7 +150,9 @@ def _simulate(
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
-    return min((at_s for at_s in (one, other) if at_s is not None), default=None)
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _is_settled(scheduler: Scheduler) -> bool:
