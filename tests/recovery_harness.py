@@ -19,6 +19,7 @@ import os, sys, time
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from artesian.train import Run, join, resilient
+from artesian.train.link import link
 
 class Noted:
     def __init__(self): self.asked = []
@@ -42,6 +43,9 @@ def main():
                 asked, data.asked = data.asked, []
                 print(run.step + 1, *asked, file=seen)
                 run.commit(loss)
+                while run.step == 4 and "SAYS_SLOW" in os.environ:
+                    link().is_slow("it says so")  # until there is a spare, and the agent acts on it
+                    time.sleep(0.1)
 
 if os.environ.get("RESILIENT"):
     main = resilient(main)

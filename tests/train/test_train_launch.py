@@ -220,6 +220,18 @@ if os.environ["ARTESIAN_RESTART"] == "0": stuck_in_its_start()
     assert "in stuck_in_its_start" in err
 
 
+def test_a_worker_that_is_slow_is_started_anew_where_nobody_can_take_its_place(start: Start) -> None:
+    body = """
+from artesian.train.link import link
+if os.environ["ARTESIAN_RESTART"] == "0":
+    if RANK == 1: link().is_slow("it says so")
+    signal.pause()
+"""
+    code, _, err = start(body, "--nproc-per-node", "2", "--max-restarts", "1").finish()
+    assert code == 0, err
+    assert "is slow: it says so; restart 1 of 1" in err
+
+
 def test_a_killed_worker_is_reported_and_ends_the_others(start: Start, tmp_path: Path) -> None:
     body = "if RANK == 1: os.kill(os.getpid(), signal.SIGKILL)\n" + WAIT_FOREVER
     launch = start(body, "--nproc-per-node", "3", env={"ARTESIAN_PROGRESS_DIR": str(tmp_path / "progress")})

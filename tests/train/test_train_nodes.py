@@ -29,9 +29,9 @@ def free_port() -> int:
     return port
 
 
-def start_node(job: Job, port: int, nodes: str) -> subprocess.Popen[str]:
+def start_node(job: Job, port: int, nodes: str, **env: str) -> subprocess.Popen[str]:
     options = ("--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", "3")
-    return job.start(*options, "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-backend", "c10d")
+    return job.start(*options, "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-backend", "c10d", env=env)
 
 
 def wait_until_bound(port: int) -> None:
@@ -67,6 +67,26 @@ def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job)
     (record,) = job.records()
     assert record.layer is Layer.SPARE
     assert "lost" in record.cause
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_a_spare_takes_the_place_of_a_node_that_is_slow(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "2")]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "2", SAYS_SLOW="1"))
+    wait_for_step(job, 1, rank=1)
+    nodes.append(start_node(job, port, "2"))
+    _, errors = nodes[1].communicate(timeout=DEADLINE_S)
+    assert "makes room for a spare one" in errors
+    assert nodes[1].returncode == 1
+    for agent in (nodes[0], nodes[2]):
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    (record,) = job.records()
+    assert record.layer is Layer.SPARE
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH
 

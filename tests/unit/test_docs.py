@@ -19,7 +19,7 @@ from artesian.cli.main import COMMANDS, cli
 from artesian.cli.state import job_json
 from artesian.kernel.lifecycle import ALLOWED, JobState, ended, start, submit
 from artesian.kernel.told import job_view
-from artesian.kernel.training import Recovery, TrainingSummary
+from artesian.kernel.training import Recovery, SlowWorker, TrainingSummary
 from artesian.model import jobfile
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
 from artesian.model.ledger import Loss, Stage
@@ -378,7 +378,7 @@ def test_the_json_page_has_every_key_of_a_training_summary() -> None:
     named = {
         n for row in rows(DOCS / "reference" / "json.md", "Training summary") for n in coded(" ".join(row))
     }
-    assert {field.name for cls in (TrainingSummary, Recovery) for field in fields(cls)} <= named
+    assert {field.name for cls in (TrainingSummary, Recovery, SlowWorker) for field in fields(cls)} <= named
 
 
 def test_the_json_page_has_every_key_of_a_census() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from artesian.kernel.training import Recovery, TrainingSummary, training_summary
+from artesian.kernel.training import Recovery, SlowWorker, TrainingSummary, training_summary
 from artesian.model.job import Cause, JobKind
 from artesian.model.ledger import Ceiling
 from artesian.wire import (
@@ -16,6 +16,7 @@ from artesian.wire import (
     Message,
     Restored,
     StepCommitted,
+    StragglerFound,
     WorkerFailed,
     WorkerStarted,
 )
@@ -146,6 +147,17 @@ def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], c
         cause=cause, failed_s=9.0, seconds=3.0, worker=worker, resumed_from_step=2, layer=Layer.FORK
     )
     assert recovery == expected
+
+
+def test_a_worker_that_held_the_others_up_is_named_with_how_long_and_how_much() -> None:
+    def slow(rank: int, at_s: float, ratio: float) -> StragglerFound:
+        return StragglerFound(rank=rank, at_s=at_s, step=1, ratio=ratio, steps=1)
+
+    said = [slow(1, 8.0, 1.6), slow(1, 4.0, 1.4), slow(0, 5.0, 3.0)]
+    assert summary(training(), {1: [began(0, 1), *said]}).stragglers == (
+        SlowWorker(worker=0, epoch=1, since_s=5.0, until_s=5.0, ratio=3.0),
+        SlowWorker(worker=1, epoch=1, since_s=4.0, until_s=8.0, ratio=1.6),
+    )
 
 
 def test_a_job_that_said_nothing_is_unknown_in_everything() -> None:

@@ -15,7 +15,7 @@ from artesian.model.job import Cause
 from artesian.model.ledger import US, Ceiling, Waterfall, to_us
 from artesian.model.resources import MILLI
 from artesian.model.views import JobView
-from artesian.wire import Layer, Recovered, StepCommitted
+from artesian.wire import Layer, Recovered, StepCommitted, StragglerFound
 
 _SHELL_SIGNAL_BASE = 128
 _Number = TypeVar("_Number", int, float)
@@ -40,6 +40,20 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlowWorker:
+    """A worker for which the others have waited: from ``since_s`` to ``until_s``, as far as it was told.
+
+    ``ratio`` is how many times as long as the middle rank it computed, by the last word on it.
+    """
+
+    worker: int
+    epoch: int
+    since_s: float
+    until_s: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSummary:
     """What a job has trained. Only steps that count are in it: each once, lost ones never. None is unknown.
 
@@ -47,7 +61,8 @@ class TrainingSummary:
     the last of which are ``first_loss`` and ``final_loss``. ``tokens`` is the sum over all ranks.
     ``tokens_per_s`` and ``model_flops_per_s`` are over the time in which at least one rank was in such a
     step; ``tokens_per_s_overall`` is over the job's life, from submit to end. ``mfu`` is the share of its
-    ceiling that the devices reached in these steps; ``mfu_basis`` is what the ceiling rests on.
+    ceiling that the devices reached in these steps; ``mfu_basis`` is what the ceiling rests on. ``stragglers`` are
+    there where the script looks for them.
     """
 
     job_id: str
@@ -62,6 +77,7 @@ class TrainingSummary:
     mfu_basis: str | None
     recoveries: tuple[Recovery, ...]
     losses: tuple[tuple[int, float], ...]
+    stragglers: tuple[SlowWorker, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +124,7 @@ def training_summary(
         mfu_basis=basis,
         recoveries=tuple(sorted(_recoveries(job.attempts), key=lambda recovery: recovery.failed_s)),
         losses=losses,
+        stragglers=tuple(_slow_workers(job.attempts)),
     )
 
 
@@ -173,6 +190,21 @@ def _mfu(job: JobLog, ceilings: Mapping[tuple[str, str], Ceiling]) -> tuple[floa
 
 def _in_steps_s(steps: Iterable[StepCommitted]) -> float:
     return Times((to_us(step.start_s), to_us(step.end_s)) for step in steps).length / US
+
+
+def _slow_workers(attempts: Sequence[AttemptLog]) -> Iterator[SlowWorker]:
+    for log in attempts:
+        told: dict[int, list[StragglerFound]] = defaultdict(list)
+        for said in sorted(log.stragglers, key=lambda said: said.at_s):
+            told[said.rank].append(said)
+        for rank, words in sorted(told.items()):
+            yield SlowWorker(
+                worker=rank,
+                epoch=log.attempt.epoch,
+                since_s=words[0].at_s,
+                until_s=words[-1].at_s,
+                ratio=words[-1].ratio,
+            )
 
 
 def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:

@@ -47,7 +47,7 @@ class Agent:
             environ,
             self._selector,
             on_end=self._note_end,
-            on_word=self._hear_error,
+            on_word=self._hear,
             on_failure=self._note,
             on_loss=self._go_on_without_template,
         )
@@ -176,7 +176,7 @@ class Agent:
         deadlines = [self._kill_at_s, self._settle_at_s, self._crew.rejoin_by_s]
         if self._is_watching():
             deadlines.append(now_s + CHECK_EVERY_S)
-        if self._council is not None:
+        if self._council is not None and not self._council.is_over:
             deadlines.append(self._council.deadline_s())
         timeout_s = min((at_s - now_s for at_s in deadlines if at_s is not None), default=None)
         for key, _ in self._selector.select(None if timeout_s is None else max(0.0, timeout_s)):
@@ -221,6 +221,24 @@ class Agent:
             self._end_now()
         else:
             self._crew.send(number)
+
+    def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        if "slow" in message:
+            self._replace(worker, f"{worker} is slow: {message['slow']}")
+        else:
+            self._hear_error(worker, message)
+
+    def _replace(self, worker: WorkerProcess, text: str) -> None:
+        """Have another do the work of a slow worker: a spare node, or on a node that is alone a new process."""
+        if self._council is None:
+            if self._can_restart():
+                self._note(Failure(rank=worker.rank, text=text, is_suspect=False, signal=signal.SIGKILL))
+        elif self._council.has_spare and self._stopped_by is None:
+            say(f"{text}; this node makes room for a spare one")
+            self._exit_code = 1
+            self._council.withdraw()
+            self._crew.farewell = signal.SIGKILL
+            self._crew.send(signal.SIGKILL)
 
     def _hear_error(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""

@@ -13,7 +13,6 @@ where; the loop is the same.
 """
 
 import os
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,14 +34,12 @@ from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter, say
 from artesian.train.restorable import Restorable, Scheduler
 from artesian.train.saves import Position, Saves
-from artesian.train.signals import StopRequest
+from artesian.train.signals import Preempted, StopRequest
 from artesian.train.sources import MapDataset, Stream
+from artesian.train.stragglers import StragglerPolicy, StragglerWatch
 from artesian.train.watchdog import START_LIMIT_S
 from artesian.wire.faults import Fault
 from artesian.wire.messages import Phase
-
-PREEMPTED = 128 + signal.SIGTERM
-"""Exit code of a worker that was asked to stop, and has saved its state: 143."""
 
 _DATA_WAIT_S = 1e-4
 
@@ -67,6 +64,7 @@ class Run:
         faults: tuple[Fault, ...] = (),
         guard: Policy | None = None,
         check_replicas_every: int | None = None,
+        stragglers: StragglerPolicy | None = None,
     ) -> None:
         """Use ``from_env``; this is for those who configure by other means than the environment."""
         self._optimizer = optimizer
@@ -82,6 +80,17 @@ class Run:
             None
             if check_replicas_every is None
             else ReplicaCheck(model, member.control, every=check_replicas_every)
+        )
+        self._slow = (
+            None
+            if stragglers is None or member.control is None
+            else StragglerWatch(
+                stragglers,
+                model,
+                member,
+                reporter.straggler,
+                None if self._link is None else self._link.is_slow,
+            )
         )
         self.step = 0
         self.position = 0
@@ -108,6 +117,7 @@ class Run:
         memory_every: int | None = None,
         guard: Policy | None = None,
         check_replicas_every: int | None = None,
+        stragglers: StragglerPolicy | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Self:
         """Return a run set up by artesian's environment variables; arguments win over them.
@@ -121,7 +131,8 @@ class Run:
         ``memory`` names the node's shared memory that has the state of the last steps; the launch agent sets it.
         It is brought up to date every ``memory_every`` steps; None: as often as costs at most 2% of the time.
         ``guard`` says what to do about losses that leap or are no numbers (None: nothing);
-        ``check_replicas_every`` so many steps the ranks compare their parameters.
+        ``check_replicas_every`` so many steps the ranks compare their parameters. ``stragglers`` says how to look for
+        ranks that are slower than the others (None: not at all).
 
         Raises ValueError for a variable that does not parse.
         """
@@ -149,6 +160,7 @@ class Run:
             faults=parts.faults,
             guard=guard,
             check_replicas_every=check_replicas_every,
+            stragglers=stragglers,
         )
 
     def __enter__(self) -> Self:
@@ -186,6 +198,8 @@ class Run:
                 self.member.leave()  # else the others may be stuck in a collective, and leaving would hang
         finally:
             self._stop.remove()
+            if self._slow is not None:
+                self._slow.close()
             self._reporter.close()
             if self._link is not None:
                 self._link.heart.set(Activity.BUSY)  # what comes now is no step
@@ -238,6 +252,8 @@ class Run:
                     self._reporter.phase(Phase.DATA_WAIT, wait_start_s, now_s)
                 if self._step_start_s is None:  # else: more micro-batches for the same step
                     self._step_start_s = now_s
+                    if self._slow is not None:
+                        self._slow.begin()
                 yield data
         finally:
             loader.close()
@@ -297,6 +313,8 @@ class Run:
             self._link.check()
         if self._replicas is not None and (found := self._replicas.note(self.step)) is not None:
             say(str(found))
+        if self._slow is not None:
+            self._slow.note(self.step)
         if self._stop.is_granted():
             self._save_now()
             raise Preempted(self.step)
@@ -378,11 +396,3 @@ class Run:
         finally:
             if self._link is not None:
                 self._link.heart.go_on()
-
-
-class Preempted(SystemExit):
-    """The job was asked to stop; ``step`` is saved. Leaves the process with code 143 unless caught."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(PREEMPTED)
-        self.step = step

@@ -107,6 +107,20 @@ class WorkerFailed:
     restarts: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StragglerFound:
+    """Said by rank 0: ``rank`` has computed ``ratio`` times as long as the middle rank, ``steps`` steps long.
+
+    So long the gang went at its pace. ``step`` is the last of them.
+    """
+
+    rank: int
+    at_s: float
+    step: int
+    ratio: float
+    steps: int
+
+
 class Layer(StrEnum):
     """By what a gang came back after a failure, the cheapest first. Each falls to the next."""
 
@@ -149,7 +163,14 @@ class Recovered:
 
 
 Message = (
-    WorkerStarted | PhaseEnded | Restored | StepCommitted | CheckpointCommitted | WorkerFailed | Recovered
+    WorkerStarted
+    | PhaseEnded
+    | Restored
+    | StepCommitted
+    | CheckpointCommitted
+    | WorkerFailed
+    | StragglerFound
+    | Recovered
 )
 
 
@@ -169,6 +190,7 @@ _TYPES: dict[str, type[Any]] = {
     "step_committed": StepCommitted,
     "checkpoint_committed": CheckpointCommitted,
     "worker_failed": WorkerFailed,
+    "straggler_found": StragglerFound,
     "recovered": Recovered,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
