@@ -6,14 +6,13 @@ can choose, the command and the environment first of all, is in the file.
 
 import json
 import math
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from artesian.engines.local.environment import attempt_environment, command_line
-from artesian.engines.local.records import AttemptFolder
+from artesian.engines.local.records import AttemptFolder, write_whole
 from artesian.engines.slurm.batch import ATTEMPT_FILE
 from artesian.engines.slurm.inventory import Amount, Offer
 from artesian.engines.slurm.settings import SlurmSettings
@@ -136,14 +135,4 @@ def write_attempt(
         ],
         "workers_per_node": workers // nodes if is_gang else 0,
     }
-    path = folder.path / ATTEMPT_FILE
-    private = path.with_suffix(".part")
-    with open(private, "w", encoding="utf-8", opener=_private) as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-    private.rename(path)
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
+    write_whole(folder.path / ATTEMPT_FILE, json.dumps(document).encode())

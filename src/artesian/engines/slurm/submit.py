@@ -6,16 +6,16 @@ all, the nodes themselves let one run.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.slurm import attempts, script
 from artesian.engines.slurm.attempts import Attempt, Key
-from artesian.engines.slurm.batch import ATTEMPT_FILE
 from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Offer
+from artesian.engines.slurm.parse import SlurmJob
 from artesian.engines.slurm.runner import Unreachable
 from artesian.engines.slurm.settings import SlurmSettings
 from artesian.model.job import Job
@@ -39,10 +39,19 @@ class Submitter:
         if known.slurm_id is not None:
             return known.slurm_id
         seen = await asyncio.to_thread(attempts.look, attempt.folder)
-        if seen.runs_as is not None:
+        jobs = await self._client.jobs()
+        if seen.runs_as is not None and self.is_ours(attempt.key, seen.runs_as, jobs):
             return seen.runs_as
         comment = self.comment(attempt.key)
-        return min((job.id for job in await self._client.jobs() if job.comment == comment), default=None)
+        return min((job.id for job in jobs if job.comment == comment), default=None)
+
+    def is_ours(self, key: Key, slurm_id: int | None, jobs: Sequence[SlurmJob]) -> bool:
+        """Whether Slurm's job of this number can be the attempt's: not where Slurm knows it as something else.
+
+        The nodes left the number in a folder that may be the user's: others' jobs are not to be cancelled for it.
+        """
+        comment = self.comment(key)
+        return all(job.comment == comment for job in jobs if job.id == slurm_id)
 
     async def submit(self, attempt: Attempt, offers: Mapping[str, Offer] | None) -> int:
         """Submit the attempt, and return the job's number.
@@ -89,8 +98,6 @@ class Submitter:
             *(attempt.job, attempt.start.epoch, attempt.start.placement, offers),
             *(resolved, checkpoints, self._settings.python),
         )
-        if user is not None:
-            attempts.give_to(resolved.path / ATTEMPT_FILE, user)
         attempts.write_submission(attempt.folder, attempt.submission)
 
     def _user_of(self, job: Job) -> str | None:
