@@ -9,7 +9,7 @@ import json
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ class Submission:
 
     slurm_id: int | None
     devices: Mapping[str, frozenset[int]]
-    amount: Amount
-    """On each node."""
+    """The indices planned, by node."""
+    amounts: Mapping[str, Amount]
+    """What it takes of each node."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Attempt:
     start: Start
     job: Job
     folder: AttemptFolder
-    amount: Amount = field(default_factory=Amount)
+    amounts: Mapping[str, Amount] = field(default_factory=dict)
     slurm_id: int | None = None
     submitted_s: float = 0.0
     state: SlurmJob | None = None
@@ -71,7 +72,7 @@ class Attempt:
 
     @property
     def submission(self) -> Submission:
-        return Submission(slurm_id=self.slurm_id, devices=self.devices, amount=self.amount)
+        return Submission(slurm_id=self.slurm_id, devices=self.devices, amounts=self.amounts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,17 +109,16 @@ def read_submission(folder: AttemptFolder) -> Submission | None:
     return Submission(
         slurm_id=record["slurm_id"],
         devices={name: frozenset(devices) for name, devices in record["devices"].items()},
-        amount=Amount(**record["amount"]),
+        amounts={name: Amount(**amount) for name, amount in record["amounts"].items()},
     )
 
 
 def write_submission(folder: AttemptFolder, submission: Submission) -> None:
     """Write it down, whole or not at all, and not before it is on the disk. Raises OSError."""
-    amount = submission.amount
     record = {
         "slurm_id": submission.slurm_id,
         "devices": {name: sorted(devices) for name, devices in submission.devices.items()},
-        "amount": {"devices": amount.devices, "cpus": amount.cpus, "memory_bytes": amount.memory_bytes},
+        "amounts": {name: asdict(amount) for name, amount in submission.amounts.items()},
     }
     write_whole(_submission_file(folder), json.dumps(record).encode())
 

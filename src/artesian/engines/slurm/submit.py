@@ -35,7 +35,7 @@ class Submitter:
         known = await asyncio.to_thread(attempts.read_submission, attempt.folder)
         if known is None:
             return None
-        attempt.amount = known.amount
+        attempt.amounts = known.amounts
         if known.slurm_id is not None:
             return known.slurm_id
         seen = await asyncio.to_thread(attempts.look, attempt.folder)
@@ -61,12 +61,12 @@ class Submitter:
         """
         if offers is None:
             raise Unreachable("Slurm has not said yet which nodes it has")
-        attempt.amount = script.amount_of(attempt.job, attempt.start.placement, offers)
-        await asyncio.to_thread(self._write, attempt, offers)
+        groups = script.groups_of(attempt.job, attempt.start.placement, offers)
+        attempt.amounts = {share.node_id: group.amount for group in groups for share in group.shares}
+        await asyncio.to_thread(self._write, attempt, groups, offers)
         folder = attempt.folder.path.resolve()
         options = script.options_of(
-            *(attempt.job, attempt.start.placement, attempt.amount, offers),
-            *(folder, self.comment(attempt.key), self._settings),
+            attempt.job, groups, offers, folder, self.comment(attempt.key), self._settings
         )
         text = script.batch_script(self._settings.python, folder)
         return await self._client.submit(options, text, self._user_of(attempt.job))
@@ -82,7 +82,7 @@ class Submitter:
                 return job_id, int(epoch)
         return None
 
-    def _write(self, attempt: Attempt, offers: Mapping[str, Offer]) -> None:
+    def _write(self, attempt: Attempt, groups: Sequence[script.Group], offers: Mapping[str, Offer]) -> None:
         """Write all that the nodes read, and that a submit is under way."""
         user = self._user_of(attempt.job)
         job_folder = self._root / attempt.job.id
@@ -95,7 +95,7 @@ class Submitter:
         attempts.make_folder(attempt.folder, checkpoints, user)
         resolved = AttemptFolder(attempt.folder.path.resolve())
         script.write_attempt(
-            *(attempt.job, attempt.start.epoch, attempt.start.placement, offers),
+            *(attempt.job, attempt.start.epoch, attempt.start.placement, groups, offers),
             *(resolved, checkpoints, self._settings.python),
         )
         attempts.write_submission(attempt.folder, attempt.submission)
