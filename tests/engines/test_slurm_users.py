@@ -136,7 +136,7 @@ def test_over_ssh_sudo_submits_as_the_user(
     with ssh_server() as server:
         runner = SshRunner(
             host="login",
-            control_folder=server.folder,
+            root=server.folder,
             options=("-F", str(server.config)),
             extra_env={"SLURM_CONF": str(cluster.conf)},
         )

@@ -169,8 +169,8 @@ def test_an_attempt_sees_its_devices_by_slurms_word_and_nothing_else_of_the_logi
 
 
 def test_ssh_never_asks_and_takes_the_users_configuration(tmp_path: Path) -> None:
-    runner = SshRunner(host="login", control_folder=tmp_path, options=("-p", "2222"))
-    words = " ".join(runner.command)
+    runner = SshRunner(host="login", root=tmp_path, options=("-p", "2222"))
+    words = " ".join(runner.command(tmp_path))
     assert words.startswith("ssh -T -o BatchMode=yes ")
     assert words.endswith("-p 2222 -- login")
     assert "StrictHostKeyChecking" not in words
@@ -185,7 +185,8 @@ def test_through_ssh_a_command_gets_its_words_its_input_and_its_settings(
     fake.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift 2; exec sh -c "$*"\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{'/usr/bin:/bin'}")
-    runner = SshRunner(host="login", control_folder=tmp_path, extra_env={"SLURM_CONF": "/a b"})
+    runner = SshRunner(host="login", root=tmp_path, extra_env={"SLURM_CONF": "/a b"})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     words = ("sh", "-c", 'printf "%s|" "$SLURM_CONF" "$@"; cat', "sh", "$(id)", "a b", "'")
     done = asyncio.run(runner.run(words, stdin="in"))
     assert done == Done(code=0, stdout="/a b|$(id)|a b|'|in", stderr="")
