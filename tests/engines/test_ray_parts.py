@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +152,16 @@ def test_the_line_for_ray_is_quoted(folder: str) -> None:
     assert shlex.split(line) == ["exec", "/opt/py thon", "-m", "artesian.engines.ray.gang", folder]
 
 
-def test_a_gang_is_divided_evenly_among_its_nodes_or_refused(tmp_path: Path) -> None:
+def test_a_gang_is_divided_as_the_devices_of_its_nodes_are_or_refused(tmp_path: Path) -> None:
     folder = AttemptFolder(tmp_path / "attempt-1")
     job = a_job(devices="cpu:4", kind=JobKind.TRAIN)
     request = written(folder, job, a_placement(("n1", [0, 1]), ("n2", [0, 1])), offers("n1", "n2"))
-    assert request["workers_per_node"] == 2
+    assert request["workers"] == [2, 2]
     assert [node["ray_id"] for node in request["nodes"]] == ["n1-ray", "n2-ray"]
-    with pytest.raises(Unsuitable, match="as many on each of 2 nodes"):
-        written(folder, job, a_placement(("n1", [0, 1, 2]), ("n2", [0])), offers("n1", "n2"))
+    uneven = a_placement(("n1", [0, 1, 2]), ("n2", [0]))
+    assert written(folder, job, uneven, offers("n1", "n2"))["workers"] == [3, 1]
+    with pytest.raises(Unsuitable, match="6 workers cannot be divided"):
+        written(folder, replace(job, workers=6), uneven, offers("n1", "n2"))
     with pytest.raises(NodesGone, match="n2"):
         written(folder, job, a_placement(("n1", [0, 1]), ("n2", [0, 1])), offers("n1"))
 

@@ -52,10 +52,8 @@ def run(harness: Harness, test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(opened())
 
 
-def test_attempts_start_and_stop_through_the_login_node(
-    cluster: SlurmCluster, server: SshServer, tmp_path: Path
-) -> None:
-    harness = on(cluster, tmp_path / "jobs", server.config)
+def test_attempts_start_and_stop_through_the_login_node(cluster: SlurmCluster, server: SshServer) -> None:
+    harness = on(cluster, server.folder / "jobs", server.config)
     first = shell("echo it is $SLURMD_NODENAME; exit 3", id="first")
     second = shell("exec sleep 600", id="second")
 
@@ -79,7 +77,7 @@ def test_attempts_start_and_stop_through_the_login_node(
 def test_while_the_login_node_is_away_attempts_are_held(
     cluster: SlurmCluster, server: SshServer, tmp_path: Path
 ) -> None:
-    harness = on(cluster, tmp_path / "jobs", server.config)
+    harness = on(cluster, server.folder / "jobs", server.config)
     runs = shell(f"while ! [ -e {tmp_path}/go ]; do sleep 0.01; done", id="runs")
     late = shell(f"echo x >> {tmp_path}/late", id="late")
 
@@ -112,32 +110,30 @@ def refusal(harness: Harness) -> SlurmUnreachable:
     return refused.value
 
 
-def test_a_host_whose_key_is_another_one_is_not_talked_to(
-    cluster: SlurmCluster, server: SshServer, tmp_path: Path
-) -> None:
+def test_a_host_whose_key_is_another_one_is_not_talked_to(cluster: SlurmCluster, server: SshServer) -> None:
     server.know(server.folder / "other_key.pub")
-    error = refusal(on(cluster, tmp_path / "jobs", server.config))
+    error = refusal(on(cluster, server.folder / "jobs", server.config))
     assert "ssh login: Host key verification failed" in str(error)
     assert "compare the fingerprint" in str(error.hint)
 
 
 def test_a_host_that_nobody_has_seen_before_is_not_talked_to(
-    cluster: SlurmCluster, server: SshServer, tmp_path: Path
+    cluster: SlurmCluster, server: SshServer
 ) -> None:
     (server.folder / "known_hosts").write_text("")
-    error = refusal(on(cluster, tmp_path / "jobs", server.config))
+    error = refusal(on(cluster, server.folder / "jobs", server.config))
     assert "Host key verification failed" in str(error)
     assert "known_hosts has another key for it, or none" in str(error.hint)
 
 
 def test_a_host_that_does_not_know_our_key_is_told_from_one_that_is_away(
-    cluster: SlurmCluster, server: SshServer, tmp_path: Path
+    cluster: SlurmCluster, server: SshServer
 ) -> None:
-    error = refusal(on(cluster, tmp_path / "stranger", server.stranger_config))
+    error = refusal(on(cluster, server.folder / "stranger", server.stranger_config))
     assert "Permission denied (publickey)" in str(error)
     assert "ssh -o BatchMode=yes login true" in str(error.hint)
     server.stop()
-    error = refusal(on(cluster, tmp_path / "away", server.config))
+    error = refusal(on(cluster, server.folder / "away", server.config))
     assert "Connection refused" in str(error)
     assert "ssh login true" in str(error.hint)
 
@@ -146,7 +142,7 @@ def test_words_arrive_as_they_are_whatever_is_in_them(server: SshServer) -> None
     words = ["it's", "a $HOME", "b\nc", "`id`", "; exit 3", "", "-n", "*", "\\", '"', "é"]
     runner = SshRunner(
         host="login",
-        control_folder=server.folder,
+        root=server.folder,
         options=("-F", str(server.config)),
         extra_env={"SLURM_CONF": "/with a/space"},
     )
@@ -163,7 +159,7 @@ def test_a_state_folder_with_a_long_path_has_its_sockets_elsewhere(server: SshSe
     try:
         assert folder.stat().st_mode & 0o077 == 0
         assert socket_folder(deep) == folder, "the next one finds the connection that is open"
-        runner = SshRunner(host="login", control_folder=folder, options=("-F", str(server.config)))
+        runner = SshRunner(host="login", root=deep, options=("-F", str(server.config)))
         assert asyncio.run(runner.run(["true"])).code == 0
         assert list(folder.iterdir()), "the connection is kept open"
         folder.chmod(0o755)
@@ -176,6 +172,6 @@ def test_a_state_folder_with_a_long_path_has_its_sockets_elsewhere(server: SshSe
 
 
 def test_a_command_that_ends_with_code_255_was_not_necessarily_run(server: SshServer) -> None:
-    runner = SshRunner(host="login", control_folder=None, options=("-F", str(server.config)))
+    runner = SshRunner(host="login", root=server.folder, options=("-F", str(server.config)))
     with pytest.raises(Unreachable):
         asyncio.run(runner.run(["sh", "-c", "exit 255"]))

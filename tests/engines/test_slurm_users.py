@@ -136,7 +136,7 @@ def test_over_ssh_sudo_submits_as_the_user(
     with ssh_server() as server:
         runner = SshRunner(
             host="login",
-            control_folder=server.folder,
+            root=server.folder,
             options=("-F", str(server.config)),
             extra_env={"SLURM_CONF": str(cluster.conf)},
         )
@@ -151,3 +151,35 @@ def test_over_ssh_sudo_submits_as_the_user(
 
         run(harness, test)
     assert harness.stdout(job) == f"{user.name}\n"
+
+
+def test_a_user_cannot_lead_root_astray_by_what_they_put_into_their_folder(
+    cluster: SlurmCluster, user: UnixUser, settings: SlurmSettings, root: Path
+) -> None:
+    harness = Harness(root, Ground(make=lambda: slurm_engine(root, cluster, settings)))
+    precious = user.folder / "precious"
+    precious.write_text("root's own")
+    victim = cluster("sbatch", "--parsable", "--nodelist=a2", "--wrap=sleep 600").strip()
+    script = (
+        f'cd "$1" && ln -s {precious} stop && ln -sf {precious} attempt.json.part'
+        f" && printf '{{\"slurm_id\": {victim}}}' > runs && rm -f slurm.json && mv runs slurm.json"
+        f" && touch ready && trap 'exit 0' TERM && while :; do sleep 0.05; done"
+    )
+    job = shell("", user=user.name, command=("sh", "-c", script, "sh", str(root / "j1" / "attempt-1")))
+
+    async def test() -> None:
+        async with harness.opened():
+            harness.start(job)
+            await harness.until((harness.folder(job).path / "ready").exists)
+        async with harness.opened():
+            harness.start(job)  # as after a crash: the number of the job is in the folder
+            await harness.until_started()
+            harness.stop(job, grace_s=20.0)
+            assert (await harness.outcome()).cause is Cause.SIGNAL
+
+    asyncio.run(test())
+    assert precious.read_text() == "root's own"
+    assert precious.stat().st_uid == 0
+    stop = harness.folder(job).path / "stop"
+    assert (stop.is_symlink(), stop.read_text(), stop.stat().st_uid) == (False, "20.0", user.uid)
+    assert cluster.job_ids() == [victim], "somebody else's job is not cancelled"

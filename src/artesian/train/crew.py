@@ -104,7 +104,7 @@ class Crew:
         self.running = {}
         for worker in survivors:
             self._call(worker, formation, patience)
-        alive = {worker.rank % self._gang.local_workers for worker in survivors}
+        alive = {self._gang.local_rank_of(worker.rank) for worker in survivors}
         self._missing = [i for i in range(self._gang.local_workers) if i not in alive]
         self._start_missing()
         return bool(survivors)
@@ -123,7 +123,7 @@ class Crew:
         for rank in self._rejoining:
             if (worker := self.running.get(rank)) is not None:
                 self.gave_up.append(worker)
-                self._missing.append(rank % self._gang.local_workers)
+                self._missing.append(self._gang.local_rank_of(rank))
                 self._put_down(worker)
         self._rejoining.clear()
         self._start_missing()
@@ -140,7 +140,7 @@ class Crew:
 
     def _call(self, worker: WorkerProcess, formation: Formation, patience: float) -> None:
         """Tell a survivor its place in the new formation."""
-        local_rank = worker.rank % self._gang.local_workers
+        local_rank = self._gang.local_rank_of(worker.rank)
         env = place_environment(self._gang, formation, local_rank, self._environ)
         now_s = time.monotonic()
         worker.rank = int(env["RANK"])
@@ -168,7 +168,7 @@ class Crew:
             try:
                 self.starter.start(self._formation, local_rank)
             except OSError as error:
-                rank = self._formation.node_rank * self._gang.local_workers + local_rank
+                rank = self._gang.rank_of(self._formation.node_rank, local_rank)
                 code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_START
                 what = f"{error.strerror}: {error.filename or self._gang.command[0]}"
                 text = f"cannot start worker {rank}: {what}"
@@ -215,7 +215,7 @@ class Crew:
             worker.reap()
             del self.running[worker.rank]
             self._rejoining.discard(worker.rank)
-            self._missing.append(worker.rank % self._gang.local_workers)
+            self._missing.append(self._gang.local_rank_of(worker.rank))
             self._start_missing()
             return
         self._on_end(worker)

@@ -124,6 +124,18 @@ def _parser() -> argparse.ArgumentParser:
     add("rdzv-id", "accepted, as torchrun's", metavar="ID")
     add("rdzv-backend", "accepted, as torchrun's", metavar="NAME")
     add("node-rank", "which of them this is, from 0", type=int, default=0, metavar="N")
+    add(
+        "first-rank",
+        "where nodes have different numbers of workers: rank of this one's first",
+        type=_whole,
+        metavar="N",
+    )
+    add(
+        "world-size",
+        "where nodes have different numbers of workers: how many there are in all",
+        type=_count,
+        metavar="N",
+    )
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
     add("master-port", "port of rank 0 (default: a free one)", type=int, metavar="PORT")
     add("standalone", "accepted: one node is the default", action="store_true")
@@ -250,6 +262,16 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
             )
         if most > 1 and args.max_restarts:
             parser.error("--max-restarts for several nodes needs --rdzv-endpoint, where the agents meet")
+    if (args.first_rank is None) is not (args.world_size is None):
+        parser.error("--first-rank and --world-size belong together")
+    if args.first_rank is not None:
+        if args.rdzv_endpoint:
+            parser.error("--first-rank is for agents that are told their place, without --rdzv-endpoint")
+        if args.first_rank + workers > args.world_size:
+            parser.error(
+                f"--world-size must be at least {args.first_rank + workers}, for {workers} workers from rank "
+                f"{args.first_rank} on, got {args.world_size}"
+            )
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
     if args.start_timeout == 0:
@@ -273,6 +295,8 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         stop_grace_s=_stop_grace_s(parser, args),
         progress_dir=Path(progress) if progress else None,
         log_dir=Path(log) if log else None,
+        first_rank=args.first_rank,
+        world_size=args.world_size,
     )
 
 

@@ -124,7 +124,7 @@ class Starter:
     def _lose_template(self) -> None:
         standby, self._standby = self._standby, None
         assert standby is not None
-        owed = [rank % self._gang.local_workers for rank in standby.owed_ranks()]
+        owed = [self._gang.local_rank_of(rank) for rank in standby.owed_ranks()]
         self._selector.unregister(standby.control)
         standby.close()
         self._on_loss(owed)

@@ -245,18 +245,18 @@ class SlurmEngine:
                 self._say(event)
         for attempt in watched:
             if attempt.key in self._attempts:
-                await self._take_in(attempt, attempt.state)
+                await self._take_in(attempt, attempt.state, jobs)
         if began_s - self._opened_s > _ORPHANS_AFTER_S:
             await self._end_orphans(jobs)
         self._asked_s = time.monotonic()
         self._interval_floor_s = (self._asked_s - began_s) / _MOST_LOAD
 
-    async def _take_in(self, attempt: Attempt, job: SlurmJob | None) -> None:
+    async def _take_in(self, attempt: Attempt, job: SlurmJob | None, jobs: Sequence[SlurmJob]) -> None:
         """Take in what Slurm says about one attempt; None: it has forgotten the job."""
         assert attempt.slurm_id is not None
         waited_s, limit_s = time.monotonic() - attempt.submitted_s, self._settings.pending_limit_s
         if job is None or parse.is_over(job.state):
-            await self._conclude(attempt, job)
+            await self._conclude(attempt, job, jobs)
         elif job.state == "PENDING" and attempt.is_started:
             await self._client.cancel(attempt.slurm_id)  # requeued by hand; the next attempt is ours to start
         elif (
@@ -269,11 +269,12 @@ class SlurmEngine:
             _log.info("%s: pending for too long (%s)", attempt.start.id, job.reason)
             await self._client.cancel(attempt.slurm_id)
 
-    async def _conclude(self, attempt: Attempt, job: SlurmJob | None) -> None:
+    async def _conclude(self, attempt: Attempt, job: SlurmJob | None, jobs: Sequence[SlurmJob]) -> None:
         """Report the end of an attempt whose Slurm job is over."""
         seen = await asyncio.to_thread(attempts.look, attempt.folder)
-        if seen.runs_as not in (None, attempt.slurm_id):
-            attempt.slurm_id = seen.runs_as  # submitted twice by an accident: this one left it to the other
+        other = seen.runs_as
+        if other not in (None, attempt.slurm_id) and self._submitter.is_ours(attempt.key, other, jobs):
+            attempt.slurm_id = other  # submitted twice by an accident: this one left it to the other
             return
         state = "NO_SUCH_JOB" if job is None else job.state
         now_s = time.monotonic()

@@ -75,13 +75,12 @@ class LocalRunner:
 class SshRunner:
     """Runs commands on ``host`` by the system's ssh: the user's own configuration, keys and known hosts.
 
-    One connection is kept open for all (ControlMaster), by a socket in ``control_folder``; None: each command
-    makes one of its own. Nobody is ever asked for a password. As another user it goes through ``sudo -n``, which
-    the login node must allow.
+    One connection is kept open for all (ControlMaster), by a socket in ``socket_folder(root)``. Nobody is ever
+    asked for a password. As another user it goes through ``sudo -n``, which the login node must allow.
     """
 
     host: str
-    control_folder: Path | None
+    root: Path
     options: tuple[str, ...] = ()
     extra_env: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
@@ -91,30 +90,27 @@ class SshRunner:
         prefix = () if user is None else ("sudo", "-n", "-u", user, "--")
         settings = [f"{name}={value}" for name, value in self.extra_env.items()]
         line = remote_line([*prefix, *(["env", *settings] if settings else []), *words])
-        done = await _run((*self.command, line), stdin, _environment(None, {}), self.timeout_s)
+        words = (*self.command(socket_folder(self.root)), line)
+        done = await _run(words, stdin, _environment(None, {}), self.timeout_s)
         if done.code == _SSH_FAILED:
             said = _last_line(done.stderr)
             hint = next(hint for words, hint in _SSH_HINTS if words in said.lower())
             raise Unreachable(f"ssh {self.host}: {said}", hint=hint.format(host=self.host))
         return done
 
-    @property
-    def command(self) -> tuple[str, ...]:
-        """The words up to the remote line."""
+    def command(self, sockets: Path | None) -> tuple[str, ...]:
+        """Return the words up to the remote line. ``sockets``: where that of the open connection is."""
         settings = ["BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=15"]
-        if self.control_folder is not None:
-            settings += [
-                "ControlMaster=auto",
-                f"ControlPath={self.control_folder}/%C",
-                "ControlPersist=600",
-            ]
+        if sockets is not None:
+            settings += ["ControlMaster=auto", f"ControlPath={sockets}/%C", "ControlPersist=600"]
         flags = tuple(word for setting in settings for word in ("-o", setting))
         return ("ssh", "-T", *flags, *self.options, "--", self.host)
 
 
 def socket_folder(root: Path) -> Path | None:
     """Return a folder for the sockets of who keeps its files in ``root``: that, or where its path is too long for
-    a socket, one of the user's own among the temporary files. None where somebody else has that name there.
+    a socket, one of the user's own among the temporary files. None where somebody else has that name there: then each
+    command makes a connection of its own.
     """
     root = root.absolute()
     if len(os.fsencode(root)) <= _SOCKET_BYTES:

@@ -3,7 +3,7 @@
 from artesian.engines.base import Site
 from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.engine import SlurmEngine
-from artesian.engines.slurm.runner import LocalRunner, Runner, SshRunner, socket_folder
+from artesian.engines.slurm.runner import LocalRunner, Runner, SshRunner
 from artesian.engines.slurm.settings import SlurmSettings
 
 
@@ -13,10 +13,5 @@ def make(site: Site) -> SlurmEngine:
     extra_env = {} if settings.conf is None else {"SLURM_CONF": settings.conf}
     runner: Runner = LocalRunner(extra_env=extra_env)
     if settings.ssh is not None:
-        runner = SshRunner(
-            host=settings.ssh,
-            control_folder=socket_folder(site.root),
-            options=settings.ssh_args,
-            extra_env=extra_env,
-        )
+        runner = SshRunner(host=settings.ssh, root=site.root, options=settings.ssh_args, extra_env=extra_env)
     return SlurmEngine(site.root, settings, SlurmClient(runner), site.clock, name=site.name)

@@ -123,9 +123,8 @@ def held_by_node(taken: Sequence[Taken]) -> dict[str, Held]:
     """Return what our attempts have on each node."""
     held: dict[str, Held] = {}
     for entry in taken:
-        amount = entry.submission.amount
         for id_, devices in entry.submission.devices.items():
-            known = held.get(id_, Held())
+            known, amount = held.get(id_, Held()), entry.submission.amounts.get(id_, Amount())
             held[id_] = Held(
                 devices=known.devices | devices,
                 planned=known.planned + amount,
