@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from artesian.model.capacity import BoolArray, Trial
-from artesian.model.job import Cause
+from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start, Stop
 from artesian.model.queue import shape_of
+from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
 from artesian.policy.base import Place
-from artesian.policy.ranking import Ranking, targets
+from artesian.policy.ranking import Ranking, Sizing, targets
 from artesian.policy.solver import FloatArray, IntArray
 from artesian.policy.throughput import Problem, Throughputs, problem
 
@@ -98,7 +99,9 @@ class Rounds:
         ]
         if not known.jobs:
             return _Decision(Plan(at_s=snapshot.at_s, holds=tuple(holds)), {})
-        cycle = _Cycle(snapshot, known, self.ranking.priorities(known), self.place, is_round_over)
+        priorities = self.ranking.priorities(known)
+        sizes = self.ranking.sizes(known) if isinstance(self.ranking, Sizing) else None
+        cycle = _Cycle(snapshot, known, priorities, sizes, self.place, is_round_over)
         with snapshot.capacity.trial() as trial:
             cycle.choose(trial)
         starts = [
@@ -118,7 +121,7 @@ class Rounds:
         ]
         plan = Plan(
             at_s=snapshot.at_s,
-            stops=tuple(self._stop(entry, to) for entry, to in cycle.stops(known)),
+            stops=tuple(self._stop(entry, to) for entry, to in cycle.stops()),
             starts=tuple(starts),
             holds=tuple(holds),
         )
@@ -188,9 +191,13 @@ class _Cycle:
         snapshot: Snapshot,
         known: Problem,
         priorities: FloatArray,
+        sizes: FloatArray | None,
         place: Place,
         is_round_over: bool,
     ) -> None:
+        self._sizes = sizes
+        if sizes is not None:
+            known = replace(known, devices=np.where(sizes > 0, sizes, known.devices))
         self._known = known
         self._priorities = priorities
         self._place = place
@@ -204,13 +211,13 @@ class _Cycle:
         self._others = [entry for id, entry in snapshot.running.items() if entry.is_stopping]
         self._busy: BoolArray = np.zeros(len(snapshot.capacity.nodes), dtype=np.bool_)
         self._staying: set[int] = set()
-        self._moving: dict[int, int] = {}
+        self._moving: dict[int, str] = {}
         self.placed: list[tuple[int, Placement]] = []
 
-    def stops(self, known: Problem) -> list[tuple[RunningJob, str | None]]:
-        """Return the running jobs that stop, and the kind on which each is to go on, if any."""
+    def stops(self) -> list[tuple[RunningJob, str | None]]:
+        """Return the running jobs that stop, and the devices on which each is to go on, if any."""
         return [
-            (entry, known.kinds[self._moving[number]] if number in self._moving else None)
+            (entry, self._moving.get(number))
             for number, entry in self._running.items()
             if not entry.is_stopping and number not in self._staying
         ]
@@ -241,13 +248,21 @@ class _Cycle:
             free[known.on[number]] -= movable[number].placement.whole_devices
         others = [number for number in range(len(known.jobs)) if number not in fixed]
         target = targets(known, self._priorities, jobs=others, free=np.maximum(free, 0.0))
-        self._staying = fixed | {number for number in movable if target[number] == known.on[number]}
+        self._staying = fixed | {number for number in movable if self._goes_on(number, int(target[number]))}
         going = [entry for number, entry in movable.items() if number not in self._staying]
         for entry in (*going, *self._others):
             trial.give(entry.job, entry.placement)
             self._busy[self._rows(entry.placement)] = True
         self._place_targets(trial, target)
         self._place_rest(trial)
+
+    def _goes_on(self, number: int, target: int) -> bool:
+        """Return whether the job, which runs, has what it is to have."""
+        if target != self._known.on[number]:
+            return False
+        if self._sizes is None or not self._sizes[number, target]:
+            return True
+        return bool(self._sizes[number, target] == self._known.has[number])
 
     def _rows(self, placement: Placement) -> list[int]:
         return [self._capacity.row[share.node_id] for share in placement.shares]
@@ -286,16 +301,39 @@ class _Cycle:
 
     def _put(self, trial: Trial, number: int, kind: int) -> bool:
         """Give the job a place on the kind, where nothing has to go first if it can be; return whether it has one."""
-        job = self._known.jobs[number]
+        job = self._asked(number, kind)
         allowed = self._capacity.is_up & (self._capacity.kind == kind)
         placement = self._place.place(job, self._capacity, allowed & ~self._busy)
         if placement is None:
             placement = self._place.place(job, self._capacity, allowed)
         if placement is None:
             return False
-        trial.take(job, placement)
-        self.placed.append((number, placement))
         entry = self._running.get(number)
         if entry is not None and not entry.is_stopping:
-            self._moving[number] = kind
+            is_same_kind = kind == self._known.on[number]
+            if is_same_kind and placement.devices == entry.placement.devices:
+                if not self._capacity.fits(job, entry.placement):
+                    return False
+                # There is no more to be had after all: it has what it would get.
+                trial.take(job, entry.placement)
+                self._staying.add(number)
+                return True
+            name = self._known.kinds[kind]
+            self._moving[number] = f"{placement.devices} {name}" if is_same_kind else name
+        trial.take(job, placement)
+        self.placed.append((number, placement))
         return True
+
+    def _asked(self, number: int, kind: int) -> Job:
+        """Return the job, asking for no more devices than it is to have."""
+        job = self._known.jobs[number]
+        most = 0.0 if self._sizes is None else float(self._sizes[number, kind])
+        if not most or all(request.max_devices <= most for request in job.devices):
+            return job
+        return replace(
+            job,
+            devices=tuple(
+                replace(request, max_milli=max(request.min_milli, min(request.max_milli, int(most) * MILLI)))
+                for request in job.devices
+            ),
+        )
