@@ -100,7 +100,7 @@ class State:
         """Take over jobs of an image, of which the state was made without them."""
         for record in jobs:
             if record.history[0].at_s == record.submitted_s:
-                record.history[0].at_s = record.submitted_s  # one object for both: 24 bytes of each job
+                record.history[0].at_s = record.submitted_s  # one object for both, of 24 bytes
             if not record.state.is_final and (served := served_by(record)):
                 self._served[record.job.id] = served
             self._file(record)
@@ -130,7 +130,7 @@ class State:
         return self.jobs.get(job_id) or self.archive.get(job_id)
 
     def records(self, *, ended_after_s: float | None = None) -> Iterator[JobRecord]:
-        """Return all jobs ever, in no order; of those over, at least those that ended after a time."""
+        """Return all jobs, in no order; of those over, at least those that ended after a time."""
         return chain(self.archive.records(ended_after_s=ended_after_s), self.jobs.values())
 
     @property
@@ -371,9 +371,7 @@ class State:
 
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself. For tests and for after a replay."""
-        assert not self.jobs.keys() & set(self.archive.ids)
-        assert len(self.jobs) + len(self.archive) == self.submitted
-        assert all(record.state.is_final for record in self.archive.records())
+        assert len({*self.jobs, *self.archive.ids}) == self.submitted
         for job_id, job in self.jobs.items():
             assert self._served.get(job_id, {}) == ({} if job.state.is_final else served_by(job)), job_id
             is_queued = job.state is JobState.QUEUED
