@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from artesian.kernel.lifecycle import ALLOWED, JobState
+from artesian.kernel.lifecycle import ALLOWED, JobRecord, JobState
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State, StateImage
@@ -45,7 +45,7 @@ class AdversarialEngine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(fifo())
+        self.scheduler = Scheduler(fifo(), State(keeps_over=2))
         self.journal: list[Record] = []
         self.batch: list[Event] = []
         self.now_s = 0.0
@@ -55,11 +55,16 @@ class AdversarialEngine(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
         self.up: set[str] = set()
         self.shut: set[str] = set()
-        self.image: tuple[int, bytes] = (0, msgspec.json.encode(State().image()))
+        self.image: tuple[int, bytes] = (0, msgspec.json.encode(State(keeps_over=2).image()))
 
     @property
     def state(self) -> State:
         return self.scheduler.state
+
+    @property
+    def records(self) -> dict[str, JobRecord]:
+        """All jobs, those in the archive, too."""
+        return {record.job.id: record for record in self.state.records()}
 
     # -- what may happen ----------------------------------------------------------------------------
 
@@ -106,7 +111,7 @@ class AdversarialEngine(RuleBasedStateMachine):
 
     @rule(data=st.data(), at_once=st.booleans())
     def cancel(self, data: st.DataObject, at_once: bool) -> None:
-        unfinished = sorted(id for id, record in self.state.jobs.items() if not record.state.is_final)
+        unfinished = sorted(id for id, record in self.records.items() if not record.state.is_final)
         id = data.draw(st.sampled_from([*unfinished, JOB_IDS[0], "unknown"]))
         self.say(cancelled(id, self.now_s), at_once=at_once)
 
@@ -171,7 +176,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         events, self.batch = self.batch, []
         if not events:
             return
-        known = {id: record.state for id, record in self.state.jobs.items()}
+        known = {id: record.state for id, record in self.records.items()}
         plan = self.scheduler.step(events)
         self.journal += [*events, plan]
         self.state.validate()
@@ -235,8 +240,8 @@ class AdversarialEngine(RuleBasedStateMachine):
     def no_job_is_lost_and_none_that_is_over_changes(self) -> None:
         if self.batch:
             return
-        assert set(self.state.jobs) == set(self.jobs)
-        for id, record in self.state.jobs.items():
+        assert set(self.records) == set(self.jobs)
+        for id, record in self.records.items():
             assert record.job == self.jobs[id]
             assert self.over.get(id, record.state) is record.state
             if record.state.is_final:
@@ -266,13 +271,13 @@ class AdversarialEngine(RuleBasedStateMachine):
             JobState.FAILED,
         }
         for id in self.cancelled:
-            record = self.state.jobs[id]
+            record = self.records[id]
             assert record.state in ways_out
             assert record.state is not JobState.STOPPING or record.attempt.stop_cause is Cause.CANCELLED
 
     @invariant()
     def retries_follow_the_policy(self) -> None:
-        for record in self.state.jobs.values():
+        for record in self.records.values():
             policy = record.job.retry
             counted = 0
             for attempt in record.attempts:
@@ -293,7 +298,7 @@ class AdversarialEngine(RuleBasedStateMachine):
     def who_waits_knows_why(self) -> None:
         if self.batch:
             return
-        for id, record in self.state.jobs.items():
+        for id, record in self.records.items():
             is_waiting = record.state in {JobState.QUEUED, JobState.BACKING_OFF}
             reason = self.scheduler.why(id)
             assert (reason is not None) == is_waiting
@@ -316,7 +321,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         fresh = WaitingQueue(self.state.waiting.values())
         assert kept == [entry.job.id for entry in fresh.walk(ORDER.key)]
         assert sorted(kept) == sorted(
-            id for id, record in self.state.jobs.items() if record.state is JobState.QUEUED
+            id for id, record in self.records.items() if record.state is JobState.QUEUED
         )
 
     @invariant()
@@ -333,7 +338,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         self.step()
         position, image = self.image
         from_image = State.from_image(msgspec.json.decode(image, type=StateImage))
-        for again in (replay(self.journal), replay(self.journal[position:], from_image)):
+        for again in (replay(self.journal, State(keeps_over=2)), replay(self.journal[position:], from_image)):
             again.validate()
             assert again.image() == self.state.image()
             assert again.next_due_s == self.state.next_due_s
@@ -342,7 +347,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         decided = {c.id for record in self.journal if isinstance(record, Plan) for c in record.commands}
         open_ids = {
             f"{word}/{id}/{record.epoch}"
-            for id, record in self.state.jobs.items()
+            for id, record in self.records.items()
             if record.state.holds_devices
             for word in ("start", "stop")
         }

@@ -61,7 +61,7 @@ def waterfall(
     owned, up, shut = _owned_up_and_shut(state, start, end)
     devices = {node_id: record.node.devices for node_id, record in state.nodes.items()}
     tally = _Tally(waited=_waited(state, end) if waited is None else _times(waited, end))
-    for record in state.jobs.values():
+    for record in state.records(ended_after_s=start_s):
         if any(_is_in(a.decided_s, a.ended_s, start, end) for a in record.attempts):
             for log in read_log(record, progress).attempts:
                 if _is_in(log.attempt.decided_s, log.attempt.ended_s, start, end):
@@ -168,7 +168,7 @@ def _is_in(decided_s: float, ended_s: float | None, start: int, end: int) -> boo
 def _waited(state: State, end: int) -> Times:
     """Return when at least one job waited."""
     intervals = []
-    for record in state.jobs.values():
+    for record in state.records():
         changes = record.history
         for index, change in enumerate(changes):
             if change.state in (JobState.QUEUED, JobState.BACKING_OFF):

@@ -138,11 +138,13 @@ class JobRecord:
     ``attempts`` and ``history`` are tuples, and not lists, for what most of 100,000 waiting jobs have in
     them: nothing, and one change.
 
-    ``claim``: where devices are kept for it that others were stopped for, until it starts or is over.
+    ``claim``: where devices are kept for it that others were stopped for, until it starts or is over. ``number``:
+    how many jobs were submitted before it.
     """
 
     job: Job
     submitted_s: float
+    number: int = 0
     state: JobState = JobState.QUEUED
     attempts: tuple[Attempt, ...] = ()
     history: tuple[Change, ...] = ()
@@ -191,9 +193,11 @@ class JobRecord:
         return self.history[-1].at_s if self.state.is_final else None
 
 
-def submit(job: Job, at_s: float) -> JobRecord:
-    """Return the record of a job that was just submitted."""
-    return JobRecord(job=job, submitted_s=at_s, history=(Change(state=JobState.QUEUED, at_s=at_s),))
+def submit(job: Job, at_s: float, number: int = 0) -> JobRecord:
+    """Return the record of a job that was just submitted, after ``number`` others."""
+    return JobRecord(
+        job=job, submitted_s=at_s, number=number, history=(Change(state=JobState.QUEUED, at_s=at_s),)
+    )
 
 
 def start(record: JobRecord, epoch: int, placement: Placement, at_s: float, reason: str) -> None:

@@ -7,7 +7,7 @@ It knows no clock, no process and no file: time arrives inside events, commands 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from artesian.kernel.lifecycle import JobState
+from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.state import State
 from artesian.model.capacity import Capacity, Trial
 from artesian.model.events import Event, JobSubmitted
@@ -201,7 +201,7 @@ class Scheduler:
 
     def why(self, job_id: str) -> Reason | None:
         """Return why the job waits, in words; None where it does not. Raises KeyError for an unknown job."""
-        record = self.state.jobs[job_id]
+        record = self._record(job_id)
         if record.state is JobState.QUEUED:
             return self.policy.explain(self.snapshot(), job_id)
         if record.state is JobState.BACKING_OFF:
@@ -215,9 +215,14 @@ class Scheduler:
 
         It plans some dozens of times. Raises KeyError for an unknown job.
         """
-        if self.state.jobs[job_id].state is not JobState.QUEUED:
+        if self._record(job_id).state is not JobState.QUEUED:
             return None
         return outlook(self.policy, self.snapshot(), job_id, teams)
+
+    def _record(self, job_id: str) -> JobRecord:
+        if (record := self.state.record(job_id)) is None:
+            raise KeyError(job_id)
+        return record
 
     def _is_news(self, hold: Hold) -> bool:
         return self.state.jobs[hold.job_id].hold != hold

@@ -5,12 +5,15 @@ decision. So a journal can be replayed by a version whose policies decide differ
 """
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from artesian.kernel import lifecycle
-from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
+from artesian.kernel.archive import Archive, ArchiveImage, Block
+from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.nodes import Exclusion, NodeRecord, Outage
+from artesian.kernel.served import add_served, served_by
 from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
@@ -42,6 +45,9 @@ Record = Event | Plan
 class StateImage:
     """Everything in a state, as plain data: what a snapshot stores."""
 
+    archive: ArchiveImage
+    blocks: list[Block] = field(default_factory=list)
+    submitted: int
     at_s: float
     first_s: float | None
     stale_events: int
@@ -51,14 +57,21 @@ class StateImage:
 
 
 class State:
-    """Nodes and jobs by id, with the indices that make a cycle quick."""
+    """Nodes and jobs by id, with the indices that make a cycle quick.
 
-    def __init__(self) -> None:
+    Of the jobs that are over, ``jobs`` has the latest ``keeps_over``, and ``archive`` the others; None: ``jobs`` has
+    all. ``record`` and ``records`` know both.
+    """
+
+    def __init__(self, *, keeps_over: int | None = None) -> None:
         self.at_s = 0.0
         self.first_s: float | None = None
         """When the first record happened: from here on compute counts as owned."""
         self.nodes: dict[str, NodeRecord] = {}
         self.jobs: dict[str, JobRecord] = {}
+        self.archive = Archive(keeps_over)
+        self.submitted = 0
+        """How many jobs were ever submitted."""
         self.waiting = WaitingQueue()
         """Jobs in QUEUED, as a policy sees them."""
         self.running: dict[str, RunningJob] = {}
@@ -81,9 +94,11 @@ class State:
     @classmethod
     def from_image(cls, image: StateImage) -> "State":
         """Return the state that ``image`` was taken of. It takes the image's records over."""
-        state = cls()
+        state = cls(keeps_over=image.archive.keeps)
         state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
         state.speeds = Speeds(image.speeds)
+        state.submitted = image.submitted
+        state.archive.restore(image.archive, image.blocks)
         for node in image.nodes:
             state._sharing.node(node.node)
             state.nodes[node.node.id] = node
@@ -96,17 +111,20 @@ class State:
         """Take over jobs of an image, of which the state was made without them."""
         for record in jobs:
             if record.history[0].at_s == record.submitted_s:
-                record.history[0].at_s = record.submitted_s  # one object for both: 24 bytes of each job
-            if not record.state.is_final and (served := _served(record)):
+                record.history[0].at_s = record.submitted_s  # one object for both, of 24 bytes
+            if not record.state.is_final and (served := served_by(record)):
                 self._served[record.job.id] = served
             self._file(record)
 
     def image(self, *, has_jobs: bool = True) -> StateImage:
         """Return everything as plain data. It shares the records: encode it before the next ``apply``.
 
-        Without its jobs it is small; they are ``jobs`` then, for ``restore``.
+        Without its jobs it is small; they are ``jobs`` then, for ``restore``, and ``archive.blocks``.
         """
         return StateImage(
+            archive=self.archive.image(),
+            blocks=list(self.archive.blocks) if has_jobs else [],
+            submitted=self.submitted,
             at_s=self.at_s,
             first_s=self.first_s,
             stale_events=self.stale_events,
@@ -114,6 +132,18 @@ class State:
             jobs=list(self.jobs.values()) if has_jobs else [],
             speeds=list(self.speeds),
         )
+
+    def __contains__(self, job_id: object) -> bool:
+        """Whether a job with this id was ever submitted."""
+        return job_id in self.jobs or job_id in self.archive
+
+    def record(self, job_id: str) -> JobRecord | None:
+        """Return the job with this id, however long ago it was over. Not to be changed."""
+        return self.jobs.get(job_id) or self.archive.get(job_id)
+
+    def records(self, *, ended_after_s: float | None = None) -> Iterator[JobRecord]:
+        """Return all jobs, in no order; of those over, at least those that ended after a time."""
+        return chain(self.archive.records(ended_after_s=ended_after_s), self.jobs.values())
 
     @property
     def capacity(self) -> Capacity:
@@ -147,7 +177,7 @@ class State:
     @property
     def next_due_s(self) -> float | None:
         """When the next delay is over; None when nobody waits one out."""
-        while self._due and self.jobs[self._due[0][1]].due_s != self._due[0][0]:
+        while self._due and ((job := self.jobs.get(self._due[0][1])) is None or job.due_s != self._due[0][0]):
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
@@ -175,8 +205,9 @@ class State:
             case Plan():
                 self._apply_plan(record)
             case JobSubmitted():
-                if record.job.id not in self.jobs:
-                    self._file(lifecycle.submit(record.job, self.at_s))
+                if record.job.id not in self:
+                    self._file(lifecycle.submit(record.job, self.at_s, self.submitted))
+                    self.submitted += 1
             case CancelRequested():
                 self._apply_cancel(record)
             case AttemptEnded():
@@ -225,6 +256,7 @@ class State:
             self._served.pop(event.job_id, None)
             job.due_s = None
             lifecycle.cancel_waiting(job, self.at_s)
+            self._over(job)
 
     def _apply_ended(self, event: AttemptEnded) -> None:
         job = self._current(event.job_id, event.epoch)
@@ -243,9 +275,10 @@ class State:
         lifecycle.ended(job, event.outcome, self.at_s)
         if job.state.is_final:
             self._served.pop(event.job_id, None)
+            self._over(job)
         else:
             # A new dict: what a policy was shown does not change.
-            self._served[event.job_id] = _add(dict(self._served.get(event.job_id, {})), job.attempt)
+            self._served[event.job_id] = add_served(dict(self._served.get(event.job_id, {})), job.attempt)
         self._index(job)
 
     def _apply_progressed(self, event: AttemptProgressed) -> None:
@@ -256,6 +289,10 @@ class State:
         if measured is not None:
             self.speeds.add(measured)
         self.running[event.job_id] = self._as_running(job)
+
+    def _over(self, job: JobRecord) -> None:
+        if (old := self.archive.over(job.job.id)) is not None:
+            self.archive.put(self.jobs.pop(old))
 
     def _apply_joined(self, event: NodeJoined) -> None:
         self._sharing.node(event.node)
@@ -409,8 +446,9 @@ class State:
 
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself. For tests and for after a replay."""
+        assert len({*self.jobs, *self.archive.ids}) == self.submitted
         for job_id, job in self.jobs.items():
-            assert self._served.get(job_id, {}) == ({} if job.state.is_final else _served(job)), job_id
+            assert self._served.get(job_id, {}) == ({} if job.state.is_final else served_by(job)), job_id
             is_queued = job.state is JobState.QUEUED
             assert self.waiting.get(job_id) == (self._as_waiting(job) if is_queued else None)
             assert self.running.get(job_id) == (self._as_running(job) if job.state.holds_devices else None)
@@ -437,21 +475,3 @@ class State:
             is_due_to_stop = job_id in self.running and job.attempt.stop_cause is not None
             assert is_due_to_stop == (job.state is JobState.STOPPING), job_id
             assert (job_id in self._to_stop) == (is_due_to_stop and not job.attempt.is_stop_decided), job_id
-
-
-def _served(record: JobRecord) -> dict[str, float]:
-    """Return what the attempts that are over have had of each model of device, in device-seconds."""
-    served: dict[str, float] = {}
-    for attempt in record.attempts:
-        if attempt.ended_s is not None:
-            _add(served, attempt)
-    return served
-
-
-def _add(served: dict[str, float], attempt: Attempt) -> dict[str, float]:
-    """Add what the attempt, which is over, has had."""
-    assert attempt.ended_s is not None
-    assert attempt.accelerator is not None
-    device_s = (attempt.ended_s - attempt.decided_s) * attempt.placement.whole_devices
-    served[attempt.accelerator] = served.get(attempt.accelerator, 0.0) + device_s
-    return served

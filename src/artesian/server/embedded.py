@@ -141,13 +141,13 @@ class ControlPlane:
 
         Of several jobs with exactly this name, the latest. Raises UnknownJob.
         """
-        jobs = self.state().jobs
-        if job in jobs:
-            return jobs[job]
-        named = [record for record in jobs.values() if record.job.name == job]
+        state = self.state()
+        if (found := state.record(job)) is not None:
+            return found
+        named = [record for record in state.records() if record.job.name == job]
         if named:
-            return max(named, key=lambda record: record.submitted_s)
-        begin = [record for id_, record in jobs.items() if id_.startswith(job)]
+            return max(named, key=lambda record: record.number)
+        begin = [record for record in state.records() if record.job.id.startswith(job)]
         if len(begin) == 1:
             return begin[0]
         raise no_such_job(job, [record.job.id for record in begin], len(begin))
@@ -160,10 +160,12 @@ class ControlPlane:
 
     def jobs(self, *, is_all: bool = False) -> JobList:
         """Return the jobs in the order of their submits: the latest, or all of them."""
-        records = list(self.state().jobs.values())
-        more = 0
-        if not is_all:
-            records, more = recent(records, active=_SHOWN_ACTIVE, over=_SHOWN_OVER)
+        state, more = self.state(), 0
+        if is_all:
+            records = sorted(state.records(), key=lambda record: record.number)
+        else:
+            records, more = recent(state.jobs.values(), active=_SHOWN_ACTIVE, over=_SHOWN_OVER)
+            more += len(state.archive)
         self.revive()
         return JobList(jobs=tuple(map(job_view, records)), more=more)
 
@@ -228,7 +230,10 @@ class ControlPlane:
 
     def ids(self, beginning: str) -> list[str]:
         """Return the ids that begin so, the latest first."""
-        return [id_ for id_ in reversed(self.state().jobs) if id_.startswith(beginning)]
+        state = self.state()
+        return [
+            id_ for id_ in (*reversed(state.jobs), *reversed(state.archive.ids)) if id_.startswith(beginning)
+        ]
 
     def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
         """Yield the nodes in the order of their ids. Where no daemon has taken stock yet, one does so now."""
@@ -279,7 +284,7 @@ class ControlPlane:
     def submit(self, file: JobFile) -> JobView:
         """Accept the job. Raises as ``check`` does."""
         job = self._read(file)
-        job = replace(job, id=new_job_id(job.name, self.state().jobs, _ID_LETTERS))
+        job = replace(job, id=new_job_id(job.name, self.state(), _ID_LETTERS))
         self._journal.append([JobSubmitted(at_s=time.time(), job=job)])
         self.wake()
         return self.view(self.record(job.id))

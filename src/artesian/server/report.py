@@ -58,7 +58,7 @@ def waterfall_between(plane: "ControlPlane", start_s: float, end_s: float) -> Wa
     state = plane.state()
     present = [
         record
-        for record in state.jobs.values()
+        for record in state.records(ended_after_s=start_s)
         if record.submitted_s < end_s and (record.ended_s is None or record.ended_s > start_s)
     ]
     return waterfall(

@@ -59,7 +59,7 @@ class Service:
         Raises UnknownJob.
         """
         board = self.mirror.board
-        record = self.mirror.state.jobs.get(text) or board.named(text)
+        record = self.mirror.state.record(text) or board.named(text)
         if record is not None and _sees(who, record):
             return record
         found = [record for record in board.beginning(text) if _sees(who, record)]
@@ -128,7 +128,7 @@ class Service:
                 f"queue: expected at most {self.limits.queued_jobs} jobs that wait, got {waiting + len(jobs)}",
                 hint="submit again when some have started",
             )
-        taken = self.mirror.state.jobs
+        taken = self.mirror.state
         if key is None:
             named = [replace(job, id=new_job_id(job.name, taken, _RANDOM_LETTERS)) for job in jobs]
         else:
@@ -140,7 +140,7 @@ class Service:
         now_s = time.time()
         await self.mirror.append([JobSubmitted(at_s=now_s, job=job) for job in named])
         # Somebody may have used the key in the same instant, here or at another server: the first one counts.
-        return [_same(taken.get(job.id), job, key or "") for job in named]
+        return [_same(taken.record(job.id), job, key or "") for job in named]
 
     async def cancel(self, record: JobRecord, who: Principal) -> None:
         """Ask for the job to be stopped. Raises AlreadyOver, NotYours."""

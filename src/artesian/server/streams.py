@@ -140,10 +140,12 @@ def audited(record: Record, mirror: Mirror, who: Principal) -> dict[str, object]
 
     None where nothing is left.
     """
-    jobs = mirror.state.jobs
 
     def is_seen(job_id: str) -> bool:
-        return who.team is None or (job_id in jobs and jobs[job_id].job.team == who.team)
+        if who.team is None:
+            return True
+        found = mirror.state.record(job_id)
+        return found is not None and found.job.team == who.team
 
     told: dict[str, object] = {"at_s": record.at_s}
     match record:
