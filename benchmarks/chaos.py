@@ -65,12 +65,12 @@ def _disturbed(
     command = [*agents.LAUNCH, "--max-restarts", "100000", "--nproc-per-node", "2", str(script)]
     reader = ProgressReader(folder / "progress")
     told: list[Message] = []
-    hits = 0
+    hits, is_well = 0, True
     with agents.started([command], env, folder) as (agent,):
         try:
             time.sleep(_WARM_UP_S)
             end_s = time.monotonic() + span_s
-            while (left_s := end_s - time.monotonic()) > 0 and _goes_on(agent, told):
+            while (left_s := end_s - time.monotonic()) > 0 and (is_well := _goes_on(agent, told)):
                 time.sleep(min(left_s, chance.expovariate(1 / every_s)))
                 if time.monotonic() < end_s:
                     told += reader.read()  # what is new
@@ -81,8 +81,8 @@ def _disturbed(
                 agent.wait(60)
         except Ended:
             harness.say("told to stop: the figures are those of the time until now")
-        if agent.poll() not in (None, 143):
-            harness.say((folder / "agent-0.log").read_text(errors="replace")[-4000:])
+        if not is_well:
+            harness.say((folder / "agent-0.log").read_text(errors="replace")[-20_000:])
         told += reader.read()
     return told, hits
 

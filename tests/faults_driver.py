@@ -7,10 +7,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from artesian.train.segment import sweep
 from artesian.wire.channel import ProgressReader
@@ -106,6 +106,8 @@ class Driver:
                 (self.orders / f"{order.number}.over").touch()
             codes = [agent.poll() for agent in self._agents]
             if 0 in codes and None in codes and self._newcomers:
+                with contextlib.suppress(TimeoutError):  # those who had a part in it end by themselves
+                    self._until(lambda: all(it.poll() is not None for it in self._agents) or None, 10.0)
                 self._dismiss()
             if codes and all(code is not None for code in codes):
                 if not any(codes):
@@ -128,7 +130,7 @@ class Driver:
 
     def _dismiss(self) -> None:
         """Stop the spares that have come when all was over: they wait for a gang that never comes."""
-        for agent in self._newcomers:
+        for agent in [agent for agent in self._newcomers if agent.poll() is None]:
             agent.send_signal(signal.SIGTERM)
             if (code := agent.wait(LIMIT_S)) != 0:
                 self.problem = f"told to stop, a spare ended with {code}:\n{self.log_tail()}"
@@ -307,8 +309,9 @@ class Driver:
     def log_tail(self) -> str:
         return (self.folder / "agents.log").read_text(errors="replace")[-6000:]
 
-    def _until(self, ask: Any) -> None:
-        deadline_s = time.monotonic() + LIMIT_S
+    def _until(self, ask: Callable[[], object], limit_s: float = LIMIT_S) -> None:
+        """Wait until ``ask`` returns something. Raises TimeoutError when it does not."""
+        deadline_s = time.monotonic() + limit_s
         while ask() is None:
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"it does not come about: {ask.__qualname__}\n{self.log_tail()}")

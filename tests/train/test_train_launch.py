@@ -522,7 +522,8 @@ def test_a_process_in_which_nothing_runs_is_told_from_a_busy_one() -> None:
     assert any(worker.is_still for worker in runs("import signal; signal.pause()"))
     for worker in runs("while True: pass"):
         worker.send(signal.SIGSTOP)
-        if worker.is_still:
+        if worker.is_stopped:
+            assert worker.is_still
             break
 
 

@@ -22,7 +22,8 @@ from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
 from artesian.train.recovery import PREEMPTED, Failure, cause_of
 from artesian.train.terms import Address, Terms
-from artesian.train.watchdog import CHECK_EVERY_S, verdict
+from artesian.train.watch import Watch
+from artesian.train.watchdog import CHECK_EVERY_S
 from artesian.train.worker_process import WorkerProcess
 from artesian.wire.messages import Layer
 
@@ -52,12 +53,12 @@ class Agent:
             on_loss=self._go_on_without_template,
         )
         self._reports = Reports(gang, self._crew)
+        self._watch = Watch(self._crew, start_limit_s=gang.start_limit_s)
         self._council = None if terms is None else Council(terms, self, self._selector, say)
         self._formation: Formation | None = None
         """None while this node is a spare."""
         self._failures: list[Failure] = []
         self._at_fault: set[int] = set()
-        self._patience = 1.0
         self._exit_code = 0
         self._stopped_by: signal.Signals | None = None
         self._is_yielding = False
@@ -141,6 +142,7 @@ class Agent:
         self._failures, self._at_fault, self._settle_at_s = [], set(), None
         self._is_yielding, self._formation = False, None
         self._reports.forget()
+        self._watch.formed(time.monotonic())
         if node_rank is not None:
             self._formation = Formation(
                 number=number,
@@ -150,7 +152,7 @@ class Agent:
                 master_port=master[1],
                 is_store_served=is_served,
             )
-        has_survivors = self._crew.form(self._formation, at_fault, self._patience)
+        has_survivors = self._crew.form(self._formation, at_fault, self._watch.patience)
         if self._formation is not None and (cause is not None or layer is not None):
             self._reports.recovering(
                 number,
@@ -193,7 +195,7 @@ class Agent:
         if self._crew.rejoin_by_s is not None and now_s >= self._crew.rejoin_by_s:
             self._give_up_rejoining()
         if self._is_watching():
-            self._watch(now_s)
+            self._look_for_hangs(now_s)
         if self._settle_at_s is not None and now_s >= self._settle_at_s:
             if self._is_cause_to_come(now_s):
                 self._settle_at_s = now_s + _SETTLE_S
@@ -344,36 +346,13 @@ class Agent:
     # Watching
 
     def _is_watching(self) -> bool:
-        return bool(self._crew.running) and not self._exit_code and self._stopped_by is None
+        is_anybody_there = bool(self._crew.running) or self._crew.starter.owed > 0
+        return is_anybody_there and not self._exit_code and self._stopped_by is None
 
-    def _watch(self, now_s: float) -> None:
-        if self._settle_at_s is not None or not self._crew.is_whole:
-            return
-        hangs = [
-            (worker, hang)
-            for worker in self._crew.running.values()
-            if (hang := verdict(worker.line.beat(), now_s, self._patience, self._gang.start_limit_s))
-        ]
-        if not hangs:
-            return
-        hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen] or hangs
-        if not all(hang.is_frozen and worker.is_still for worker, hang in hangs):
-            self._patience = min(
-                16.0, self._patience * 2
-            )  # it may have been slow, and is not to die of that twice
-        for worker in self._crew.running.values():
-            worker.ask_for_traces()
-        for worker, hang in hangs:
-            self._failures.append(
-                Failure(
-                    rank=worker.rank,
-                    text=f"{worker} {hang.what}",
-                    is_suspect=False,
-                    signal=signal.SIGKILL,
-                    detect_s=now_s - hang.since_s,
-                )
-            )
-        self._settle_at_s = now_s + _TRACES_S
+    def _look_for_hangs(self, now_s: float) -> None:
+        if self._settle_at_s is None and (hangs := self._watch.look(now_s)):
+            self._failures += hangs
+            self._settle_at_s = now_s + _TRACES_S
 
     # The end
 
