@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeGuard
 
 from artesian.kernel.collector import collector_paused
@@ -95,9 +96,9 @@ def _simulate(
     if unknown:
         raise ValueError(f"events: expected jobs to come as SimJobs, with a duration, got {unknown[0]}")
     engine = VirtualEngine(known)
-    engine.push(NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
-    engine.push(JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
-    engine.push(others)
+    joins = (NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
+    submits = (JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
+    engine.foresee(chain(joins, submits, others))
     if faults is not None:
         engine.follow(faults)
 
