@@ -291,8 +291,8 @@ class Capacity:
                 )
         for share in placement.shares:
             self._change(job, share, sign)
-        self._usage.count(job, -sign)
-        self.charge(job, placement, -sign)
+        kind = self._kinds[self.row[placement.shares[0].node_id]]
+        self._usage.count(job, placement, kind, -sign)
 
     def charge(self, job: Job, placement: Placement, sign: int) -> None:
         """Keep ``used``: count the placement in (+1) or out (-1)."""

@@ -204,6 +204,9 @@ class WaitingQueue(Mapping[str, WaitingJob]):
     def __getitem__(self, job_id: str) -> WaitingJob:
         return self._entries[job_id]
 
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._entries  # as a mapping has it, that is an error caught
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

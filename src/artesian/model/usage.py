@@ -26,16 +26,18 @@ class Usage:
         twin.used = {key: list(value) for key, value in self.used.items()}
         return twin
 
-    def count(self, job: Job, change: int) -> None:
-        """Count an attempt of the job in (+1) or out (-1)."""
+    def count(self, job: Job, placement: Placement, kind: int, sign: int) -> None:
+        """Count an attempt of the job, with devices of the kind, in (+1) or out (-1)."""
         wish = (job.devices, job.cpus_per_device)
         before = self.held.get(wish, 0)
-        after = before + change
+        after = before + sign
         if after:
             self.held[wish] = after
         else:
             del self.held[wish]
-        self.mix_changes += before.bit_length() != after.bit_length()
+        if before.bit_length() != after.bit_length():
+            self.mix_changes += 1
+        self.charge(job, placement, kind, sign)
 
     def charge(self, job: Job, placement: Placement, kind: int, sign: int) -> None:
         """Count a placement on devices of the kind among what the job's team uses (+1), or no more (-1)."""

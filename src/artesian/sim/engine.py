@@ -52,6 +52,8 @@ class VirtualEngine:
         self._told: dict[str, AttemptProgressed] = {}
         self._is_look_due = False
         self._heap: list[tuple[float, int, Event | _Look]] = []
+        self._known: list[tuple[float, int, Event]] = []
+        """What was known from the start, the last first: a heap of all of it would be deep."""
         self._pushed = 0
         self._running: dict[str, _Run] = {}
         self._done: dict[str, float] = {}
@@ -66,13 +68,23 @@ class VirtualEngine:
     @property
     def next_s(self) -> float | None:
         """When the next event happens; None when there is none."""
-        return self._heap[0][0] if self._heap else None
+        heap, known = self._heap, self._known
+        if known and (not heap or known[-1][0] <= heap[0][0]):
+            return known[-1][0]
+        return heap[0][0] if heap else None
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is to come any more but what ``follow`` brings, which may never end."""
-        streamed = self._streamed
-        return not self._heap or (len(self._heap) == 1 and self._heap[0][2] is streamed)
+        heap, streamed = self._heap, self._streamed
+        return not self._known and (not heap or (len(heap) == 1 and heap[0][2] is streamed))
+
+    def foresee(self, events: Iterable[Event]) -> None:
+        """Have ``events`` happen at their times, before all others of these times: once, at the beginning."""
+        assert not self._pushed, "what is known from the start comes first"
+        self._known = [(event.at_s, number, event) for number, event in enumerate(events)]
+        self._known.sort(reverse=True)
+        self._pushed = len(self._known)
 
     def follow(self, events: Iterator[Event]) -> None:
         """Have ``events`` happen too, an ordered stream that may have no end: read one event ahead."""
@@ -93,8 +105,15 @@ class VirtualEngine:
     def pop(self, at_s: float) -> list[Event]:
         """Return what happens at exactly ``at_s``; what an ended attempt would still have done does not."""
         events: list[Event] = []
-        while self._heap and self._heap[0][0] == at_s:
-            event = heapq.heappop(self._heap)[2]
+        heap, known = self._heap, self._known
+        while True:
+            # Whatever was known came first.
+            if known and known[-1][0] == at_s:
+                event: Event | _Look = known.pop()[2]
+            elif heap and heap[0][0] == at_s:
+                event = heapq.heappop(heap)[2]
+            else:
+                return events
             if isinstance(event, _Look):
                 events += self._look(at_s)
                 continue
@@ -106,7 +125,6 @@ class VirtualEngine:
             elif isinstance(event, NodeJoined):
                 self._accelerators[event.node.id] = event.node.accelerator
             events.append(event)
-        return events
 
     def carry_out(self, command: Command, at_s: float) -> None:
         """Start or stop an attempt. Doing so again, or stopping what does not run, changes nothing."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeGuard
 
 from artesian.kernel.collector import collector_paused
@@ -103,9 +104,9 @@ def _simulate(
     if reports_every_s is not None and not 0 < reports_every_s < math.inf:
         raise ValueError(f"reports_every_s must be finite and positive, got {reports_every_s}")
     engine = VirtualEngine(known, reports_every_s)
-    engine.push(NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
-    engine.push(JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
-    engine.push(others)
+    joins = (NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
+    submits = (JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
+    engine.foresee(chain(joins, submits, others))
     if faults is not None:
         engine.follow(faults)
 
