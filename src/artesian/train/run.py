@@ -24,7 +24,7 @@ from torch import Tensor
 
 from artesian.train.data import rank_share, to_device
 from artesian.train.divergence import ReplicaCheck
-from artesian.train.from_env import Every, read_parts
+from artesian.train.from_env import AnySaves, Every, read_parts
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
 from artesian.train.injection import inject
@@ -33,7 +33,7 @@ from artesian.train.loader import Batch, Loader
 from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter, say
 from artesian.train.restorable import Restorable, Scheduler
-from artesian.train.saves import Position, Saves
+from artesian.train.saves import Position
 from artesian.train.signals import Preempted, StopRequest
 from artesian.train.sources import MapDataset, Stream
 from artesian.train.stragglers import StragglerPolicy, StragglerWatch
@@ -60,7 +60,7 @@ class Run:
         scheduler: Scheduler | None,
         member: Membership,
         reporter: Reporter,
-        saves: Saves,
+        saves: AnySaves,
         faults: tuple[Fault, ...] = (),
         guard: Policy | None = None,
         check_replicas_every: int | None = None,
