@@ -63,7 +63,7 @@ def decode(text: str) -> Peer:
     """Return the holder that ``encode`` described. Raises ValueError where it is none."""
     try:
         return Peer(**json.loads(text))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"${environment.HOLDER} does not describe a holder") from error
 
 
@@ -89,21 +89,32 @@ def _start(job: str, host: str) -> tuple[subprocess.Popen[str], Peer]:
     assert process.stdout is not None
     process.stdin.write(json.dumps({"job": job, "host": host, "token": token}) + "\n")
     process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
+    answer = json.loads(process.stdout.readline() or '{"error": "its process has ended"}')
+    if "error" in answer:
         process.stdin.close()
-        raise OSError(f"its process ended with code {process.wait()}")
-    return process, Peer(host=host, port=int(answer), token=token)
+        process.stdout.close()
+        process.wait()
+        raise OSError(answer["error"])
+    return process, Peer(host=host, port=answer["port"], token=token)
 
 
 def main(agent: int) -> None:
     """Hold copies until the agent ends."""
     die_with(agent)
     settings = json.loads(sys.stdin.readline())
-    with Holder(settings["job"], settings["token"], host=settings["host"]) as holder:
-        sys.stdout.write(f"{holder.peer.port}\n")
-        sys.stdout.flush()
+    try:
+        holder = Holder(settings["job"], settings["token"], host=settings["host"])
+    except (CheckpointError, ValueError) as error:
+        _answer({"error": str(error)})
+        return
+    with holder:
+        _answer({"port": holder.peer.port})
         sys.stdin.read()
+
+
+def _answer(answer: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
