@@ -36,7 +36,7 @@ from artesian.train.restorable import Restorable, Scheduler
 from artesian.train.saves import Position
 from artesian.train.signals import Preempted, StopRequest
 from artesian.train.sources import MapDataset, Stream
-from artesian.train.stragglers import StragglerPolicy, StragglerWatch
+from artesian.train.stragglers import StragglerPolicy, watched
 from artesian.train.watchdog import START_LIMIT_S
 from artesian.wire.faults import Fault
 from artesian.wire.messages import Phase
@@ -81,17 +81,8 @@ class Run:
             if check_replicas_every is None
             else ReplicaCheck(model, member.control, every=check_replicas_every)
         )
-        self._slow = (
-            None
-            if stragglers is None or member.control is None
-            else StragglerWatch(
-                stragglers,
-                model,
-                member,
-                reporter.straggler,
-                None if self._link is None else self._link.is_slow,
-            )
-        )
+        ask = None if self._link is None else self._link.is_slow
+        self._slow = watched(stragglers, model, member, reporter.straggler, ask)
         self.step = 0
         self.position = 0
         self.batch: Batch | None = None
@@ -134,11 +125,16 @@ class Run:
         ``check_replicas_every`` so many steps the ranks compare their parameters. ``stragglers`` says how to look for
         ranks that are slower than the others (None: not at all).
 
-        Raises ValueError for a variable that does not parse.
+        Raises ValueError for a variable that does not parse, or what cannot be with sharded state.
         """
         member = member or current(next(model.parameters()).device)
+        what = Restorable(model, optimizer, scheduler, member.device)
+        if what.is_sharded and check_replicas_every is not None:
+            raise ValueError(
+                "check_replicas_every compares replicas, and of sharded parameters there are none"
+            )
         parts = read_parts(
-            Restorable(model, optimizer, scheduler, member.device),
+            what,
             member=member,
             dtype=dtype,
             progress_dir=progress_dir,
