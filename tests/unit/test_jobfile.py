@@ -125,6 +125,12 @@ def test_checkpoints_come_by_steps_by_time_or_as_is_best(
     assert job.checkpoint_every_s == promised_s
 
 
+def test_a_fault_may_come_after_a_restart_in_place() -> None:
+    written = "faults: [{kind: kill, worker: 0, step: 7, restart: 2}, {kind: kill, worker: 0, step: 7}]"
+    first, second = parse(LEAST + written).faults
+    assert ((first.epoch, first.restart), (second.epoch, second.restart)) == ((1, 2), (1, 0))
+
+
 def test_on_is_a_key_and_not_yamls_true() -> None:
     assert parse(LEAST + "retry:\n  on:\n  - oom_kill\n").retry.causes == {Cause.OOM_KILL}
     assert parse(LEAST + "retry: {on: []}").retry.causes == set()

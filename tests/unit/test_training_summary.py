@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from artesian.kernel.training import Recovery, SlowWorker, TrainingSummary, training_summary
+from artesian.kernel.training import Recovery, SlowWorker, TrainingSummary, slow_text, training_summary
 from artesian.model.job import Cause, JobKind
 from artesian.model.ledger import Ceiling
 from artesian.wire import (
@@ -157,6 +157,14 @@ def test_a_worker_that_held_the_others_up_is_named_with_how_long_and_how_much() 
     assert summary(training(), {1: [began(0, 1), *said]}).stragglers == (
         SlowWorker(worker=0, epoch=1, since_s=5.0, until_s=5.0, ratio=3.0),
         SlowWorker(worker=1, epoch=1, since_s=4.0, until_s=8.0, ratio=1.6),
+    )
+
+
+def test_a_slow_worker_is_said_in_words() -> None:
+    slow = SlowWorker(worker=3, epoch=2, since_s=10.0, until_s=70.0, ratio=2.0)
+    assert slow_text(slow) == (
+        "worker 3 computes 2.00 times as long as the middle one, which holds the gang up by 50% of its computing "
+        "(attempt 2, told of for 1m00s so far)"
     )
 
 

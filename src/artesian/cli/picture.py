@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from artesian.kernel.training import Recovery, SlowWorker, TrainingSummary
+from artesian.kernel.training import Recovery, TrainingSummary, slow_text
 from artesian.model.ledger import US, Stage, StageResult, Waterfall
 from artesian.model.units import format_duration, format_flops
 
@@ -144,7 +144,7 @@ class TrainingPicture:
         table.add_row("MFU", _mfu_text(summary))
         table.add_row("recoveries", "\n".join(map(_recovery_text, summary.recoveries)) or "none")
         if summary.stragglers:
-            table.add_row("slow workers", "\n".join(map(_slow_text, summary.stragglers)))
+            table.add_row("slow workers", "\n".join(map(slow_text, summary.stragglers)))
         return table
 
 
@@ -249,11 +249,6 @@ def _mfu_text(summary: TrainingSummary) -> str:
     if summary.mfu is None:
         return "unknown"
     return f"{summary.mfu:.1%} of {summary.mfu_basis}; causal attention counted half"
-
-
-def _slow_text(slow: SlowWorker) -> str:
-    lasted = format_duration(max(0.0, slow.until_s - slow.since_s))
-    return f"worker {slow.worker} computes {slow.ratio:.2f} times as long as the others (attempt {slow.epoch}, for {lasted} so far)"
 
 
 def _recovery_text(recovery: Recovery) -> str:

@@ -14,6 +14,7 @@ from artesian.kernel.progress import AttemptLog, JobLog, Progress, read_log
 from artesian.model.job import Cause
 from artesian.model.ledger import US, Ceiling, Waterfall, to_us
 from artesian.model.resources import MILLI
+from artesian.model.units import format_duration
 from artesian.model.views import JobView
 from artesian.wire import Layer, Recovered, StepCommitted, StragglerFound
 
@@ -190,6 +191,15 @@ def _mfu(job: JobLog, ceilings: Mapping[tuple[str, str], Ceiling]) -> tuple[floa
 
 def _in_steps_s(steps: Iterable[StepCommitted]) -> float:
     return Times((to_us(step.start_s), to_us(step.end_s)) for step in steps).length / US
+
+
+def slow_text(slow: SlowWorker) -> str:
+    """Return what is known of a slow worker, in words. What of a step it takes longer, the others wait."""
+    lasted = format_duration(max(0.0, slow.until_s - slow.since_s))
+    return (
+        f"worker {slow.worker} computes {slow.ratio:.2f} times as long as the middle one, which holds the gang up by "
+        f"{1 - 1 / slow.ratio:.0%} of its computing (attempt {slow.epoch}, told of for {lasted} so far)"
+    )
 
 
 def _slow_workers(attempts: Sequence[AttemptLog]) -> Iterator[SlowWorker]:

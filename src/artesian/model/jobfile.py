@@ -48,7 +48,7 @@ KEYS = (
 
 RETRY_KEYS = ("limit", "backoff", "max_backoff", "on", "in_place")
 CHECKPOINT_KEYS = ("every", "interval")
-FAULT_KEYS = ("kind", "worker", "step", "epoch")
+FAULT_KEYS = ("kind", "worker", "step", "epoch", "restart")
 
 RETRIABLE = tuple(cause for cause in Cause if cause not in {Cause.COMPLETED, Cause.CANCELLED})
 """Causes that ``retry: {on: [...]}`` may name: an end that can lead to another attempt."""
@@ -272,6 +272,7 @@ class _Reading:
         worker = section.require("worker", fields.integer(least=0), "worker: 1")
         step = section.require("step", fields.integer(least=1, most=_MAX_STEP), "step: 150")
         epoch = section.read("epoch", fields.integer(least=1), 1)
+        restart = section.read("restart", fields.integer(least=0), 0)
         if kind is None or worker is None or step is None:
             return None
         if gang and worker >= gang:
@@ -281,7 +282,7 @@ class _Reading:
                 f"expected a worker of the gang, from 0 to {gang - 1}, got {worker}",
                 f"the gang has {gang} workers; they are counted from 0",
             )
-        return Fault(kind=kind, worker=worker, step=step, epoch=epoch)
+        return Fault(kind=kind, worker=worker, step=step, epoch=epoch, restart=restart)
 
 
 # -- one value at a time ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 
@@ -20,12 +20,16 @@ from artesian.train.saves import Saves
 from artesian.wire import environment
 from artesian.wire.faults import Fault, decode_faults
 
+if TYPE_CHECKING:
+    from artesian.train.sharded_saves import ShardedSaves
+
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?s")
 _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 Every = int | timedelta | Literal["auto"]
 """When to save: after so many steps, after so much time, or as often as is best."""
+AnySaves: TypeAlias = "Saves | ShardedSaves"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ class Parts:
     """What a ``Run`` is made of that the environment has a say in."""
 
     reporter: Reporter
-    saves: Saves
+    saves: AnySaves
     faults: tuple[Fault, ...]
 
 
@@ -68,6 +72,25 @@ def read_parts(
     )
     nodes = _whole_number(environ, "GROUP_WORLD_SIZE") or 1
     interval = None if every is None else interval_of(every, nodes=nodes, failures=epoch + restart - 1)
+    faults = _faults(environ, member, epoch, restart)
+    if what.is_sharded:
+        # Imports what a run of replicas need not wait for.
+        from artesian.train.holder_process import decode
+        from artesian.train.sharded_saves import Places, ShardedSaves
+
+        if keep_every is not None:
+            raise ValueError("keep_every is not there for sharded state: the newest keep_last are kept")
+        holder = environ.get(environment.HOLDER)
+        places = Places(
+            folder=folder or None,
+            interval=interval,
+            memory=memory,
+            memory_every=memory_every,
+            keep_last=keep_last,
+            node=_whole_number(environ, "GROUP_RANK") or 0,
+            holder=decode(holder) if holder else None,
+        )
+        return Parts(reporter=reporter, saves=ShardedSaves(places, what, member, reporter), faults=faults)
     reports: deque[Report] = deque()
     saver = None
     if memory is not None or (folder and member.rank == 0):
@@ -85,11 +108,16 @@ def read_parts(
     return Parts(
         reporter=reporter,
         saves=Saves(saver, reports, what, member, reporter, has_storage=bool(folder)),
-        faults=tuple(
-            fault
-            for fault in decode_faults(environ.get(environment.FAULTS) or "[]")
-            if (fault.worker, fault.epoch, fault.restart) == (member.rank, epoch, restart)
-        ),
+        faults=faults,
+    )
+
+
+def _faults(environ: Mapping[str, str], member: Membership, epoch: int, restart: int) -> tuple[Fault, ...]:
+    """Return the faults that are this worker's, at this time."""
+    return tuple(
+        fault
+        for fault in decode_faults(environ.get(environment.FAULTS) or "[]")
+        if (fault.worker, fault.epoch, fault.restart) == (member.rank, epoch, restart)
     )
 
 

@@ -32,6 +32,7 @@ from artesian.train.agent import Agent
 from artesian.train.agent_reports import say
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
+from artesian.train.holder_process import holding
 from artesian.train.python_command import python_command
 from artesian.train.recovery import CAUSES
 from artesian.train.segment import JobFolder, sweep
@@ -55,8 +56,15 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     _read_command(parser, args)
     gang = _gang(parser, args)
-    with _memory(os.environ, is_wanted=gang.max_restarts > 0) as environ:
-        return Agent(gang, environ, _terms(parser, args, gang)).run()
+    terms = _terms(parser, args, gang)
+    meeting = terms.endpoints[0] if terms is not None and terms.max_nodes > 1 else None
+    with (
+        _memory(os.environ, is_wanted=gang.max_restarts > 0) as with_memory,
+        holding(with_memory, meeting) as (environ, problem),
+    ):
+        if problem is not None:
+            say(str(problem))
+        return Agent(gang, environ, terms).run()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from artesian.train.data import rank_share, to_device
 from artesian.train.divergence import ReplicaCheck
-from artesian.train.from_env import Every, read_parts
+from artesian.train.from_env import AnySaves, Every, read_parts
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
 from artesian.train.injection import inject
@@ -33,10 +33,10 @@ from artesian.train.loader import Batch, Loader
 from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter, say
 from artesian.train.restorable import Restorable, Scheduler
-from artesian.train.saves import Position, Saves
+from artesian.train.saves import Position
 from artesian.train.signals import Preempted, StopRequest
 from artesian.train.sources import MapDataset, Stream
-from artesian.train.stragglers import StragglerPolicy, StragglerWatch
+from artesian.train.stragglers import StragglerPolicy, watched
 from artesian.train.watchdog import START_LIMIT_S
 from artesian.wire.faults import Fault
 from artesian.wire.messages import Phase
@@ -60,7 +60,7 @@ class Run:
         scheduler: Scheduler | None,
         member: Membership,
         reporter: Reporter,
-        saves: Saves,
+        saves: AnySaves,
         faults: tuple[Fault, ...] = (),
         guard: Policy | None = None,
         check_replicas_every: int | None = None,
@@ -81,17 +81,8 @@ class Run:
             if check_replicas_every is None
             else ReplicaCheck(model, member.control, every=check_replicas_every)
         )
-        self._slow = (
-            None
-            if stragglers is None or member.control is None
-            else StragglerWatch(
-                stragglers,
-                model,
-                member,
-                reporter.straggler,
-                None if self._link is None else self._link.is_slow,
-            )
-        )
+        ask = None if self._link is None else self._link.is_slow
+        self._slow = watched(stragglers, model, member, reporter.straggler, ask)
         self.step = 0
         self.position = 0
         self.batch: Batch | None = None
@@ -134,11 +125,16 @@ class Run:
         ``check_replicas_every`` so many steps the ranks compare their parameters. ``stragglers`` says how to look for
         ranks that are slower than the others (None: not at all).
 
-        Raises ValueError for a variable that does not parse.
+        Raises ValueError for a variable that does not parse, or what cannot be with sharded state.
         """
         member = member or current(next(model.parameters()).device)
+        what = Restorable(model, optimizer, scheduler, member.device)
+        if what.is_sharded and check_replicas_every is not None:
+            raise ValueError(
+                "check_replicas_every compares replicas, and of sharded parameters there are none"
+            )
         parts = read_parts(
-            Restorable(model, optimizer, scheduler, member.device),
+            what,
             member=member,
             dtype=dtype,
             progress_dir=progress_dir,

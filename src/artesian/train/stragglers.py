@@ -156,6 +156,19 @@ class StragglerWatch:
         self._timer.remove()
 
 
+def watched(
+    policy: StragglerPolicy | None,
+    model: torch.nn.Module,
+    member: Membership,
+    tell: Callable[[int, int, float, int], object],
+    ask_to_replace: Callable[[str], object] | None,
+) -> StragglerWatch | None:
+    """Return the watch that ``policy`` asks for; None for a rank that is alone, who waits for nobody."""
+    if policy is None or member.control is None:
+        return None
+    return StragglerWatch(policy, model, member, tell, ask_to_replace)
+
+
 class ComputeTimer:
     """Measures how long a rank computes for itself in a step, up to its last gradient.
 

@@ -32,6 +32,8 @@ AGENT_FDS = "ARTESIAN_AGENT_FDS"
 """Two file descriptors that a worker has from its launch agent: its heartbeat's page, and a socket."""
 MEMORY = "ARTESIAN_MEMORY"
 """Name of the node's shared memory in which workers keep their state between restarts by the launch agent."""
+HOLDER = "ARTESIAN_HOLDER"
+"""Where this node holds other nodes' memory: a JSON object with host, port and token; set for workers."""
 RESTART = "ARTESIAN_RESTART"
 """How often the launch agent has restarted the gang within this attempt."""
 RDZV_TOKEN = "ARTESIAN_RDZV_TOKEN"  # noqa: S105 - a name
