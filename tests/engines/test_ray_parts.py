@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.options import OptionsError
 from artesian.engines.ray import keeper
-from artesian.engines.ray.client import RayClient, RayJob, RayNode, Refused, Unreachable
+from artesian.engines.ray.client import RayClient, RayJob, RayNode
 from artesian.engines.ray.files import read_request
 from artesian.engines.ray.inventory import Offer, Stock, offers_of
 from artesian.engines.ray.outcome import outcome_of_verdict, outcome_without_verdict
@@ -34,6 +34,7 @@ from artesian.engines.ray.request import (
     write_request,
 )
 from artesian.engines.ray.settings import RaySettings
+from artesian.engines.watching import Refused, Unreachable
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.job import Cause, Job, JobKind
 from artesian.model.placement import NodeShare, Placement

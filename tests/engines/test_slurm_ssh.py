@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from artesian.engines.base import Site
-from artesian.engines.slurm.runner import SshRunner, Unreachable, socket_folder
+from artesian.engines.slurm.runner import SshRunner, socket_folder
 from artesian.engines.slurm.site import make
 from artesian.engines.slurm.stock import SlurmUnreachable
+from artesian.engines.watching import Unreachable
 from artesian.model.job import Cause
 from artesian.model.plan import Start
 from builders import a_placement

@@ -20,11 +20,12 @@ from artesian.engines.options import OptionsError
 from artesian.engines.slurm import script
 from artesian.engines.slurm.attempts import UserUnknown, make_folder
 from artesian.engines.slurm.batch import environment_of
-from artesian.engines.slurm.client import Refused, SlurmClient
+from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Offer, offers_of
 from artesian.engines.slurm.parse import SlurmNode
-from artesian.engines.slurm.runner import Done, LocalRunner, SshRunner, Unreachable, remote_line
+from artesian.engines.slurm.runner import Done, LocalRunner, SshRunner, remote_line
 from artesian.engines.slurm.settings import SlurmSettings
+from artesian.engines.watching import Refused, Unreachable
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from builders import GIB, a_job, a_placement

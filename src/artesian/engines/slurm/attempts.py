@@ -18,13 +18,11 @@ from artesian.engines.slurm.batch import RUNS_AS_FILE
 from artesian.engines.slurm.inventory import Amount
 from artesian.engines.slurm.parse import SlurmJob
 from artesian.engines.slurm.script import SLURM_LOG
+from artesian.engines.watching import Key
 from artesian.model.job import Job
 from artesian.model.plan import Start, Stop
 
 _LOG_TAIL_BYTES = 4096
-
-Key = tuple[str, int]
-"""Job and epoch."""
 
 
 class UserUnknown(Exception):  # noqa: N818 - reads as what it is

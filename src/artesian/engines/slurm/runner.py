@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from artesian.engines.watching import Unreachable
+
 _SSH_FAILED = 255
 _SSH_HINTS = (
     (
@@ -40,14 +42,6 @@ class Done:
     code: int
     stdout: str
     stderr: str
-
-
-class Unreachable(Exception):  # noqa: N818 - reads as what it is
-    """Nobody can tell what became of the command, or whether it ran at all. ``hint``: what may help."""
-
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 class Runner(Protocol):

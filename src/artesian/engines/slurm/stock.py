@@ -17,8 +17,8 @@ from artesian.engines.slurm.attempts import Submission
 from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Amount, Held, Offer, offers_of
 from artesian.engines.slurm.parse import SlurmNode
-from artesian.engines.slurm.runner import Unreachable
 from artesian.engines.slurm.settings import SlurmSettings
+from artesian.engines.watching import Unreachable
 from artesian.model.errors import ArtesianError
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.fleet import Node

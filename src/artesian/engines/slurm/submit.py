@@ -12,12 +12,12 @@ from pathlib import Path
 
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.slurm import attempts, script
-from artesian.engines.slurm.attempts import Attempt, Key
+from artesian.engines.slurm.attempts import Attempt
 from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Offer
 from artesian.engines.slurm.parse import SlurmJob
-from artesian.engines.slurm.runner import Unreachable
 from artesian.engines.slurm.settings import SlurmSettings
+from artesian.engines.watching import Key, Unreachable
 from artesian.model.job import Job
 
 
