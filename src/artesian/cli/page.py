@@ -12,6 +12,7 @@ from artesian.model.errors import ArtesianError
 from artesian.model.fleet import Fleet
 from artesian.model.units import format_duration
 from artesian.sim.report import Group, Report, Spread, Summary
+from artesian.sim.teams import TeamFigures
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1060px; padding: 1.5rem; }
@@ -72,6 +73,10 @@ def _page(title: str, fleet: Fleet, runs: Sequence[Run]) -> str:
         "<h2>Where device time went</h2>",
         _waterfalls(runs),
     ]
+    if any(run.figures.deadlines for run in runs):
+        parts += ["<h2>Deadlines</h2>", _deadlines(runs)]
+    if any(run.figures.teams for run in runs):
+        parts += ["<h2>What teams are entitled to</h2>", _entitlements(runs)]
     for heading, name in (("Teams", "by_team"), ("Models of device", "by_accelerator")):
         parts.append(f"<h2>{heading}</h2>")
         for run in runs:
@@ -161,6 +166,42 @@ def _shown(column: int, value: float | None) -> str:
     if column in (9, 10):
         return f"{value:.2f}"
     return f"{value:,.0f}" if column in (8, 11) else format_duration(value)
+
+
+def _deadlines(runs: Sequence[Run]) -> str:
+    def cells(run: Run) -> str:
+        found = run.figures.deadlines
+        if found is None:
+            return "<td>–</td>" * 5
+        late = _figures(found.late, "mean_s", "p99_s")
+        values = [f"{found.jobs:,}", f"{found.met:,}", f"{found.missed:,}"]
+        values += ["–" if value is None else format_duration(value) for value in late]
+        return "".join(f"<td>{_text(value)}</td>" for value in values)
+
+    names = ("policy", "jobs with one", "met", "missed", "late by, mean", "p99")
+    return _table(names, ((run.policy, cells(run)) for run in runs))
+
+
+def _entitlements(runs: Sequence[Run]) -> str:
+    def cells(team: TeamFigures) -> str:
+        satisfied = "–" if team.satisfaction is None else f"{team.satisfaction:.1%}"
+        hours = [team.used_device_s, team.borrowed_device_s, team.wanted_device_s]
+        values = [*(f"{value / 3600:,.0f}" for value in hours), satisfied]
+        return "".join(f"<td>{_text(value)}</td>" for value in values)
+
+    names = (
+        "policy, team",
+        "device-hours",
+        "of them borrowed",
+        "wanted within the guarantee",
+        "of these had",
+    )
+    rows = [
+        (f"{run.policy}, {name}", cells(team))
+        for run in runs
+        for name, team in (run.figures.teams or {}).items()
+    ]
+    return _table(names, rows)
 
 
 def _groups(groups: dict[str, Group]) -> str:

@@ -188,7 +188,7 @@ def simulate(
                 reports_every_s=reports_every,
             )
             records = () if page_file is None else tuple(result.state.jobs.values())
-            outcomes.append(_Outcome(policy=name, figures=report(result), records=records))
+            outcomes.append(_Outcome(policy=name, figures=report(result, teams), records=records))
     if page_file is not None:
         runs = [page.Run(policy=o.policy, figures=o.figures, records=o.records) for o in outcomes]
         page.write(page_file, title=jobs_file.name, fleet=fleet, runs=runs)
@@ -197,6 +197,8 @@ def simulate(
         print_json(_as_json(trace, fleet, outcomes))
     else:
         stdout(is_wide=True).print(_table(trace, fleet, outcomes))
+        if any(outcome.figures.teams for outcome in outcomes):
+            stdout(is_wide=True).print(_teams_table(outcomes))
 
 
 simulate.add_command(goodput_command, "goodput")
@@ -297,6 +299,7 @@ def _table(trace: Trace, fleet: Fleet, outcomes: list[_Outcome]) -> Table:
         title=f"simulated: {len(trace.jobs):,} jobs on {fleet.devices:,} devices of {len(fleet.nodes):,} nodes",
         title_justify="left",
     )
+    has_deadlines = any(outcome.figures.deadlines is not None for outcome in outcomes)
     for name in (
         "policy",
         "mean JCT",
@@ -310,6 +313,7 @@ def _table(trace: Trace, fleet: Fleet, outcomes: list[_Outcome]) -> Table:
         "preemptions",
         "ρ mean",
         "unstarted",
+        *(["missed"] if has_deadlines else []),
     ):
         table.add_column(name, justify="left" if name == "policy" else "right")
     for outcome in outcomes:
@@ -325,7 +329,29 @@ def _table(trace: Trace, fleet: Fleet, outcomes: list[_Outcome]) -> Table:
             f"{figures.preemptions:,}",
             "unknown" if ratio is None else f"{ratio.mean:.2f}",
             str(len(figures.unstarted)),
+            *([_missed(figures)] if has_deadlines else []),
         )
+    return table
+
+
+def _missed(figures: Report) -> str:
+    deadlines = figures.deadlines
+    return "" if deadlines is None else f"{deadlines.missed:,} of {deadlines.jobs:,}"
+
+
+def _teams_table(outcomes: list[_Outcome]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title="teams", title_justify="left")
+    for name in ("policy", "team", "device-hours", "borrowed", "of what it was guaranteed"):
+        table.add_column(name, justify="left" if name in ("policy", "team") else "right")
+    for outcome in outcomes:
+        for name, team in (outcome.figures.teams or {}).items():
+            table.add_row(
+                outcome.policy,
+                name,
+                f"{team.used_device_s / 3600:,.1f}",
+                f"{team.borrowed_device_s / 3600:,.1f}",
+                "–" if team.satisfaction is None else f"{team.satisfaction:.1%}",
+            )
     return table
 
 

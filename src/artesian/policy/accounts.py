@@ -26,7 +26,7 @@ class _Fleet:
         left = set(range(len(self.models)))
         found = []
         for model, _ in guaranteed:
-            kinds = tuple(kind for kind in sorted(left) if _is_model(model, self.models[kind][1]))
+            kinds = tuple(kind for kind in sorted(left) if is_model(model, self.models[kind][1]))
             left -= set(kinds)
             found.append(kinds)
         return tuple(found)
@@ -161,5 +161,6 @@ def _fleet(capacity: Capacity) -> _Fleet:
     return _Fleet(models=tuple(models[kind] for kind in range(len(models))), totals=tuple(totals))
 
 
-def _is_model(name: str, accelerator: str) -> bool:
+def is_model(name: str, accelerator: str) -> bool:
+    """Return whether an entry of a guarantee is about this accelerator."""
     return name == ANY or catalog.matches(name, accelerator)
