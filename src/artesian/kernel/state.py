@@ -6,9 +6,9 @@ decision. So a journal can be replayed by a version whose policies decide differ
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from artesian.kernel import lifecycle
+from artesian.kernel.image import StateImage as StateImage
 from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
 from artesian.kernel.nodes import NodeRecord, Outage
 from artesian.kernel.sharing import Sharing
@@ -25,27 +25,16 @@ from artesian.model.events import (
     NodeLost,
 )
 from artesian.model.fleet import Node
+from artesian.model.history import History
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
 from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob
-from artesian.model.speeds import Speed, Speeds
+from artesian.model.speeds import Speeds
 
 Record = Event | Plan
 """What a journal holds: what happened, and what was decided."""
-
-
-@dataclass(slots=True, kw_only=True)
-class StateImage:
-    """Everything in a state, as plain data: what a snapshot stores."""
-
-    at_s: float
-    first_s: float | None
-    stale_events: int
-    nodes: list[NodeRecord] = field(default_factory=list)
-    jobs: list[JobRecord] = field(default_factory=list)
-    speeds: list[Speed] = field(default_factory=list)
 
 
 class State:
@@ -63,6 +52,8 @@ class State:
         """Jobs that hold devices, as a policy sees them."""
         self.changes = 0
         """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
+        self.history = History(lambda: (change for job in self.jobs.values() for change in job.holdings()))
+        """What teams have had of devices."""
         self.speeds = Speeds()
         """How fast jobs were measured to run."""
         self.stale_events = 0
@@ -186,6 +177,8 @@ class State:
             lifecycle.start(job, start.epoch, start.placement, self.at_s, start.reason)
             job.attempt.accelerator = self.nodes[start.placement.shares[0].node_id].node.accelerator
             self._index(job)
+            if self.history.is_kept:
+                self.history.note(job.holding(self.at_s, 1))
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
                 self._capacity.expect(start.placement, self.at_s, job.job.estimated_duration_s)
@@ -215,6 +208,8 @@ class State:
             return
         if self._capacity is not None:
             self._capacity.give(job.job, job.attempt.placement)
+        if self.history.is_kept:
+            self.history.note(job.holding(self.at_s, -1))
         del self.running[event.job_id]
         for share in job.attempt.placement.shares:
             self._shrink_if_free(self.nodes[share.node_id])
