@@ -11,6 +11,7 @@ from artesian.kernel.lifecycle import JobRecord
 from artesian.model.errors import ArtesianError
 from artesian.model.fleet import Fleet
 from artesian.model.units import format_duration
+from artesian.policy.moves import Move
 from artesian.sim.report import Group, Report, Spread, Summary
 from artesian.sim.teams import TeamFigures
 
@@ -37,6 +38,7 @@ class Run:
     policy: str
     figures: Report
     records: Sequence[JobRecord]
+    moves: Sequence[Move] = ()
 
 
 def check_path(path: Path) -> None:
@@ -77,6 +79,8 @@ def _page(title: str, fleet: Fleet, runs: Sequence[Run]) -> str:
         parts += ["<h2>Deadlines</h2>", _deadlines(runs)]
     if any(run.figures.teams for run in runs):
         parts += ["<h2>What teams are entitled to</h2>", _entitlements(runs)]
+    if any(run.moves for run in runs):
+        parts += ["<h2>Moves</h2>", _moves(runs)]
     for heading, name in (("Teams", "by_team"), ("Models of device", "by_accelerator")):
         parts.append(f"<h2>{heading}</h2>")
         for run in runs:
@@ -202,6 +206,18 @@ def _entitlements(runs: Sequence[Run]) -> str:
         for name, team in (run.figures.teams or {}).items()
     ]
     return _table(names, rows)
+
+
+def _moves(runs: Sequence[Run]) -> str:
+    def cells(run: Run, kind: str) -> str:
+        some = [move for move in run.moves if move.kind == kind]
+        let_start = {move.lets_start for move in some if move.lets_start is not None}
+        hours = sum(move.cost_device_s for move in some) / 3600
+        return f"<td>{len(some):,}</td><td>{hours:,.1f}</td><td>{len(let_start):,}</td>"
+
+    names = ("policy, what a running job does", "moves", "cost, device-hours", "jobs that this lets start")
+    kinds = ("moves", "shrinks", "grows")
+    return _table(names, ((f"{run.policy}, {kind}", cells(run, kind)) for run in runs for kind in kinds))
 
 
 def _groups(groups: dict[str, Group]) -> str:
