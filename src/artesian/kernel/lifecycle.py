@@ -38,9 +38,11 @@ Rules that hold everywhere:
 - Whether there is a next attempt is for the job's RetryPolicy to say, by cause.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from artesian.model.history import Holding
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode
@@ -177,6 +179,21 @@ class JobRecord:
             for attempt in self.attempts
             if attempt.ended_s is not None
         )
+
+    def holdings(self) -> Iterator[Holding]:
+        """Yield when its team came to hold its devices, and when it gave them back."""
+        for attempt in self.attempts:
+            yield self._holding(attempt, attempt.decided_s, 1)
+            if attempt.ended_s is not None:
+                yield self._holding(attempt, attempt.ended_s, -1)
+
+    def holding(self, at_s: float, sign: int) -> Holding:
+        """Return that its team now holds the devices of the latest attempt (1), or does no longer (-1)."""
+        return self._holding(self.attempt, at_s, sign)
+
+    def _holding(self, attempt: Attempt, at_s: float, sign: int) -> Holding:
+        assert attempt.accelerator is not None
+        return at_s, self.job.team, attempt.accelerator, sign * attempt.placement.whole_devices
 
     @property
     def saved_s(self) -> float | None:

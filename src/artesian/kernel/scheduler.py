@@ -197,6 +197,7 @@ class Scheduler:
             capacity=state.capacity,
             before_s=before_s,
             speeds=state.speeds,
+            history=state.history,
         )
 
     def why(self, job_id: str) -> Reason | None:

@@ -6,11 +6,11 @@ decision. So a journal can be replayed by a version whose policies decide differ
 
 import heapq
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 
 from artesian.kernel import lifecycle
-from artesian.kernel.archive import Archive, ArchiveImage, Block
+from artesian.kernel.archive import Archive
+from artesian.kernel.image import StateImage as StateImage
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.nodes import Exclusion, NodeRecord, Outage
 from artesian.kernel.served import add_served, served_by
@@ -30,30 +30,16 @@ from artesian.model.events import (
     NodeReturned,
 )
 from artesian.model.fleet import Node
+from artesian.model.history import History
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
 from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob
-from artesian.model.speeds import Speed, Speeds
+from artesian.model.speeds import Speeds
 
 Record = Event | Plan
 """What a journal holds: what happened, and what was decided."""
-
-
-@dataclass(slots=True, kw_only=True)
-class StateImage:
-    """Everything in a state, as plain data: what a snapshot stores."""
-
-    archive: ArchiveImage
-    blocks: list[Block] = field(default_factory=list)
-    submitted: int
-    at_s: float
-    first_s: float | None
-    stale_events: int
-    nodes: list[NodeRecord] = field(default_factory=list)
-    jobs: list[JobRecord] = field(default_factory=list)
-    speeds: list[Speed] = field(default_factory=list)
 
 
 class State:
@@ -78,6 +64,8 @@ class State:
         """Jobs that hold devices, as a policy sees them."""
         self.changes = 0
         """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
+        self.history = History(lambda: (change for job in self.records() for change in job.holdings()))
+        """What teams have had of devices."""
         self.speeds = Speeds()
         """How fast jobs were measured to run."""
         self.stale_events = 0
@@ -234,6 +222,8 @@ class State:
             lifecycle.start(job, start.epoch, start.placement, self.at_s, start.reason)
             job.attempt.accelerator = self.nodes[start.placement.shares[0].node_id].node.accelerator
             self._index(job)
+            if self.history.is_kept:
+                self.history.note(job.holding(self.at_s, 1))
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
                 self._capacity.expect(start.placement, self.at_s, job.job.estimated_duration_s)
@@ -264,6 +254,8 @@ class State:
             return
         if self._capacity is not None:
             self._capacity.give(job.job, job.attempt.placement)
+        if self.history.is_kept:
+            self.history.note(job.holding(self.at_s, -1))
         del self.running[event.job_id]
         for share in job.attempt.placement.shares:
             known = self.nodes[share.node_id]

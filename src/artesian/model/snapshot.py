@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from artesian.model.capacity import Capacity
+from artesian.model.history import NO_HISTORY, History
 from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.queue import NOTHING_SERVED, WaitingQueue
@@ -70,7 +71,7 @@ class Snapshot:
     different ones. A policy changes nothing; what it tries out on ``capacity`` it does in ``trial``.
     ``before_s`` is when the cycle before this one was (None: this is the first): a policy that decides
     in rounds knows from it whether a round has ended since, and needs no memory of its own.
-    ``speeds`` are the steps per second that were measured of jobs so far.
+    ``speeds`` are the steps per second that were measured of jobs so far, ``history`` what teams have had.
     """
 
     at_s: float
@@ -79,3 +80,4 @@ class Snapshot:
     capacity: Capacity
     before_s: float | None = None
     speeds: Speeds = field(default_factory=lambda: NOTHING_MEASURED)
+    history: History = field(default_factory=lambda: NO_HISTORY)
