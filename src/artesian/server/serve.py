@@ -115,6 +115,7 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
         Parts(
             open_journal=lambda: open_journal(serving.database or serving.state.journal),
             policy=serving.rules.make_policy(),
+            teams=serving.rules.teams,
             dir=serving.state,
             auth=auth,
             wake=lambda: ring(serving.state.bell),
