@@ -23,6 +23,7 @@ from artesian.model.errors import (
     UnknownJob,
     UnknownNode,
 )
+from artesian.model.quota import Teams
 from artesian.policy.base import Policy
 from artesian.server import openapi
 from artesian.server.auth import Auth
@@ -72,13 +73,16 @@ class Parts:
     limits: Limits = field(default_factory=Limits)
     hosts: Sequence[str] = ()
     oidc: "Oidc | None" = None
+    teams: Teams = field(default_factory=Teams)
 
 
 def create_app(parts: Parts) -> FastAPI:
     """Return the application. Its state is loaded when it starts up."""
     mirror = Mirror(parts.open_journal, parts.policy, wake=parts.wake)
     streams = Streams(most=parts.limits.streams)
-    service = Service(mirror=mirror, dir=parts.dir, limits=parts.limits, fleet=FleetBoard(mirror))
+    service = Service(
+        mirror=mirror, dir=parts.dir, limits=parts.limits, fleet=FleetBoard(mirror, parts.teams)
+    )
     ledger = Ledger(mirror, parts.dir)
     metrics = Metrics(mirror, service.fleet, ledger, cycles=parts.dir.cycles)
 

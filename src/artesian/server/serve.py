@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -115,6 +115,7 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
         Parts(
             open_journal=lambda: open_journal(serving.database or serving.state.journal),
             policy=serving.rules.make_policy(),
+            teams=serving.rules.teams,
             dir=serving.state,
             auth=auth,
             wake=lambda: ring(serving.state.bell),
@@ -131,7 +132,10 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
         # Quicker by a third per request, where it is installed; NiceGUI brings it along on Linux.
         factory = import_module("uvloop").new_event_loop if find_spec("uvloop") is not None else None
         with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_serve(serving, app, sock, ready))
+            try:
+                runner.run(_serve(serving, app, sock, ready))
+            finally:
+                auth.tokens.close()
 
 
 def _sign_on(serving: Serving) -> "Oidc | None":
@@ -139,7 +143,12 @@ def _sign_on(serving: Serving) -> "Oidc | None":
         return None
     from artesian.server.oidc import Oidc
 
-    return Oidc(serving.oidc, session_key(serving.state.session_key))
+    if serving.database is None:
+        return Oidc(serving.oidc, session_key(serving.state.session_key))
+    from artesian.server.postgres_tokens import PostgresTokenStore
+
+    with closing(PostgresTokenStore(serving.database)) as store:
+        return Oidc(serving.oidc, store.signing_key())
 
 
 def _public_hosts(serving: Serving) -> list[str]:
@@ -149,7 +158,7 @@ def _public_hosts(serving: Serving) -> list[str]:
 
 def authenticator(serving: Serving, oidc: "Oidc | None" = None) -> Auth:
     """Return what finds out who calls. Raises OpenListener where everybody could come in from elsewhere."""
-    tokens = Tokens(serving.state.tokens)
+    tokens = Tokens(serving.database or serving.state.tokens)
     if oidc is not None:  # who sets it up means people to log in, on loopback behind a proxy as well
         return Auth(tokens=tokens, sign_on=oidc.session)
     if serving.listener.is_loopback:

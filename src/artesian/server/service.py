@@ -1,5 +1,6 @@
 """What the API's routes do, for whoever calls: submit, find, cancel, explain. No HTTP here."""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from artesian.server.finding import (
 from artesian.server.fleet_board import FleetBoard
 from artesian.server.limits import Limits
 from artesian.server.mirror import Mirror, QueueFull
+from artesian.server.report import ceilings_in
 from artesian.server.tokens import Principal, Role
 
 _RANDOM_LETTERS = 8
@@ -83,6 +85,14 @@ class Service:
             wanted, limit=limit, cursor=cursor, newest_first=newest_first
         )
         return JobPage(jobs=tuple(map(job_view, records)), next=following)
+
+    async def node(self, id_: str, who: Principal) -> NodeView | None:
+        """Return a node, each of its devices, and what a census has measured of them; None where it is not known."""
+        ceilings = await asyncio.to_thread(ceilings_in, self.dir.census)
+        found = self.fleet.node(id_, team=who.team)
+        if found is None:
+            return None
+        return replace(found, ceilings={dtype: of for (node, dtype), of in ceilings.items() if node == id_})
 
     def decision(self, record: JobRecord) -> Decision:
         """Return the last decision about the job."""

@@ -39,8 +39,8 @@ NodeId = Annotated[str, Path(min_length=1, max_length=500)]
 
 @router.get("/nodes/{node:path}", responses=shows("NodeView"))
 async def show_node(node: NodeId, service: TheService, who: Viewer) -> Response:
-    """Show a node and the jobs that hold devices of it."""
-    found = service.fleet.node(node, team=who.team)
+    """Show a node, each of its devices, who holds them, and what was measured of them."""
+    found = await service.node(node, who)
     if found is None:
         raise Problem(404, "unknown-node", f"node {node!r} is not known here", hint="GET /api/v1/nodes")
     return answer(found)
@@ -66,7 +66,7 @@ async def return_node(node: NodeId, service: TheService, who: Operator) -> Respo
 
 @router.get("/teams", responses=shows("TeamList"))
 async def list_teams(service: TheService, who: Viewer) -> Response:
-    """List the teams: jobs that are not over, by state, and devices held."""
+    """List the teams: jobs that are not over, by state, devices held, guaranteed and borrowed, weights and limits."""
     return answer({"teams": service.fleet.teams(only=who.team)})
 
 

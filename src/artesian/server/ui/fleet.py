@@ -96,7 +96,7 @@ async def build(visit: Visit) -> None:
             assert isinstance(cells, Cells)
             pool, place = (int(number) for number in event.args)
             node = mirror.state.capacity.nodes[cells.pools[pool][1][place]]
-            detail.set_content(node_detail(visit.service.fleet.node(node.id, team=who.team), texts))
+            detail.set_content(node_detail(await visit.service.node(node.id, who), texts))
 
     async def kinds(who: Principal) -> Markup:
         del who
@@ -129,8 +129,26 @@ def node_detail(node: NodeView | None, texts: Texts) -> Markup:
         ("peak", unknown if node.peak_flops is None else format_flops(node.peak_flops)),
         ("jobs_here", tag("ul", jobs, class_="plain") if node.jobs else texts("none")),
     ]
+    rows += [
+        (f"ceiling.{dtype}", f"{format_flops(of.flops)} ({of.basis})") for dtype, of in node.ceilings.items()
+    ]
     items = join(join((tag("dt", texts(key)), tag("dd", value))) for key, value in rows)
-    return tag("section", tag("h2", texts("node"), " ", node.id), tag("dl", items), class_="card")
+    head = tag("h2", texts("node"), " ", node.id)
+    return tag("section", head, tag("dl", items), _devices(node, texts), class_="card")
+
+
+def _devices(node: NodeView, texts: Texts) -> Markup:
+    """Return each device of the node, and who holds it."""
+    rows = (
+        (
+            f"{device.index}",
+            texts("occupied") if device.is_occupied else f"{device.held:g}",
+            join(join((job_link(job), " ")) for job in device.jobs) if device.jobs else texts("none"),
+        )
+        for device in node.each
+    )
+    heads = [texts(key) for key in ("device", "held", "jobs_here")]
+    return table(heads, rows, caption=texts("devices_of", node=node.id))
 
 
 def _state(node: NodeView, texts: Texts) -> str:

@@ -186,6 +186,11 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "device_memory": ("Memory of a device", "单设备显存"),
     "peak": ("Peak of a device (dense 16 bit)", "单设备峰值（稠密 16 位）"),
     "jobs_here": ("Jobs here", "此处的作业"),
+    "device": ("Device", "设备"),
+    "devices_of": ("Devices of {node}", "{node} 的设备"),
+    "occupied": ("by others, outside of artesian", "被 artesian 之外的用户占用"),
+    "ceiling.bf16": ("Ceiling of a device, bf16", "单设备算力上限（bf16）"),
+    "ceiling.fp32": ("Ceiling of a device, fp32", "单设备算力上限（fp32）"),
     "node_gone": ("The node is not known any more.", "该节点已不存在。"),
     # -- queue
     "queue_order": (
@@ -193,6 +198,11 @@ TABLE: Mapping[str, tuple[str, str]] = {
         "按提交顺序排列。共 {count} 个作业等待。",
     ),
     "teams": ("Devices held and jobs, by team", "各团队占用的设备和作业"),
+    "weight": ("Weight", "权重"),
+    "guaranteed": ("Guaranteed", "保障配额"),
+    "may_borrow": ("May borrow", "可借用上限"),
+    "borrowed": ("Borrowed", "已借用"),
+    "no_limit": ("no limit", "不限"),
     "no_queue": ("Nothing waits.", "没有等待的作业。"),
     "why": ("Why?", "为什么？"),
     "why_of": ("Why {job} waits", "{job} 为何等待"),
