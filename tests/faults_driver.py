@@ -34,6 +34,8 @@ class Due(Protocol):
     @property
     def rank(self) -> int: ...
     @property
+    def instant(self) -> int: ...
+    @property
     def is_outside(self) -> bool: ...
 
 
@@ -181,7 +183,7 @@ class Driver:
                 self._start_all()
             case "stop-job" | "torn-stop":
                 if order.kind == "torn-stop":
-                    tear(self.orders, order.number, takes="worker")
+                    tear(self.orders, order.number, calls=order.instant, takes="worker")
                 self._stop()
                 begins(self.orders, order.number)  # where there was nothing to save
                 self._start_all()
