@@ -26,33 +26,36 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import harness
 from faults_harness import KINDS, Outcome, Undisturbed, carry_out, plans
 from harness import Result, measured
-from processes import folder_in_memory
+from processes import Ended, folder_in_memory
 
 
 def run(count: int, seed: int, kinds: Sequence[str], keep: Path | None) -> Sequence[Result]:
-    """Carry out the plans one after the other."""
-    outcomes = []
+    """Carry out the plans one after the other. Told to stop, give the figures of those that were carried out."""
+    outcomes: list[Outcome] = []
     with folder_in_memory("faults") as folder:
         undisturbed = Undisturbed(folder)
-        for number, plan in enumerate(plans(count, seed, kinds=kinds)):
-            start_s = time.monotonic()
-            place = folder if keep is None else keep
-            outcome = carry_out(plan, place / f"job-{number}", undisturbed)
-            outcomes.append(outcome)
-            told = ", ".join(
-                f"{order.kind} {'never' if taken_s is None else f'{taken_s:.1f} s'}"
-                for order, taken_s in zip(plan.orders, outcome.recovered_s, strict=True)
-            )
-            where = "nodes" if plan.is_on_nodes else "node"
-            harness.say(
-                f"job {number} ({where}{', in process' if plan.is_resilient else ''}), "
-                f"{time.monotonic() - start_s:.0f} s: {told}: {outcome.problem or 'the same to the bit'}"
-            )
-    return _results(outcomes)
+        try:
+            for number, plan in enumerate(plans(count, seed, kinds=kinds)):
+                start_s = time.monotonic()
+                outcomes.append(carry_out(plan, (keep or folder) / f"job-{number}", undisturbed))
+                harness.say(f"job {number}, {time.monotonic() - start_s:.0f} s: {_described(outcomes[-1])}")
+        except Ended:
+            harness.say("told to stop: the figures are those of the jobs that have ended")
+    return _results(outcomes, count)
 
 
-def _results(outcomes: Sequence[Outcome]) -> list[Result]:
-    count = sum(len(outcome.plan.orders) for outcome in outcomes)
+def _described(outcome: Outcome) -> str:
+    plan = outcome.plan
+    where = "two nodes and a spare" if plan.is_on_nodes else "one node"
+    told = ", ".join(
+        f"{order.kind} {'never' if taken_s is None else f'{taken_s:.1f} s'}"
+        for order, taken_s in zip(plan.orders, outcome.recovered_s, strict=True)
+    )
+    how = ", survivors stay" if plan.is_resilient else ""
+    return f"{where}{how}: {told}: {outcome.problem or 'the same to the bit'}"
+
+
+def _results(outcomes: Sequence[Outcome], count: int) -> list[Result]:
     came_back = sum(taken_s is not None for outcome in outcomes for taken_s in outcome.recovered_s)
     good = [outcome for outcome in outcomes if outcome.problem is None]
     same = sum(len(outcome.plan.orders) for outcome in good if None not in outcome.recovered_s)

@@ -34,6 +34,8 @@ class Due(Protocol):
     @property
     def rank(self) -> int: ...
     @property
+    def instant(self) -> int: ...
+    @property
     def is_outside(self) -> bool: ...
 
 
@@ -63,6 +65,7 @@ class Driver:
         self._port = 0
         self._newcomers: list[subprocess.Popen[bytes]] = []
         """Agents that were started for lost ones."""
+        self._dismissed: list[subprocess.Popen[bytes]] = []
         self._lost_by: set[int] = set()
         """Orders after which all was started anew."""
 
@@ -110,7 +113,11 @@ class Driver:
                     self._until(lambda: all(it.poll() is not None for it in self._agents) or None, 10.0)
                 self._dismiss()
             if codes and all(code is not None for code in codes):
-                if not any(codes):
+                if not any(
+                    code
+                    for code, agent in zip(codes, self._agents, strict=True)
+                    if agent not in self._dismissed
+                ):
                     break
                 if self._is_lost(orders):
                     self._settle()
@@ -132,7 +139,8 @@ class Driver:
         """Stop the spares that have come when all was over: they wait for a gang that never comes."""
         for agent in [agent for agent in self._newcomers if agent.poll() is None]:
             agent.send_signal(signal.SIGTERM)
-            if (code := agent.wait(LIMIT_S)) != 0:
+            self._dismissed.append(agent)
+            if (code := agent.wait(LIMIT_S)) != _PREEMPTED:
                 self.problem = f"told to stop, a spare ended with {code}:\n{self.log_tail()}"
         self._newcomers = []
 
@@ -175,7 +183,7 @@ class Driver:
                 self._start_all()
             case "stop-job" | "torn-stop":
                 if order.kind == "torn-stop":
-                    tear(self.orders, order.number, takes="worker")
+                    tear(self.orders, order.number, calls=order.instant, takes="worker")
                 self._stop()
                 begins(self.orders, order.number)  # where there was nothing to save
                 self._start_all()

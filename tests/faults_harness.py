@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from faults_driver import Driver
-from faults_orders import BATCH
+from faults_orders import BATCH, CALLS_OF_A_SAVE
 
 WORKERS = 2
 _FIRST, _APART, _AFTER = 22, 15, 25
@@ -49,13 +49,14 @@ KINDS = (*IN_WORKER, *OF_SAVES, *OF_PARTS, *OF_NODES)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One fault: when, where, and on which side of the worker it is made."""
+    """One fault: when, where, and on which side of the worker it is made. ``instant``: before which call of a save."""
 
     number: int
     kind: str
     step: int
     rank: int
     place: str
+    instant: int
     is_outside: bool
 
 
@@ -120,6 +121,7 @@ def _order(number: int, kind: str, chance: random.Random) -> Order:
         step=_FIRST + number * _APART + chance.randrange(5),
         rank=chance.randrange(WORKERS),
         place=chance.choice(("forward", "backward", "commit")),
+        instant=chance.randrange(CALLS_OF_A_SAVE),
         is_outside=kind in OUTSIDE,
     )
 

@@ -60,7 +60,7 @@ class Orders:
         """Do what is due at this place of this step."""
         for order in self._mine:
             if (order["step"], order["place"]) == (step, place) and not order["is_outside"]:
-                _act(order["kind"], order["number"], step)
+                _act(order, step)
         if place == "forward":
             self._call_for_outside(step)
 
@@ -80,7 +80,8 @@ class Orders:
                 time.sleep(0.02)
 
 
-def _act(kind: str, number: int, step: int) -> None:
+def _act(order: dict[str, Any], step: int) -> None:
+    kind, number = order["kind"], order["number"]
     match kind:
         case "nan":
             return
@@ -91,7 +92,8 @@ def _act(kind: str, number: int, step: int) -> None:
             (_FOLDER / f"hang-{number}").touch()
         case "torn-storage" | "torn-node":
             if not (_FOLDER / f"{number}.begun").exists():
-                tear(_FOLDER, number, takes="worker" if kind == "torn-storage" else "node")
+                takes = "worker" if kind == "torn-storage" else "node"
+                tear(_FOLDER, number, calls=order["instant"], takes=takes)
         case _:
             if begins(_FOLDER, number):
                 _end(kind, number, step)

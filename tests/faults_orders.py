@@ -7,7 +7,8 @@ from pathlib import Path
 
 BATCH = 8
 """Samples of a global batch."""
-_CALLS_OF_A_SAVE = 15
+CALLS_OF_A_SAVE = 16
+"""Of the file system, some more or less."""
 
 
 def begins(folder: Path, number: int) -> bool:
@@ -23,8 +24,11 @@ def begins(folder: Path, number: int) -> bool:
     return True
 
 
-def tear(folder: Path, number: int, *, takes: str) -> None:
-    """Have the process that saves to storage next die on the way, with its ``worker`` or with all of its ``node``."""
+def tear(folder: Path, number: int, *, calls: int, takes: str) -> None:
+    """Have the process that saves to storage next die on the way, after so many calls of the file system.
+
+    It takes along its ``worker``, or all of its ``node``.
+    """
     part = folder / f"part-{number}"
-    part.write_text(json.dumps({"number": number, "calls": number * 7 % _CALLS_OF_A_SAVE, "takes": takes}))
+    part.write_text(json.dumps({"number": number, "calls": calls, "takes": takes}))
     part.rename(folder / f"torn-{number}")

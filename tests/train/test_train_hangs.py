@@ -116,6 +116,15 @@ def test_a_later_start_may_take_some_times_as_long_as_the_longest_before(
     assert not failure.is_suspect
 
 
+def test_a_restart_that_finds_all_steps_done_may_save_as_long_as_it_takes(
+    crew: FakeCrew, watch: Watch
+) -> None:
+    start_took(crew, watch, 10.0)
+    for worker in crew.workers:
+        worker.lives_at(1e6, activity=Activity.BUSY)
+    assert hung(watch, 1e6) == []
+
+
 def test_a_start_that_was_too_slow_once_gets_twice_the_time(crew: FakeCrew, watch: Watch) -> None:
     start_took(crew, watch, 10.0)
     for worker in crew.workers:

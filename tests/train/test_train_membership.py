@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,28 @@ def test_a_single_worker_under_the_agent_needs_no_group() -> None:
 def test_variables_that_are_incomplete_are_named(environ: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         join(environ)
+
+
+def test_after_an_init_that_failed_a_worker_meets_peers_that_start_anew() -> None:
+    """The name of the group is part of the keys under which peers look for each other: it has to be the first."""
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        dist.init_process_group("gloo", store=store, rank=0, world_size=2, timeout=timedelta(milliseconds=50))
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    environ = {
+        "WORLD_SIZE": "1",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(server.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    member = join(environ)
+    try:
+        assert dist.group.WORLD is not None
+        assert dist.group.WORLD.group_name == "0"
+    finally:
+        member.leave()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Agents as nodes, on loopback: what happens to the gang when one of them is lost."""
 
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +80,25 @@ def test_without_a_spare_the_gang_goes_on_with_fewer_nodes(job: Job) -> None:
     losses = job.losses()
     assert (0, STEPS) in losses
     assert (1, STEPS) not in losses
+
+
+def test_an_agent_that_finds_nobody_can_be_told_to_stop(job: Job) -> None:
+    """Somebody else has the port, and says nothing: there is nobody to lead, and nobody to follow."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        agent = start_node(job, stranger.getsockname()[1], "2")
+        stranger.accept()[0].close()
+        agent.send_signal(signal.SIGTERM)
+        agent.communicate(timeout=DEADLINE_S)
+    assert agent.returncode == 128 + signal.SIGTERM
+
+
+def test_an_agent_that_waits_for_others_can_be_told_to_stop(job: Job) -> None:
+    port = free_port()
+    agent = start_node(job, port, "2")
+    wait_until_bound(port)
+    agent.send_signal(signal.SIGTERM)
+    agent.communicate(timeout=DEADLINE_S)
+    assert agent.returncode == 128 + signal.SIGTERM
 
 
 def test_a_node_that_stays_keeps_its_place() -> None:

@@ -62,6 +62,8 @@ class Agent:
         self._exit_code = 0
         self._stopped_by: signal.Signals | None = None
         self._is_yielding = False
+        self._has_ended = terms is None
+        """Whether the gang was led to its end; on a node that is alone the ends of its workers say that."""
         self._kill_at_s: float | None = None
         self._noted_s = 0.0
         """When the first of the failures was noted that are not decided about."""
@@ -89,7 +91,7 @@ class Agent:
         return self._code()
 
     def _code(self) -> int:
-        is_cut_short = bool(self._exit_code) or self._crew.is_short or self._is_yielding
+        is_cut_short = bool(self._exit_code) or self._crew.is_short or not self._has_ended
         if self._stopped_by is not None and is_cut_short:
             return PREEMPTED if self._stopped_by == signal.SIGUSR1 else 128 + self._stopped_by
         return self._exit_code
@@ -181,12 +183,20 @@ class Agent:
         if self._council is not None and not self._council.is_over:
             deadlines.append(self._council.deadline_s())
         timeout_s = min((at_s - now_s for at_s in deadlines if at_s is not None), default=None)
-        for key, _ in self._selector.select(None if timeout_s is None else max(0.0, timeout_s)):
+        self._act_on_events(None if timeout_s is None else max(0.0, timeout_s))
+        self._keep_deadlines(time.monotonic())
+        self._crew.reap_orphans()
+
+    def pause(self, duration_s: float) -> bool:
+        """Act on what comes within ``duration_s`` seconds, and return whether this node is to go on."""
+        self._act_on_events(duration_s)
+        return self._stopped_by is None
+
+    def _act_on_events(self, timeout_s: float | None) -> None:
+        for key, _ in self._selector.select(timeout_s):
             if self._selector.get_map().get(key.fd) == key:  # else an event before this one has closed it
                 act: Callable[[], None] = key.data
                 act()
-        self._keep_deadlines(time.monotonic())
-        self._crew.reap_orphans()
 
     def _keep_deadlines(self, now_s: float) -> None:
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
@@ -364,6 +374,7 @@ class Agent:
 
     def end(self, exit_code: int) -> None:
         """The leader says that the gang is over."""
+        self._has_ended = True
         if exit_code and not self._exit_code:
             self._end_workers(exit_code)
 

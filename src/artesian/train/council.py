@@ -71,7 +71,10 @@ class Council:
     # Meeting
 
     def meet(self) -> None:
-        """Become the leader, or connect to the one there is. Raises TimeoutError when neither works."""
+        """Become the leader, or connect to the one there is, or find that this node is told to stop.
+
+        Raises TimeoutError when neither works.
+        """
         deadline_s = time.monotonic() + _JOIN_S
         while time.monotonic() < deadline_s:
             if self._lead_at(self._terms.endpoints[0]):
@@ -79,7 +82,8 @@ class Council:
             for endpoint in self._terms.endpoints:
                 if self._follow(endpoint):
                     return
-            time.sleep(0.1)  # nobody to wait for yet: there is nothing to select on
+            if not self._node.pause(0.1):
+                return
         raise TimeoutError(f"no agent answers at {self._terms.endpoints} within {_JOIN_S:.0f} s")
 
     def _lead_at(self, endpoint: Address) -> bool:

@@ -4,6 +4,7 @@ Needs the standard library only.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -26,6 +27,9 @@ from artesian.train.manifest import (
 )
 
 _TEMPORARY = ".tmp-"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+"""Both as Linux has them."""
 
 
 class Directory:
@@ -42,9 +46,11 @@ class Directory:
         try:
             temporary.mkdir()
             manifest = _write(temporary, facts, pieces, document_bytes)
-            if target.exists():  # damaged, or of a run that was rolled back to before it
-                os.rename(target, self.folder / f"{_TEMPORARY}old-{target.name}")
-            os.rename(temporary, target)
+            # One may be there: damaged, or of a run that was rolled back to before it.
+            if not (target.exists() and _exchange(temporary, target)):
+                if target.exists():
+                    os.rename(target, self.folder / f"{_TEMPORARY}old-{target.name}")
+                os.rename(temporary, target)
             sync_folder(self.folder)
         except OSError:
             with contextlib.suppress(OSError):  # what is left is swept at the next save
@@ -73,7 +79,11 @@ class Directory:
         return cast(BinaryIO, (self.path(step) / Path(file).name).open("rb", buffering=0))
 
     def remove(self, step: int) -> None:
-        shutil.rmtree(self.path(step), ignore_errors=True)
+        target = self.path(step)
+        gone = self.folder / f"{_TEMPORARY}old-{target.name}"
+        with contextlib.suppress(OSError):  # what is left under either name goes the next time
+            os.rename(target, gone)  # at once, so that no half of it is ever taken for one
+        shutil.rmtree(gone, ignore_errors=True)
 
     def sweep(self) -> int:
         leftovers = list(self.folder.glob(f"{_TEMPORARY}*"))
@@ -84,6 +94,16 @@ class Directory:
     def path(self, step: int) -> Path:
         """Return the folder of a checkpoint."""
         return self.folder / folder_name(step)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names at once, so that each is there at any instant; False where that cannot be."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except AttributeError:  # a C library without it
+        return False
+    result: int = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return result == 0
 
 
 def _write(folder: Path, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:

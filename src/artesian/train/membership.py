@@ -89,6 +89,10 @@ def join(environ: Mapping[str, str] = os.environ) -> Membership:
         is_master=rank == 0 and not is_served,
         timeout=_RENDEZVOUS_TIMEOUT,
     )
+    if not dist.is_initialized():
+        # An init that failed, of a gang that was lost on the way, has counted its group: under the next number
+        # this worker and a peer that starts anew would look for each other in different places of the store.
+        dist.distributed_c10d._world.group_count = 0
     epoch = environ.get(environment.EPOCH) or environ.get("TORCHELASTIC_RESTART_COUNT") or "0"
     dist.init_process_group(
         backend="gloo" if device.type == "cpu" else dist.get_default_backend_for_device(device),

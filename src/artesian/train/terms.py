@@ -23,6 +23,9 @@ class Terms:
 class Node(Protocol):
     """What the council needs of the agent that it belongs to."""
 
+    def pause(self, duration_s: float) -> bool:
+        """Act on what comes within ``duration_s`` seconds, and return whether the node is to go on."""
+
     def open_store(self, host: str) -> int:
         """Serve a new store on ``host``, and return its port."""
 

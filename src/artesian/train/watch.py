@@ -73,7 +73,7 @@ class Watch:
             return found
         if (found := self._stopped(worker, beat, now_s)) is not None:
             return found
-        if self._is_late(now_s) and not self._has_begun(beat):
+        if self._is_late(now_s) and not _has_begun(beat):
             what = f"did not come to its first step for {self._start_limit_s():.0f} s"
             return Hang(since_s=self._formed_s, what=what, is_frozen=False)
         return None
@@ -87,14 +87,9 @@ class Watch:
         return found if found is not None and worker.is_stopped else None
 
     def _note_start(self, beats: Sequence[Beat], now_s: float) -> None:
-        if self._is_starting and self._crew.is_whole and beats and all(map(self._has_begun, beats)):
+        if self._is_starting and self._crew.is_whole and beats and all(map(_has_begun, beats)):
             self._is_starting = False
             self._longest_start_s = max(self._longest_start_s or 0.0, now_s - self._formed_s)
-
-    def _has_begun(self, beat: Beat) -> bool:
-        if beat.activity is Activity.STARTING or beat.beat_s is None:
-            return False
-        return beat.beat_s > self._formed_s
 
     def _start_limit_s(self) -> float | None:
         if self._longest_start_s is None:
@@ -104,3 +99,8 @@ class Watch:
     def _is_late(self, now_s: float) -> bool:
         limit_s = self._start_limit_s()
         return self._is_starting and limit_s is not None and now_s - self._formed_s > limit_s
+
+
+def _has_begun(beat: Beat) -> bool:
+    """Say whether the worker has come to its steps, or past them. Who is called back starts again."""
+    return beat.activity is not Activity.STARTING
