@@ -28,6 +28,7 @@ from artesian.model.job import Cause
 from artesian.model.plan import Plan
 from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
+from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob
 
 Record = Event | Plan
@@ -56,7 +57,7 @@ class State:
         self.jobs: dict[str, JobRecord] = {}
         self.waiting = WaitingQueue()
         """Jobs in QUEUED, as a policy sees them."""
-        self.running: dict[str, RunningJob] = {}
+        self.running = RunningJobs()
         """Jobs that hold devices, as a policy sees them."""
         self.changes = 0
         """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
@@ -204,7 +205,7 @@ class State:
             return
         if self._capacity is not None:
             self._capacity.give(job.job, job.attempt.placement)
-        del self.running[event.job_id]
+        self.running.remove(event.job_id)
         for share in job.attempt.placement.shares:
             known = self.nodes[share.node_id]
             if known.next_node is not None:
@@ -269,7 +270,7 @@ class State:
 
     def _must_stop(self, job: JobRecord, cause: Cause, reason: str) -> None:
         lifecycle.must_stop(job, cause, reason, self.at_s)
-        self.running[job.job.id] = self._as_running(job)
+        self.running.put(self._as_running(job))
         if not job.attempt.is_stop_decided:
             self._to_stop[job.job.id] = job
 
@@ -300,7 +301,7 @@ class State:
             assert job.due_s is not None
             heapq.heappush(self._due, (job.due_s, job.job.id))
         elif job.state.holds_devices:
-            self.running[job.job.id] = self._as_running(job)
+            self.running.put(self._as_running(job))
             if job.attempt.stop_cause is not None and not job.attempt.is_stop_decided:
                 self._to_stop[job.job.id] = job
 
