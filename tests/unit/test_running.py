@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob
+from artesian.policy.order import LeastAttained
 from artesian.policy.room import Limits
 from builders import a_job, a_placement
 
@@ -69,6 +70,10 @@ def test_columns_say_of_every_job_what_it_says_itself(
     assert found(columns.is_growable & columns.is_held) == [
         entry for entry in everybody if entry.job.devices[0].max_devices > 2
     ]
+    order = LeastAttained(levels_device_s=(100.0, 1000.0), step_s=50.0)
+    served = columns.served_s(AT_S)
+    sunk = columns.is_held & (order.levels(served) > 1)
+    assert found(sunk) == [entry for entry in everybody if order.level(entry.served_s(AT_S)) > 1]
     assert columns.spare[columns.is_held].sum() == sum(2 - entry.job.fewest_devices for entry in everybody)
 
 

@@ -15,13 +15,28 @@ FloatArray = npt.NDArray[np.float64]
 
 _FEWEST_SLOTS = 64
 _FIRST_SORTED = 256
-_COLUMNS = ("since_s", "every_s", "epoch", "spare", "is_growable", "is_held", "is_preemptible", "_account")
+_COLUMNS = (
+    "since_s",
+    "every_s",
+    "submitted_s",
+    "priority",
+    "served_device_s",
+    "whole_devices",
+    "epoch",
+    "spare",
+    "is_growable",
+    "is_held",
+    "is_preemptible",
+    "_account",
+)
 
 
 class Columns:
     """Figures of S slots, each of which has a job that runs, or none.
 
     ``since_s`` [S] is when its attempt began, ``every_s`` [S] how often it saves its state (NaN: that is not known),
+    ``submitted_s`` [S] when the job was submitted, ``priority`` [S] its priority, ``served_device_s`` [S] what its earlier
+    attempts have had, ``whole_devices`` [S] what this one holds,
     ``epoch`` [S] the number of the attempt, ``spare`` [S] the devices that it has beyond the fewest that it runs on.
     ``is_growable`` [S] is whether it could use more. ``is_held`` and ``is_preemptible`` [S] are False where a slot is
     empty.
@@ -30,6 +45,10 @@ class Columns:
     def __init__(self) -> None:
         self.since_s: FloatArray = np.zeros(_FEWEST_SLOTS)
         self.every_s: FloatArray = np.full(_FEWEST_SLOTS, np.nan)
+        self.submitted_s: FloatArray = np.zeros(_FEWEST_SLOTS)
+        self.priority: IntArray = np.zeros(_FEWEST_SLOTS, dtype=np.int64)
+        self.served_device_s: FloatArray = np.zeros(_FEWEST_SLOTS)
+        self.whole_devices: FloatArray = np.zeros(_FEWEST_SLOTS)
         self.epoch: IntArray = np.zeros(_FEWEST_SLOTS, dtype=np.int64)
         self.spare: IntArray = np.zeros(_FEWEST_SLOTS, dtype=np.int64)
         self.is_growable: BoolArray = np.zeros(_FEWEST_SLOTS, dtype=np.bool_)
@@ -53,6 +72,9 @@ class Columns:
         self._jobs[slot] = entry
         self.since_s[slot] = entry.since_s
         self.every_s[slot] = np.nan if job.checkpoint_every_s is None else job.checkpoint_every_s
+        self.submitted_s[slot], self.priority[slot] = entry.submitted_s, job.priority
+        self.served_device_s[slot] = entry.served_device_s
+        self.whole_devices[slot] = entry.placement.whole_devices
         self.epoch[slot] = entry.epoch
         devices = entry.placement.devices
         self.spare[slot] = max(0, devices - job.fewest_devices)
@@ -83,6 +105,10 @@ class Columns:
         lost_s[saves] = np.mod(lost_s[saves], self.every_s[saves])
         lost_s[self.every_s == 0] = 0.0
         return lost_s
+
+    def served_s(self, at_s: float) -> FloatArray:
+        """Return what each job [S] has had by ``at_s``, in device-seconds: ``RunningJob.served_s``, for all at once."""
+        return self.served_device_s + (at_s - self.since_s) * self.whole_devices
 
     def of(self, accounts: Collection[tuple[str, int]]) -> BoolArray:
         """Return which [S] are of these teams and priorities."""

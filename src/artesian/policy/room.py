@@ -6,7 +6,7 @@ others wait.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -91,13 +91,15 @@ class Holders:
         self.gone += (found := list(holders))
         self.taken |= {holder.job.id for holder in found}
 
-    def all(self, accounts: Collection[tuple[str, int]]) -> Iterator[RunningJob]:
-        """Yield those of these teams and priorities who have not been taken."""
-        return self._cheapest(self._stoppable & self._running.columns.of(accounts))
+    def all(self, choice: Choice) -> Iterator[RunningJob]:
+        """Yield those who may be chosen and have not been taken."""
+        columns = self._running.columns
+        found = self._stoppable & columns.of(choice.accounts)
+        return self._cheapest(found if choice.among is None else found & choice.among(columns))
 
-    def movable(self) -> Iterator[RunningJob]:
+    def movable(self, choice: Choice) -> Iterator[RunningJob]:
         """Yield those who save their state, and would lose little."""
-        return self._cheapest(self._movable)
+        return self._cheapest(self._movable & self._running.columns.of(choice.accounts))
 
     def growable(self) -> Iterator[RunningJob]:
         """Yield those of them who could use more devices."""
@@ -164,8 +166,8 @@ class Maker:
             for request in self.job.devices
         ):
             return None  # moving makes no devices
-        anybody = Choice(frozenset(free.used), lambda _holder, _is_spare: True)
-        return self._cheapest(lambda _accounts: holders.movable(), lambda: anybody, may_wait=False)
+        anybody = Choice(frozenset(free.used))
+        return self._cheapest(holders.movable, lambda: anybody, may_wait=False)
 
     def _could_suffice(self, choice: Choice) -> bool:
         """Return whether there are enough devices if all left who may be asked to."""
@@ -184,7 +186,7 @@ class Maker:
 
     def _cheapest(
         self,
-        holders: Callable[[Collection[tuple[str, int]]], Iterator[RunningJob]],
+        holders: Callable[[Choice], Iterator[RunningJob]],
         choose: Callable[[], Choice | None],
         *,
         may_wait: bool,
@@ -194,8 +196,8 @@ class Maker:
         wanted = wanted_nodes(self.job, self.snapshot.capacity)
         first = choose()
         assert first is not None
-        tries: list[Iterable[RunningJob]] = [self._there(holders(first.accounts), wanted)]
-        near = list(islice(self._there(holders(first.accounts), wanted), _NODES_LOOKED_AT))
+        tries: list[Iterable[RunningJob]] = [self._there(holders(first), wanted)]
+        near = list(islice(self._there(holders(first), wanted), _NODES_LOOKED_AT))
         tries += [near for near in (self._cheapest_gang(near), self._cheapest_node(near)) if near]
         for order in tries:
             choice = choose()
@@ -261,7 +263,7 @@ class Maker:
         free = trial.capacity
         for is_spare, entries in ((True, order), (False, passed_over)):
             for entry in entries:
-                if not choice.takes(entry, is_spare):
+                if choice.takes is not None and not choice.takes(entry, is_spare):
                     if is_spare:
                         passed_over.append(entry)
                     continue
