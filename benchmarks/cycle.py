@@ -1,21 +1,24 @@
 """One live scheduling cycle on a large fleet: how long does the brain think between two events?
 
-    python benchmarks/cycle.py [--nodes 10000] [--waiting 10000] [--policies A,B] [-o json] [--quick]
+    python benchmarks/cycle.py [--nodes 10000] [--waiting 10000] [--policies A,B] [--stopping A,B] [-o json] [--quick]
 
 A full fleet of nodes with 8 devices, jobs shaped like Philly's waiting behind those that run. In every cycle
-one job ends and one is submitted, and ``kernel.Scheduler.step`` decides, as it does live. ``--quick`` has a
-tenth of the nodes and jobs.
+one job ends and one is submitted, and ``kernel.Scheduler.step`` decides, as it does live. With the policies that stop
+running jobs for others (``--stopping``) none ends, the one that is submitted is of a higher class of priority, and
+those cycles are counted that stop somebody for it. ``--quick`` has a tenth of the nodes and jobs.
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import harness
 from artesian.kernel.scheduler import Scheduler
 from artesian.model.events import AttemptEnded, AttemptStarted, Event, JobSubmitted, NodeJoined
-from artesian.model.job import Cause, Outcome
+from artesian.model.job import PRIORITY_CLASSES, Cause, Outcome
+from artesian.model.plan import Plan
 from artesian.policy import registry
 from artesian.sim.traces import with_estimates
 from artesian.sim.traces.synthetic import philly_like
@@ -26,8 +29,13 @@ BAR_MS = 100.0
 DEVICES_PER_NODE = 8
 
 
-def cycles_ms(name: str, nodes: int, waiting: int) -> list[float]:
-    """Return how long each of the cycles took, in milliseconds."""
+STOPPING_CYCLES = 60
+APART_S = 400.0
+"""Time between the cycles that stop somebody: longer than an attempt is let run at least."""
+
+
+def cycles_ms(name: str, nodes: int, waiting: int, *, is_stopping: bool = False) -> list[float]:
+    """Return how long each of the cycles took, in milliseconds; of those that stop somebody, where ``is_stopping``."""
     devices = nodes * DEVICES_PER_NODE
     # As many jobs as fill the fleet, wait, and come while we look.
     jobs = nodes * DEVICES_PER_NODE + waiting + CYCLES
@@ -38,7 +46,7 @@ def cycles_ms(name: str, nodes: int, waiting: int) -> list[float]:
     scheduler.step([NodeJoined(at_s=0.0, node=node) for node in trace.fleet.nodes])
     running: list[tuple[str, int]] = []
 
-    def step(at_s: float, events: Sequence[Event]) -> float:
+    def step(at_s: float, events: Sequence[Event]) -> tuple[float, Plan]:
         begun_s = time.perf_counter()
         plan = scheduler.step(events)
         taken_ms = 1e3 * (time.perf_counter() - begun_s)
@@ -46,7 +54,7 @@ def cycles_ms(name: str, nodes: int, waiting: int) -> list[float]:
         running.extend((start.job_id, start.epoch) for start in plan.starts)
         if started:
             scheduler.step(started)
-        return taken_ms
+        return taken_ms, plan
 
     at_s = 1.0
     while len(scheduler.state.waiting) < waiting:
@@ -54,24 +62,42 @@ def cycles_ms(name: str, nodes: int, waiting: int) -> list[float]:
         step(at_s, batch)
         at_s += 1.0
     times = []
-    for number in range(CYCLES):
-        job_id, epoch = running.pop(number * 7919 % len(running))
-        at_s += 1.0
-        ended = AttemptEnded(
-            at_s=at_s, job_id=job_id, epoch=epoch, outcome=Outcome(cause=Cause.COMPLETED, exit_code=0)
-        )
-        times.append(step(at_s, [ended, JobSubmitted(at_s=at_s, job=next(coming).told)]))
+    for number in range(STOPPING_CYCLES if is_stopping else CYCLES):
+        at_s += APART_S if is_stopping else 1.0
+        job = next(coming).told
+        events: list[Event] = []
+        if is_stopping:
+            job = replace(job, priority=PRIORITY_CLASSES["high"])
+        else:
+            job_id, epoch = running.pop(number * 7919 % len(running))
+            events.append(_ended(at_s, job_id, epoch, Cause.COMPLETED))
+        taken_ms, plan = step(at_s, [*events, JobSubmitted(at_s=at_s, job=job)])
+        if not is_stopping or plan.stops:
+            times.append(taken_ms)
+        left = {(stop.job_id, stop.epoch) for stop in plan.stops}
+        running[:] = [attempt for attempt in running if attempt not in left]
+        if left:
+            step(at_s + 1.0, [_ended(at_s + 1.0, *attempt, Cause.SIGNAL) for attempt in sorted(left)])
+    assert times, f"{name} stopped nobody"
     return times
 
 
-def run(is_quick: bool, nodes: int, waiting: int, names: Sequence[str]) -> list[Result]:
+def _ended(at_s: float, job_id: str, epoch: int, cause: Cause) -> AttemptEnded:
+    return AttemptEnded(at_s=at_s, job_id=job_id, epoch=epoch, outcome=Outcome(cause=cause, exit_code=0))
+
+
+def run(
+    is_quick: bool, nodes: int, waiting: int, names: Sequence[str], stopping: Sequence[str]
+) -> list[Result]:
     """Measure each policy."""
     if is_quick:
         nodes, waiting = max(1, nodes // 10), max(1, waiting // 10)
     results = []
-    for name in names:
-        times = cycles_ms(name, nodes, waiting)
+    for name, is_stopping in [*((name, False) for name in names), *((name, True) for name in stopping)]:
+        times = cycles_ms(name, nodes, waiting, is_stopping=is_stopping)
         case = f"{name}, {nodes:,} nodes, {waiting:,} waiting"
+        if is_stopping:
+            case += ", somebody is stopped"
         results.append(harness.measured(case, times, "ms", "lower", bar=None if is_quick else BAR_MS))
         harness.say(f"{case}: longest of {len(times)}: {max(times):.1f} ms")
     return results
@@ -87,12 +113,13 @@ def main() -> None:
         type=lambda text: text.split(","),
         default=[registry.DEFAULT, "fifo", "easy", "fair-share"],
     )
+    parser.add_argument("--stopping", type=lambda text: text.split(",") if text else [], default=["priority"])
     own, rest = parser.parse_known_args()
-    for name in own.policies:
+    for name in [*own.policies, *own.stopping]:
         registry.policy(name)
     sys.argv[1:] = rest
     names = list(dict.fromkeys(own.policies))
-    harness.main("cycle", lambda is_quick: run(is_quick, own.nodes, own.waiting, names))
+    harness.main("cycle", lambda is_quick: run(is_quick, own.nodes, own.waiting, names, own.stopping))
 
 
 if __name__ == "__main__":

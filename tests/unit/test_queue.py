@@ -1,5 +1,6 @@
 """The waiting jobs: a walk through them in any order, and indices that never go stale."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -151,3 +152,37 @@ def test_jobs_are_of_one_shape_where_what_one_can_get_the_other_can(
     job = a_job("a", devices="cpu:2")
     other = a_job("b", **{"devices": "cpu:2", **more})
     assert (shape_of(job) == shape_of(other)) is is_alike
+
+
+@given(entries=waiting_jobs(), data=st.data())
+def test_leaving_later_ones_leaves_out_those_next_in_the_shape_that_would_end_too_late(
+    entries: list[WaitingJob], data: st.DataObject
+) -> None:
+    lasting = st.sampled_from([None, 1.0, 5.0, 20.0])
+    entries = [
+        replace(entry, job=replace(entry.job, estimated_duration_s=data.draw(lasting))) for entry in entries
+    ]
+    queue = WaitingQueue(entries)
+    walk = queue.walk(FIFO)
+    expected, met = sorted(entries, key=by(FIFO)), []
+    for entry in walk:
+        met.append(entry)
+        assert expected[: len(met)] == met
+        if not data.draw(st.booleans()):
+            continue
+        until_s = data.draw(st.sampled_from([-math.inf, 100.5, 101.0, 105.0, math.inf]))
+        walk.leave_later(100.0, until_s)
+        alike = [other for other in expected[len(met) :] if shape_of(other.job) == shape_of(entry.job)]
+        ends_s = [100.0 + (other.job.estimated_duration_s or math.inf) for other in alike]
+        late = next((number for number, end_s in enumerate(ends_s) if end_s <= until_s), len(alike))
+        expected = [other for other in expected if other not in alike[:late]]
+    assert met == expected
+
+
+@given(entries=waiting_jobs())
+def test_the_first_of_each_shape_leads_it(entries: list[WaitingJob]) -> None:
+    queue = WaitingQueue(entries)
+    leading: dict[object, str] = {}
+    for entry in sorted(entries, key=by(FIFO)):
+        leading.setdefault(shape_of(entry.job), entry.job.id)
+    assert {id for id in queue if queue.leads(FIFO, id)} == set(leading.values())

@@ -1,5 +1,7 @@
 """One cycle of the scheduler: what it decides, what it refuses, and what a restart carries out again."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -8,10 +10,14 @@ from artesian.kernel.lifecycle import JobState
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import PlanRejected, Scheduler
 from artesian.kernel.state import State
-from artesian.model.job import Cause
+from artesian.model.events import Event
+from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start, Stop
 from artesian.model.snapshot import Snapshot
+from artesian.policy.backfill import EasyBackfill
+from artesian.policy.order import ShortestAged
+from artesian.policy.place import Pack
 from builders import (
     Kernel,
     a_job,
@@ -370,3 +376,46 @@ def test_a_plan_is_as_late_as_the_latest_event() -> None:
     kernel.step(ticked(9.0))
     assert kernel.step(ticked(3.0)).at_s == 9.0
     assert replace(joined(), at_s=1.0).at_s == 1.0
+
+
+class Counted:
+    """The default policy, with a count of its cycles; ``is_steady`` as it says itself, or as if it could not tell."""
+
+    def __init__(self) -> None:
+        self.inner = EasyBackfill(order=ShortestAged(), place=Pack())
+        self.cycles = 0
+
+    def plan(self, snapshot: Snapshot) -> Plan:
+        self.cycles += 1
+        return self.inner.plan(snapshot)
+
+    def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:
+        return self.inner.explain(snapshot, job_id)
+
+
+class CountedSteady(Counted):
+    def is_unmoved(self, snapshot: Snapshot, came: Sequence[Job]) -> bool:
+        return self.inner.is_unmoved(snapshot, came)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cycle_that_is_left_out_would_have_decided_nothing(seed: int) -> None:
+    always, steady = Counted(), CountedSteady()
+    one, other = Scheduler(always), Scheduler(steady)
+    draw = random.Random(seed)
+    cycles: list[list[Event]] = [[joined(node) for node in nodes(2, devices=4)]]
+    for number in range(150):
+        at_s = float(number)
+        holding = sorted(one.state.running)
+        if holding and draw.random() < 0.3:
+            event: Event = ended(draw.choice(holding), 1, Cause.COMPLETED, at_s)
+        else:
+            lasts_s = draw.choice([None, 5.0, 50.0, 500.0])
+            devices = f"cpu:{draw.choice([1, 1, 2, 4, 9])}"
+            event = submitted(a_job(f"j{number}", devices=devices, estimated_duration_s=lasts_s), at_s)
+        cycles.append([event])
+        for events in cycles:
+            assert one.step(events) == other.step(events)
+        cycles.clear()
+    assert one.state.image() == other.state.image()
+    assert steady.cycles < 0.8 * always.cycles

@@ -261,7 +261,7 @@ def test_a_device_that_two_attempts_hold_is_seen() -> None:
     kernel.run(a_job("a"), a_job("b"))
     twice = a_placement(("n1", [0]))
     kernel.job("b").attempt.placement = twice
-    kernel.state.running["b"] = replace(kernel.state.running["b"], placement=twice)
+    kernel.state.running.put(replace(kernel.state.running["b"], placement=twice))
     with pytest.raises(AssertionError, match="oversubscribed"):
         kernel.state.validate()
 

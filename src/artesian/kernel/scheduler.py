@@ -16,6 +16,7 @@ from artesian.model.placement import Placement
 from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
 from artesian.model.quota import Teams
 from artesian.model.resources import MILLI
+from artesian.model.running import RunningJobs
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy, Steady, Timed
 from artesian.policy.explain import backing_off
@@ -267,9 +268,9 @@ def _verify_devices(plan: Plan, snapshot: Snapshot, told: set[str]) -> None:
 def _verify_claims(plan: Plan, snapshot: Snapshot, trial: Trial, started: set[str]) -> None:
     """Raise PlanRejected unless all that is claimed is there once everybody has left who is to."""
     stopped = {stop.job_id for stop in plan.stops}
-    for entry in snapshot.running.values():
-        if entry.is_stopping or entry.job.id in stopped:
-            trial.give(entry.job, entry.placement)
+    stopping = RunningJobs.of(snapshot.running).stopping
+    for entry in [*stopping.values(), *[snapshot.running[job_id] for job_id in sorted(stopped)]]:
+        trial.give(entry.job, entry.placement)
     claimed = set()
     for claim in plan.claims:
         entries = (snapshot.waiting.get(claim.job_id), snapshot.running.get(claim.job_id))

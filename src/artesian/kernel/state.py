@@ -35,6 +35,7 @@ from artesian.model.job import Cause
 from artesian.model.plan import Plan
 from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
+from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob
 from artesian.model.speeds import Speeds
 
@@ -60,7 +61,7 @@ class State:
         """How many jobs were ever submitted."""
         self.waiting = WaitingQueue()
         """Jobs in QUEUED, as a policy sees them."""
-        self.running: dict[str, RunningJob] = {}
+        self.running = RunningJobs()
         """Jobs that hold devices, as a policy sees them."""
         self.changes = 0
         """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
@@ -183,7 +184,7 @@ class State:
                 if (job := self._current(record.job_id, record.epoch)) is not None:
                     lifecycle.started(job, self.at_s)
                     if job.job.checkpoint_every_s:  # from here on it saves: what it would lose depends on it
-                        self.running[record.job_id] = self._as_running(job)
+                        self.running.put(self._as_running(job))
                 return
             case AttemptProgressed():
                 self._apply_progressed(record)
@@ -256,7 +257,7 @@ class State:
             self._capacity.give(job.job, job.attempt.placement)
         if self.history.is_kept:
             self.history.note(job.holding(self.at_s, -1))
-        del self.running[event.job_id]
+        self.running.remove(event.job_id)
         for share in job.attempt.placement.shares:
             known = self.nodes[share.node_id]
             if known.next_node is not None:
@@ -280,7 +281,7 @@ class State:
         measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s)
         if measured is not None:
             self.speeds.add(measured)
-        self.running[event.job_id] = self._as_running(job)
+        self.running.put(self._as_running(job))
 
     def _over(self, job: JobRecord) -> None:
         if (old := self.archive.over(job.job.id)) is not None:
@@ -370,7 +371,7 @@ class State:
 
     def _must_stop(self, job: JobRecord, cause: Cause, reason: str) -> None:
         lifecycle.must_stop(job, cause, reason, self.at_s)
-        self.running[job.job.id] = self._as_running(job)
+        self.running.put(self._as_running(job))
         if not job.attempt.is_stop_decided:
             self._to_stop[job.job.id] = job
 
@@ -401,7 +402,7 @@ class State:
             assert job.due_s is not None
             heapq.heappush(self._due, (job.due_s, job.job.id))
         elif job.state.holds_devices:
-            self.running[job.job.id] = self._as_running(job)
+            self.running.put(self._as_running(job))
             if job.attempt.stop_cause is not None and not job.attempt.is_stop_decided:
                 self._to_stop[job.job.id] = job
 

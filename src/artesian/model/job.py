@@ -190,6 +190,11 @@ class Job:
                 f"job {self.name}: memory per device must be at least 1 B, got {self.memory_bytes_per_device}"
             )
 
+    @property
+    def fewest_devices(self) -> int:
+        """The fewest devices that one of its alternatives takes; at least 1."""
+        return min(max(1, request.min_devices) for request in self.devices)
+
     def speedup(self, devices: int) -> float:
         """Return how many times as fast as on one device the job is on so many (Amdahl, AFIPS 1967).
 

@@ -12,6 +12,7 @@ from artesian.model.capacity import Capacity, Trial
 from artesian.model.job import Job
 from artesian.model.placement import NodeShare, Placement
 from artesian.model.queue import WaitingJob
+from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob, Snapshot
 
 
@@ -26,7 +27,7 @@ class Claims:
 def reserve(snapshot: Snapshot, trial: Trial) -> Claims:
     """Serve those with a claim, and keep what of the others' is free already."""
     claims = Claims()
-    stopping = [entry for entry in snapshot.running.values() if entry.is_stopping]
+    stopping = list(RunningJobs.of(snapshot.running).stopping.values())
     free = trial.capacity
     for entry in sorted(snapshot.waiting.claims.values(), key=lambda entry: entry.job.id):
         placement = entry.claim

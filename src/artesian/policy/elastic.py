@@ -17,8 +17,8 @@ _MARGIN = 2.0
 
 def growing(snapshot: Snapshot, place: Place, limits: Limits, holders: Holders) -> Iterator[Victim]:
     """Yield gangs that gain by going on with more devices, and where."""
-    for entry in holders.movable:
-        if entry.job.id in holders.taken or not _is_room_above(entry, snapshot.capacity):
+    for entry in holders.growable():
+        if not _is_room_above(entry, snapshot.capacity):
             continue
         with snapshot.capacity.trial() as trial:
             trial.give(entry.job, entry.placement)
@@ -42,7 +42,6 @@ def saved_s(entry: RunningJob, to: Placement, at_s: float) -> float:
 
 
 def _is_room_above(entry: RunningJob, free: Capacity) -> bool:
-    most = max(request.max_devices for request in entry.job.devices)
     row = free.row[entry.placement.shares[0].node_id]
     same = (free.kind == free.kind[row]) & free.is_up
-    return entry.placement.devices < most and bool((free.free_whole[same] > 0).any())
+    return bool((free.free_whole[same] > 0).any())

@@ -9,6 +9,9 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
+import numpy as np
+
+from artesian.model.capacity import FloatArray, IntArray
 from artesian.model.job import Job
 from artesian.model.queue import Key, WaitingJob
 
@@ -110,6 +113,11 @@ class LeastAttained:
     def level(self, served_device_s: float) -> int:
         """Return how far a job has sunk that has had so much; 0 is the top."""
         return bisect_right(self.levels_device_s, served_device_s)
+
+    def levels(self, served_device_s: FloatArray) -> IntArray:
+        """Return the levels [S] of jobs that have had so much [S]."""
+        levels: IntArray = np.searchsorted(self.levels_device_s, served_device_s, side="right")
+        return levels
 
     def key(self, entry: WaitingJob) -> Key:
         """Return what the waiting jobs are sorted by."""

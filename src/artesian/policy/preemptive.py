@@ -10,6 +10,7 @@ from artesian.model.capacity import Trial
 from artesian.model.job import Cause
 from artesian.model.plan import Claim, Hold, HoldCode, Plan, Reason, Start, Stop
 from artesian.model.queue import WaitingJob, shape_of
+from artesian.model.running import RunningJobs
 from artesian.model.snapshot import Snapshot
 from artesian.policy import explain
 from artesian.policy.base import Place, Policy, Timed
@@ -82,16 +83,15 @@ class Preemptive:
         if not snapshot.waiting and not _has_elastic(snapshot):
             return inner_s
         at_s = snapshot.at_s
-        wakes = [
-            until_s
-            for holder in snapshot.running.values()
-            if (until_s := self.limits.safe_until_s(holder)) > at_s
-        ]
+        columns = RunningJobs.of(snapshot.running).columns
+        safe_s = self.limits.safe_until_s(columns)[columns.is_held]
+        wakes = [float(safe_s[safe_s > at_s].min(initial=math.inf))]
         if any(right.is_timed for right in self.rights):
             wakes.append((math.floor(at_s / _LOOK_EVERY_S) + 1) * _LOOK_EVERY_S)
         if inner_s is not None:
             wakes.append(inner_s)
-        return min(wakes, default=None)
+        wake_s = min(wakes)
+        return None if wake_s == math.inf else wake_s
 
     @contextmanager
     def _decided(self, snapshot: Snapshot) -> Iterator[_Cycle]:

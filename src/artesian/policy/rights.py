@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from artesian.model.capacity import BoolArray
 from artesian.model.queue import WaitingJob
 from artesian.model.quota import Team, Teams
+from artesian.model.running import Columns
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.accounts import Accounts
 from artesian.policy.order import LeastAttained
@@ -23,10 +25,12 @@ class Choice:
 
     ``takes`` is asked of one holder after the other: may it be stopped, in addition to those that were taken
     before? The flag asks for those first that nobody would miss. Whoever is answered with True counts as taken.
+    Without ``takes`` any of them may be, and ``among`` narrows down who: of 100,000 few may be worth a question.
     """
 
     accounts: frozenset[tuple[str, int]]
-    takes: Callable[[RunningJob, bool], bool]
+    takes: Callable[[RunningJob, bool], bool] | None = None
+    among: Callable[[Columns], BoolArray] | None = None
 
 
 class Right(Protocol):
@@ -73,7 +77,7 @@ class ByPriority:
             for team, priority in snapshot.capacity.used
             if priority <= highest and (not self.within_team or team == entry.job.team)
         )
-        return Choice(accounts, lambda _holder, _is_spare: True) if accounts else None
+        return Choice(accounts) if accounts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +211,12 @@ class ByService:
         level = self.order.level(entry.served_device_s)
         rank_s = self.order.rank_s(entry.job, entry.submitted_s, entry.served_device_s)
 
-        def takes(holder: RunningJob, is_spare: bool) -> bool:
-            del is_spare
-            served = holder.served_s(snapshot.at_s)
-            behind_s = self.order.rank_s(holder.job, holder.submitted_s, served)
-            return self.order.level(served) > level and behind_s > rank_s
+        def sunk(running: Columns) -> BoolArray:
+            levels = self.order.levels(running.served_s(snapshot.at_s))
+            behind_s = running.submitted_s + self.order.step_s * (levels - running.priority)
+            return (levels > level) & (behind_s > rank_s)
 
-        return Choice(frozenset(snapshot.capacity.used), takes)
+        return Choice(frozenset(snapshot.capacity.used), among=sunk)
 
 
 def _parting(one: tuple[Team, ...], other: tuple[Team, ...]) -> tuple[Team | None, Team | None]:

@@ -6,15 +6,18 @@ others wait.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
-from artesian.model.capacity import BoolArray, Trial
+import numpy as np
+
+from artesian.model.capacity import BoolArray, FloatArray, Trial
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.resources import MILLI
+from artesian.model.running import Columns, RunningJobs
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Place
 from artesian.policy.pipeline import wanted_nodes
@@ -40,14 +43,15 @@ class Limits:
     most_stopping: int = 64
     most_lost_s: float = 900.0
 
-    def may_stop(self, entry: RunningJob, at_s: float) -> bool:
-        """Return whether the attempt has run long enough, and would be tried again."""
-        return at_s >= self.safe_until_s(entry) and entry.is_preemptible
+    def may_stop(self, running: Columns, at_s: float) -> BoolArray:
+        """Return which attempts [S] have run long enough, and would be tried again."""
+        return running.is_preemptible & (at_s >= self.safe_until_s(running))
 
-    def safe_until_s(self, entry: RunningJob) -> float:
-        """Return until when the attempt is not stopped for others."""
-        doublings = min(max(0, entry.epoch - 1), _MOST_DOUBLINGS)
-        return entry.since_s + self.min_runtime_s * 2.0**doublings
+    def safe_until_s(self, running: Columns) -> FloatArray:
+        """Return until when the attempt in each slot [S] is not stopped for others."""
+        doublings = np.clip(running.epoch - 1, 0, _MOST_DOUBLINGS)
+        safe_s: FloatArray = running.since_s + np.ldexp(self.min_runtime_s, doublings)
+        return safe_s
 
     def cost_device_s(self, entry: RunningJob, at_s: float) -> float:
         """Return what stopping the attempt costs: the work since its last checkpoint and a restart, in device-seconds."""
@@ -72,12 +76,13 @@ class Room:
 
 
 class Holders:
-    """Those who may be stopped in a cycle, sorted once for all that want room in it; the cheapest device first."""
+    """Those who may be stopped in a cycle, for all that want room in it; the cheapest device first."""
 
     def __init__(self, snapshot: Snapshot, limits: Limits) -> None:
-        self._snapshot = snapshot
+        self._at_s = snapshot.at_s
         self._limits = limits
-        self.gone = [holder for holder in snapshot.running.values() if holder.is_stopping]
+        self._running = RunningJobs.of(snapshot.running)
+        self.gone = list(self._running.stopping.values())
         """Those who leave already, and for whom it was decided in this cycle."""
         self.taken: set[str] = set()
 
@@ -86,37 +91,49 @@ class Holders:
         self.gone += (found := list(holders))
         self.taken |= {holder.job.id for holder in found}
 
-    @cached_property
-    def all(self) -> list[RunningJob]:
-        """All of them."""
-        return self._sorted(self._snapshot.running)
+    def all(self, choice: Choice) -> Iterator[RunningJob]:
+        """Yield those who may be chosen and have not been taken."""
+        columns = self._running.columns
+        found = self._stoppable & columns.of(choice.accounts)
+        return self._cheapest(found if choice.among is None else found & choice.among(columns))
+
+    def movable(self, choice: Choice) -> Iterator[RunningJob]:
+        """Yield those who save their state, and would lose little."""
+        return self._cheapest(self._movable & self._running.columns.of(choice.accounts))
+
+    def growable(self) -> Iterator[RunningJob]:
+        """Yield those of them who could use more devices."""
+        return self._cheapest(self._movable & self._running.columns.is_growable)
+
+    def _cheapest(self, among: BoolArray) -> Iterator[RunningJob]:
+        found = self._running.columns.rising(among, self._lost_s)
+        return (entry for entry in found if entry.job.id not in self.taken)
 
     @cached_property
-    def movable(self) -> list[RunningJob]:
-        """Those who save their state, and would lose little."""
-        running, at_s, most_s = self._snapshot.running, self._snapshot.at_s, self._limits.most_lost_s
-        return self._sorted(
-            job_id for job_id, entry in running.items() if entry.saves and entry.lost_s(at_s) <= most_s
-        )
+    def _lost_s(self) -> FloatArray:
+        return self._running.columns.lost_s(self._at_s)
 
-    def _sorted(self, job_ids: Iterable[str]) -> list[RunningJob]:
-        running, at_s, may_stop = self._snapshot.running, self._snapshot.at_s, self._limits.may_stop
-        # Tuples of plain values, and no key to call: tens of thousands may be running.
-        found = sorted(
-            (entry.lost_s(at_s), -entry.since_s, job_id)
-            for job_id in job_ids
-            if may_stop(entry := running[job_id], at_s)
-        )
-        return [running[job_id] for _, _, job_id in found]
+    @cached_property
+    def _stoppable(self) -> BoolArray:
+        return self._limits.may_stop(self._running.columns, self._at_s)
+
+    @cached_property
+    def _movable(self) -> BoolArray:
+        return self._stoppable & self._running.columns.saves & (self._lost_s <= self._limits.most_lost_s)
+
+    @cached_property
+    def has_movable(self) -> bool:
+        """Whether there is anybody who can be moved, taken or not."""
+        return bool(self._movable.any())
 
     @cached_property
     def spare_milli(self) -> int:
         """What those could do without who can be moved."""
-        return MILLI * sum(max(0, entry.placement.devices - _fewest(entry.job)) for entry in self.movable)
+        return MILLI * int(self._running.columns.spare[self._movable].sum())
 
     def cost(self, entry: RunningJob) -> float:
         """Return what it costs to stop it."""
-        return self._limits.cost_device_s(entry, self._snapshot.at_s)
+        return self._limits.cost_device_s(entry, self._at_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +159,13 @@ class Maker:
         """
         holders = self.holders
         free = self.snapshot.capacity
-        if not holders.movable or not any(
+        if not holders.has_movable or not any(
             int(free.free_milli[free.eligible(request)].clip(min=0).sum()) + holders.spare_milli
             >= request.min_milli
             for request in self.job.devices
         ):
             return None  # moving makes no devices
-        anybody = Choice(frozenset(free.used), lambda _holder, _is_spare: True)
+        anybody = Choice(frozenset(free.used))
         return self._cheapest(holders.movable, lambda: anybody, may_wait=False)
 
     def _could_suffice(self, choice: Choice) -> bool:
@@ -167,15 +184,19 @@ class Maker:
         return False
 
     def _cheapest(
-        self, holders: Sequence[RunningJob], choose: Callable[[], Choice | None], *, may_wait: bool
+        self,
+        holders: Callable[[Choice], Iterator[RunningJob]],
+        choose: Callable[[], Choice | None],
+        *,
+        may_wait: bool,
     ) -> Room | None:
         """Try the cheapest devices first; the cheapest gang that suffices alone; and the cheapest node."""
         rooms = []
         wanted = wanted_nodes(self.job, self.snapshot.capacity)
         first = choose()
         assert first is not None
-        tries: list[Iterable[RunningJob]] = [self._eligible(holders, first, wanted)]
-        near = list(islice(self._eligible(holders, first, wanted), _NODES_LOOKED_AT))
+        tries: list[Iterable[RunningJob]] = [self._there(holders(first), wanted)]
+        near = list(islice(self._there(holders(first), wanted), _NODES_LOOKED_AT))
         tries += [near for near in (self._cheapest_gang(near), self._cheapest_node(near)) if near]
         for order in tries:
             choice = choose()
@@ -185,18 +206,15 @@ class Maker:
                 return None  # not even with all of them
         return min(rooms, key=lambda room: room.cost_device_s, default=None)
 
-    def _eligible(
-        self, holders: Sequence[RunningJob], choice: Choice, wanted: BoolArray
-    ) -> Iterator[RunningJob]:
-        accounts, taken, row = choice.accounts, self.holders.taken, self.snapshot.capacity.row
+    def _there(self, holders: Iterator[RunningJob], wanted: BoolArray) -> Iterator[RunningJob]:
+        """Yield those who have devices on nodes [N] that the job could run on."""
+        row = self.snapshot.capacity.row
         for entry in holders:
-            if (entry.job.team, entry.job.priority) not in accounts or entry.job.id in taken:
-                continue
             if any(wanted[row[share.node_id]] for share in entry.placement.shares):
                 yield entry
 
     def _cheapest_gang(self, near: list[RunningJob]) -> list[RunningJob]:
-        enough = [entry for entry in near if entry.placement.devices >= _fewest(self.job)]
+        enough = [entry for entry in near if entry.placement.devices >= self.job.fewest_devices]
         return [min(enough, key=lambda entry: (self.holders.cost(entry), entry.job.id))] if enough else []
 
     def _cheapest_node(self, near: list[RunningJob]) -> list[RunningJob]:
@@ -209,7 +227,7 @@ class Maker:
         best: list[RunningJob] = []
         least = math.inf
         for row in sorted(on_node):
-            missing = _fewest(self.job) - float(free.free_whole[row])
+            missing = self.job.fewest_devices - float(free.free_whole[row])
             chosen, total = [], 0.0
             for entry in on_node[row]:
                 if missing <= 0:
@@ -244,7 +262,7 @@ class Maker:
         free = trial.capacity
         for is_spare, entries in ((True, order), (False, passed_over)):
             for entry in entries:
-                if not choice.takes(entry, is_spare):
+                if choice.takes is not None and not choice.takes(entry, is_spare):
                     if is_spare:
                         passed_over.append(entry)
                     continue
@@ -272,7 +290,3 @@ class Maker:
                 trial.take(entry.job, to)
             victims.append(Victim(entry=entry, to=to))
         return victims
-
-
-def _fewest(job: Job) -> int:
-    return min(max(1, request.min_devices) for request in job.devices)
