@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Message, Recovered, Restored, StepCommitted, WorkerStarted
@@ -129,7 +130,7 @@ class Job:
             agent.communicate()
 
 
-def lose_node(agent: subprocess.Popen[str]) -> None:
+def lose_node(agent: subprocess.Popen[Any]) -> None:
     """Kill the agent and all that runs in its session, as the loss of a machine does."""
     for name in os.listdir("/proc"):
         with suppress(OSError):

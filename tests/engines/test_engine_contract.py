@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from artesian.model.job import Cause, JobKind, RetryPolicy
+from artesian.model.job import Cause, Job, JobKind, RetryPolicy
+from artesian.model.plan import Start
+from builders import a_placement
 from engines_harness import Harness, shell
 
 STARTED_AND_ENDED = ["AttemptStarted", "AttemptEnded"]
@@ -286,6 +288,73 @@ def test_a_node_that_dies_ends_the_attempt_on_it(harness: Harness) -> None:
         lose_node(harness.nodes[0].id)
         assert (await harness.outcome()).cause is Cause.NODE_LOST
         await harness.until(lambda: "NodeLost" in harness.kinds)
+
+    run(harness, test)
+
+
+def like_nodes(harness: Harness) -> tuple[str, str]:
+    """Two nodes with the same devices, at least three on each."""
+    for first in harness.nodes:
+        for second in harness.nodes:
+            if first.id < second.id and first.accelerator == second.accelerator and second.devices >= 3:
+                return first.id, second.id
+    pytest.skip("it has no two nodes alike: the engine of one machine has one")
+
+
+def start_uneven(harness: Harness, job: Job, *, most_first: bool) -> None:
+    """Start an attempt with three devices on one node and one on the other."""
+    first, second = like_nodes(harness)
+    sizes = (3, 1) if most_first else (1, 3)
+    place = a_placement((second, range(sizes[0])), (first, range(sizes[1])))
+    harness.engine.start(Start(job_id=job.id, epoch=1, placement=place, reason="a test"), job)
+
+
+@pytest.mark.parametrize("most_first", [True, False])
+def test_a_gang_has_as_many_workers_on_each_node_as_the_plan_has_devices(
+    harness: Harness, tmp_path: Path, most_first: bool
+) -> None:
+    script = (
+        f'echo "$WORLD_SIZE $GROUP_RANK $LOCAL_RANK $LOCAL_WORLD_SIZE $ARTESIAN_WORKERS" > {tmp_path}/part-$RANK'
+        f" && mv {tmp_path}/part-$RANK {tmp_path}/rank-$RANK && echo rank $RANK"
+        f" && while ! [ -e {tmp_path}/rank-3 ]; do sleep 0.02; done"
+    )
+    job = shell(script, kind=JobKind.TRAIN)
+
+    async def test() -> None:
+        start_uneven(harness, job, most_first=most_first)
+        outcome = await harness.outcome()
+        assert outcome.cause is Cause.COMPLETED, outcome
+
+    run(harness, test)
+    seen = [(tmp_path / f"rank-{rank}").read_text().split() for rank in range(4)]
+    assert seen == (
+        [
+            ["4", "0", "0", "3", "3"],
+            ["4", "0", "1", "3", "3"],
+            ["4", "0", "2", "3", "3"],
+            ["4", "1", "0", "1", "1"],
+        ]
+        if most_first
+        else [
+            ["4", "0", "0", "1", "1"],
+            ["4", "1", "0", "3", "3"],
+            ["4", "1", "1", "3", "3"],
+            ["4", "1", "2", "3", "3"],
+        ]
+    )
+    assert harness.stdout(job) == "rank 0\n"
+    for rank in (1, 2, 3):
+        assert (harness.folder(job).logs / f"rank-{rank}.out").read_text() == f"rank {rank}\n"
+
+
+def test_an_attempt_on_nodes_with_different_shares_stops_when_it_is_told_to(harness: Harness) -> None:
+    job = shell("trap 'exit 0' TERM; while :; do sleep 0.05; done")
+
+    async def test() -> None:
+        start_uneven(harness, job, most_first=True)
+        await harness.until_started()
+        harness.stop(job)
+        assert (await harness.outcome()).cause is Cause.SIGNAL
 
     run(harness, test)
 

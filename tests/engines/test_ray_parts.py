@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.options import OptionsError
 from artesian.engines.ray import keeper
-from artesian.engines.ray.client import RayClient, RayJob, RayNode, Refused, Unreachable
+from artesian.engines.ray.client import RayClient, RayJob, RayNode
 from artesian.engines.ray.files import read_request
 from artesian.engines.ray.inventory import Offer, Stock, offers_of
 from artesian.engines.ray.outcome import outcome_of_verdict, outcome_without_verdict
@@ -33,6 +34,7 @@ from artesian.engines.ray.request import (
     write_request,
 )
 from artesian.engines.ray.settings import RaySettings
+from artesian.engines.watching import Refused, Unreachable
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.job import Cause, Job, JobKind
 from artesian.model.placement import NodeShare, Placement
@@ -122,7 +124,9 @@ def offers(*ids: str, resource: str = "CPU") -> dict[str, Offer]:
 
 def written(folder: AttemptFolder, job: Job, placement: Placement, nodes: dict[str, Offer]) -> dict[str, Any]:
     folder.create()
-    write_request(job, 1, placement, nodes, folder, folder.path / "checkpoints", sys.executable, 5.0)
+    write_request(
+        job, 1, placement, nodes, folder, folder.path / "checkpoints", sys.executable, 5.0, is_alone=False
+    )
     return read_request(folder.path)
 
 
@@ -147,18 +151,21 @@ def test_a_bundle_is_never_empty_and_never_less_than_the_share(
 
 @pytest.mark.parametrize("folder", ["/a b/c'd", "/x; rm -rf *", "/$(id)", "/`id`"])
 def test_the_line_for_ray_is_quoted(folder: str) -> None:
-    line = entrypoint("/opt/py thon", Path(folder))
-    assert shlex.split(line) == ["exec", "/opt/py thon", "-m", "artesian.engines.ray.gang", folder]
+    for is_alone, module in ((False, "gang"), (True, "alone")):
+        line = entrypoint("/opt/py thon", Path(folder), is_alone=is_alone)
+        assert shlex.split(line) == ["exec", "/opt/py thon", "-m", f"artesian.engines.ray.{module}", folder]
 
 
-def test_a_gang_is_divided_evenly_among_its_nodes_or_refused(tmp_path: Path) -> None:
+def test_a_gang_is_divided_as_the_devices_of_its_nodes_are_or_refused(tmp_path: Path) -> None:
     folder = AttemptFolder(tmp_path / "attempt-1")
     job = a_job(devices="cpu:4", kind=JobKind.TRAIN)
     request = written(folder, job, a_placement(("n1", [0, 1]), ("n2", [0, 1])), offers("n1", "n2"))
-    assert request["workers_per_node"] == 2
+    assert request["workers"] == [2, 2]
     assert [node["ray_id"] for node in request["nodes"]] == ["n1-ray", "n2-ray"]
-    with pytest.raises(Unsuitable, match="as many on each of 2 nodes"):
-        written(folder, job, a_placement(("n1", [0, 1, 2]), ("n2", [0])), offers("n1", "n2"))
+    uneven = a_placement(("n1", [0, 1, 2]), ("n2", [0]))
+    assert written(folder, job, uneven, offers("n1", "n2"))["workers"] == [3, 1]
+    with pytest.raises(Unsuitable, match="6 workers cannot be divided"):
+        written(folder, replace(job, workers=6), uneven, offers("n1", "n2"))
     with pytest.raises(NodesGone, match="n2"):
         written(folder, job, a_placement(("n1", [0, 1]), ("n2", [0, 1])), offers("n1"))
 
@@ -317,7 +324,9 @@ def test_settings_are_what_the_table_says() -> None:
 
 
 def test_the_control_plane_does_without_rays_library() -> None:
-    script = "import sys, artesian.engines.ray.site; sys.exit('ray' in sys.modules)"
+    script = (
+        "import sys, artesian.engines.ray.site, artesian.engines.ray.alone; sys.exit('ray' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 

@@ -83,6 +83,10 @@ def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_quer
             assert ask(http, 'up{job="artesian"}')[0]["value"][1] == "1"
             assert ask(http, 'artesian_attempts_ended_total{cause="completed"}')[0]["value"][1] == "1"
             assert float(ask(http, "sum(artesian_devices)")[0]["value"][1]) > 0
+            cycles = "artesian_scheduling_cycle_duration_seconds"
+            assert float(ask(http, f"{cycles}_count")[0]["value"][1]) >= 1, "it planned the start"
+            assert ask(http, f"histogram_quantile(0.99, sum by (le) ({cycles}_bucket)) < 30")
+            assert ask(http, "artesian_event_loop_delay_seconds_count")
             stages = {one["metric"]["stage"] for one in ask(http, "artesian_waterfall_device_seconds")}
             assert {"nameplate", "healthy", "allocated"} <= stages
             rules = http.get("/api/v1/rules").json()["data"]["groups"][0]["rules"]
@@ -99,7 +103,47 @@ def test_the_alert_rules_are_sound() -> None:
     needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
     done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 rules found" in done.stdout
+    assert "7 rules found" in done.stdout
+
+
+def test_long_cycles_raise_their_alert_and_short_ones_do_not(tmp_path: Path) -> None:
+    needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
+    name = "artesian_scheduling_cycle_duration_seconds_bucket"
+
+    def series(instance: str, fast: int) -> list[dict[str, str]]:
+        """Twenty cycles a minute, of which so many take less than 2.5 s and the others up to 5 s."""
+        labels = f'instance="{instance}"'
+        return [
+            {"series": f'{name}{{{labels},le="{bound}"}}', "values": f"0+{count}x60"}
+            for bound, count in (("1.0", fast), ("2.5", fast), ("5.0", 20), ("+Inf", 20))
+        ]
+
+    test = {
+        "rule_files": [str(RULES)],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [*series("slow:8230", 10), *series("quick:8230", 20)],
+                "promql_expr_test": [
+                    {
+                        "expr": 'ALERTS{alertname="ArtesianCyclesAreLong",alertstate="firing"}',
+                        "eval_time": "40m",
+                        "exp_samples": [
+                            {
+                                "labels": 'ALERTS{alertname="ArtesianCyclesAreLong",alertstate="firing",'
+                                'instance="slow:8230",severity="warning"}',
+                                "value": 1,
+                            }
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    path = tmp_path / "test.yml"
+    path.write_text(json.dumps(test))
+    done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_is_what_its_script_writes() -> None:

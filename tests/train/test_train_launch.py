@@ -292,6 +292,57 @@ signal.signal(signal.SIGTERM, save)
     assert_all_end(pidfds)
 
 
+def test_who_does_not_leave_after_a_stop_is_killed_after_its_grace(start: Start) -> None:
+    """Rank 0 is stopped, as by a debugger: no signal but SIGKILL reaches it. Rank 1 saves and leaves."""
+    body = """
+def save(number, frame):
+    os.write(1, f"saved {RANK}\\n".encode())
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+child = subprocess.Popen(["sleep", "1000"])
+ready(child.pid)
+if RANK == 0:
+    os.kill(os.getpid(), signal.SIGSTOP)
+while True: signal.pause()
+"""
+    launch = start(body, "--nproc-per-node", "2", "--stop-grace", "1.5")
+    pidfds = launch.pidfds_of_ready(2)
+    launch.process.send_signal(signal.SIGTERM)
+    code, out, err = launch.finish()
+    assert code == 128 + signal.SIGTERM
+    assert out == "saved 1\n"
+    assert "told to stop by SIGTERM, and still there: worker 0" in err
+    assert "worker 1" not in err
+    assert_all_end(pidfds)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+def test_the_grace_of_a_stop_is_nine_tenths_of_the_engines(
+    start: Start, kind: signal.Signals, code: int
+) -> None:
+    body = f"signal.signal(signal.{kind.name}, signal.SIG_IGN)\n" + WAIT_FOREVER
+    launch = start(body, env={"ARTESIAN_STOP_GRACE": "0.5"})
+    pidfds = launch.pidfds_of_ready(1)
+    launch.process.send_signal(kind)
+    assert launch.finish()[0] == code
+    assert_all_end(pidfds)
+
+
+def test_a_stop_before_any_worker_runs_is_no_good_end(tmp_path: Path) -> None:
+    """The template hangs in an import: it never comes to start a worker, so none ends badly."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "hanging.py").write_text(f"import signal; open({str(gate)!r}, 'w').close(); signal.pause()")
+    launch = Launch(
+        tmp_path, "", "--preload", "hanging", "--stop-grace", "0.1", env={"PYTHONPATH": str(tmp_path)}
+    )
+    gate.read_text()
+    launch.process.send_signal(signal.SIGTERM)
+    code, _, err = launch.finish()
+    assert code == 128 + signal.SIGTERM
+    assert "still there: workers that were about to start" in err
+
+
 def test_a_notice_of_preemption_is_passed_on_and_the_code_is_that_of_a_stop(start: Start) -> None:
     launch = start("signal.signal(signal.SIGUSR1, lambda *_: sys.exit(143))\n" + WAIT_FOREVER)
     pidfds = launch.pidfds_of_ready(1)
@@ -428,13 +479,14 @@ def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
         (["--max-restarts", "-1", "x.py"], "expected a whole number, got '-1'"),
         (["--node-rank", "1", "x.py"], "--node-rank must lie between 0 and --nnodes - 1 = 0, got 1"),
         (["-m", "--no-python", "x"], "--module needs python"),
-        (["--start-timeout", "0", "x.py"], "--start-timeout must be above 0, got 0.0"),
+        (["--grace", "-1", "x.py"], "--grace: expected seconds, 0 or more, got '-1'"),
+        (["--stop-grace", "inf", "x.py"], "/--stop_grace: expected seconds, 0 or more, got 'inf'"),
+        (["--start-timeout", "0", "x.py"], "--start-timeout must be above 0, got 0"),
         (["--command", "--no-python", "x"], "--command takes a command line as it is"),
         (
             ["--restart-on", "signal,rain", "x.py"],
             "expected some of signal, oom_kill, user_error, got 'rain'",
         ),
-        (["--grace", "-1", "x.py"], "--grace must not be negative"),
         (["--rdzv-conf", "x", "x.py"], "unrecognized arguments: --rdzv-conf"),
     ],
 )
@@ -454,6 +506,25 @@ def test_a_wrong_number_of_workers_in_the_environment_is_explained(
     with pytest.raises(SystemExit):
         main(["x.py"])
     assert "$ARTESIAN_WORKERS: expected a whole number of at least 1, got 'two'" in capsys.readouterr().err
+
+
+def test_a_process_in_which_nothing_runs_is_told_from_a_busy_one() -> None:
+    def runs(body: str) -> Iterator[WorkerProcess]:
+        worker = execute(0, [sys.executable, "-c", body], dict(os.environ), None, kills_before=(0, 0))
+        try:
+            while True:
+                yield worker
+        finally:
+            worker.kill()
+            worker.reap()
+
+    assert any(not worker.is_still for worker in runs("while True: pass"))
+    assert any(worker.is_still for worker in runs("import signal; signal.pause()"))
+    for worker in runs("while True: pass"):
+        worker.send(signal.SIGSTOP)
+        if worker.is_stopped:
+            assert worker.is_still
+            break
 
 
 def test_only_sigkill_is_asked_of_the_out_of_memory_killer() -> None:

@@ -24,6 +24,8 @@ def test_every_key_reaches_the_job() -> None:
         dataset="/home/ada/text",
         deadline_s=28800.0,
         parallel_share=0.95,
+        profile="decoder-1b",
+        total_steps=300,
         checkpoint_every_steps=40,
         retry=RetryPolicy(
             limit=5, backoff_s=2.0, max_backoff_s=90.0, causes=frozenset({Cause.SIGNAL, Cause.NODE_LOST})

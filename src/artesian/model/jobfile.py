@@ -40,6 +40,8 @@ KEYS = (
     "estimated_duration",
     "deadline",
     "parallel_share",
+    "profile",
+    "steps",
     "faults",
 )
 """The keys of a job; ``name``, ``devices`` and ``command`` must be given."""
@@ -165,6 +167,8 @@ class _Reading:
             deadline_s=file.read("deadline", _deadline_s, None),
             parallel_share=file.read("parallel_share", fields.number(least=0, most=1), None),
             **checkpoint,
+            profile=file.read("profile", fields.word, None),
+            total_steps=file.read("steps", fields.integer(least=1, most=_MAX_STEP, of=" of steps"), None),
             dataset=file.read("data", self._path, None),
             retry=file.read("retry", self._retry, _DEFAULTS.retry),
         )

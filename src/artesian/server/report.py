@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,9 @@ from artesian.kernel.goodput import Goodput, goodput_text, job_goodput
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.progress import Progress
 from artesian.kernel.training import JobReport, TrainingSummary, slow_text, training_summary
-from artesian.model.ledger import Waterfall
+from artesian.model.ledger import Ceiling, Waterfall
 from artesian.server.fleet import ceilings_of
+from artesian.server.node_census import NodeCensuses
 from artesian.wire import ProgressReader
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def waterfall_between(plane: "ControlPlane", start_s: float, end_s: float) -> Wa
     state = plane.state()
     present = [
         record
-        for record in state.jobs.values()
+        for record in state.records(ended_after_s=start_s)
         if record.submitted_s < end_s and (record.ended_s is None or record.ended_s > start_s)
     ]
     return waterfall(
@@ -88,8 +90,10 @@ def known_ceilings(plane: "ControlPlane") -> Ceilings:
 
 
 def ceilings_in(path: Path) -> Ceilings:
-    """Return the ceilings that the census in this file tells of; none where there is none."""
-    try:
-        return ceilings_of(Census.load(path))
-    except (FileNotFoundError, CensusError):
-        return {}
+    """Return the ceilings that the census in this file tells of, and those of engines' nodes beside it."""
+    found: dict[tuple[str, str], Ceiling] = {}
+    with suppress(CensusError):
+        found |= NodeCensuses(path.with_suffix("")).ceilings()
+    with suppress(FileNotFoundError, CensusError):
+        found |= ceilings_of(Census.load(path))
+    return found

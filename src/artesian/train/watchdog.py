@@ -5,7 +5,8 @@ a process that is scheduled: when it is silent the process is stopped, or someth
 steps do not come while that thread goes on, the worker waits: for a peer, a device, a disk.
 
 Both limits follow what was measured. A verdict that was wrong costs a restart, and must not come again
-for the same reason: ``patience`` grows with every one.
+for the same reason: ``patience`` grows with every one that may have been. A process in which nothing runs at
+all, nor wants to, was no victim of a busy machine: it leaves the patience as it is.
 """
 
 from dataclasses import dataclass

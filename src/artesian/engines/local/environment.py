@@ -88,6 +88,7 @@ def attempt_environment(
         names.CHECKPOINT_DIR: str(checkpoints),
         names.WORKERS: str(job.gang_size(len(devices))),
         names.DEVICES: ",".join(map(str, devices)),
+        names.STOP_GRACE: str(job.grace_s),
     }
     if job.checkpoint_every_steps is not None:
         env[names.CHECKPOINT_EVERY] = str(job.checkpoint_every_steps)

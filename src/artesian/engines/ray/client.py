@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from artesian.engines.ray.settings import RaySettings
+from artesian.engines.watching import Refused, Unreachable
 
 _TIMEOUT_S = 20.0
 _MOST_NODES = 10_000
@@ -23,14 +24,6 @@ _MAY_PASS = (
 _OVER = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
-class Unreachable(Exception):  # noqa: N818 - reads as what it is
-    """Ray does not answer, or cannot do anything for now: nothing is known, and the same may work later."""
-
-
-class Refused(Exception):  # noqa: N818 - reads as what it is
-    """Ray does not do that, now or later."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayJob:
     """What Ray says of a job. ``exit_code`` is its driver's own, negative for a signal."""
@@ -39,6 +32,11 @@ class RayJob:
     status: str
     message: str = ""
     exit_code: int | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether its driver has no place yet."""
+        return self.status == "PENDING"
 
     @property
     def is_over(self) -> bool:
@@ -65,9 +63,14 @@ class RayClient:
         self._token_file = settings.token_file
 
     def submit(
-        self, submission_id: str, entrypoint: str, env: Mapping[str, str], metadata: Mapping[str, str]
+        self,
+        submission_id: str,
+        entrypoint: str,
+        env: Mapping[str, str],
+        metadata: Mapping[str, str],
+        place: Mapping[str, Any] | None = None,
     ) -> None:
-        """Submit a job; one that is there already stays as it is.
+        """Submit a job; one that is there already stays as it is. ``place``: where its entrypoint runs, and on what.
 
         All of it can be read by everybody who sees the dashboard: it must hold no secret.
         """
@@ -76,6 +79,7 @@ class RayClient:
             "submission_id": submission_id,
             "runtime_env": {"env_vars": dict(env)},
             "metadata": dict(metadata),
+            **(place or {}),
         }
         try:
             self._call("POST", "/api/jobs/", body)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from artesian.kernel.lifecycle import JobState
-from artesian.kernel.told import attempt_view
+from artesian.kernel.told import attempt_view, job_view
 from artesian.model.job import Job, JobKind
 from artesian.model.views import HOLDING, OVER, WAITING, JobIds
 from artesian.server.board import Filter
@@ -115,7 +115,8 @@ async def submit_job(
 ) -> Response:
     """Submit a job: a job file, as YAML or as JSON with the same keys.
 
-    The answer comes when the job is durable. `application/vnd.artesian.submission+json` brings the file's
+    The answer comes when the job is durable; no cycle has seen it then, and `waits_for` is null.
+    `application/vnd.artesian.submission+json` brings the file's
     text with the submitter's environment, as the command line does.
     """
     kind, body = _kind(request), await request.body()
@@ -133,7 +134,9 @@ async def submit_job(
     if dry_run:
         return Response(status_code=204)
     [record] = await service.submit([job], who, key=key)
-    return answer(service.view(record), 201, {"Location": f"/api/v1/jobs/{record.job.id}"})
+    return answer(
+        replace(job_view(record), waits_for=None), 201, {"Location": f"/api/v1/jobs/{record.job.id}"}
+    )
 
 
 @router.post("/bulk", status_code=201, openapi_extra=_BULK, responses=shows("JobIds", 201))
