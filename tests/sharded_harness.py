@@ -126,15 +126,9 @@ def remember_in_memory(folder: Path) -> None:
     jobs.leave(keep=False)
 
 
-def all_of_two(folder: Path) -> None:
-    save_three(folder)
-    load_and_compare(folder)
-    fail_on_a_file_in_the_way(folder)
-    remember_in_memory(folder)
-
-
 def train_with_run(folder: Path) -> None:
     """Make five steps with ``Run``, which are saved at the end."""
+    folder.mkdir(exist_ok=True)
     model, optimizer = training(seed=1)
     data = [torch.full((6,), index / 100) for index in range(100)]
     with Run.from_env(model=model, optimizer=optimizer, checkpoint_dir=folder / "run", environ={}) as run:
@@ -153,3 +147,11 @@ def go_on_from_storage(folder: Path) -> None:
     expected: list[Tensor] = torch.load(folder / "expected.pt")
     for one, other in zip(whole(model, optimizer), expected, strict=True):
         assert torch.equal(one, other)
+
+
+def all_of_two(folder: Path) -> None:
+    save_three(folder)
+    load_and_compare(folder)
+    fail_on_a_file_in_the_way(folder)
+    remember_in_memory(folder)
+    train_with_run(folder / "with-run")

@@ -20,6 +20,7 @@ from artesian.train.peer import Holder, Peer, fetch, held, held_steps, send
 from artesian.train.persist import Report
 from artesian.train.saver import Saver
 from artesian.train.segment import SHARED_MEMORY, JobFolder
+from artesian.train.sharded_saves import valid_steps
 from artesian.wire import environment
 
 TOKEN = secrets.token_hex(8)
@@ -261,6 +262,25 @@ def test_where_no_holder_can_be_started_that_is_told_and_the_agent_goes_on() -> 
     with holding({environment.MEMORY: "no/name"}, ("127.0.0.1", 9)) as (environ, problem):
         assert environment.HOLDER not in environ
         assert "no memory for the state of other nodes" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("own", "copied", "at_most", "valid"),
+    [
+        ([8, 6], [6, 4], None, {8, 6, 4}),
+        ([], [6, 4], None, {6, 4}),
+        ([8, 6], [], None, {8, 6}),
+        ([8, 6], [6, 4], 6, {6, 4}),
+        ([], [6, 4], 9, {6, 4}),
+        ([3, 8], [8, 6], None, {3}),  # it went back from 8 to 2, and has not sent since
+        ([], [3, 8], None, {3}),
+        ([], [], None, set()),
+    ],
+)
+def test_steps_that_were_undone_are_none_to_go_back_to(
+    own: list[int], copied: list[int], at_most: int | None, valid: set[int]
+) -> None:
+    assert valid_steps(own, copied, at_most) == valid
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"host": "a"}', '"x"'])

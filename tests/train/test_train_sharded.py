@@ -8,7 +8,7 @@ import pytest
 
 from artesian.train import CheckpointError
 from artesian.train.sharded import ShardedCheckpointer
-from sharded_harness import all_of_two, load_and_compare, on_ranks, save_three, training
+from sharded_harness import all_of_two, go_on_from_storage, load_and_compare, on_ranks, save_three, training
 
 pytestmark = pytest.mark.slow
 
@@ -17,6 +17,7 @@ def test_two_ranks_save_and_one_loads(tmp_path: Path) -> None:
     on_ranks(2, tmp_path, all_of_two)
     assert sorted(os.listdir(tmp_path / "run")) == ["step-00000002", "step-00000003"]
     on_ranks(1, tmp_path, load_and_compare)
+    on_ranks(1, tmp_path / "with-run", go_on_from_storage)
     # Damage is found before anything is loaded.
     data = max((tmp_path / "run/step-00000003").glob("*.distcp"))
     content = bytearray(data.read_bytes())

@@ -17,7 +17,6 @@ from recovery_harness import (
     wait_for_step,
     wait_until_bound,
 )
-from sharded_harness import go_on_from_storage, on_ranks, train_with_run
 
 pytestmark = pytest.mark.slow
 STEPS, BATCH = 12, 4
@@ -105,8 +104,3 @@ def test_a_worker_that_is_killed_goes_on_from_its_own_memory(
     assert agent.returncode == 0, errors
     assert {told.step > 0 for told in job.restored()} == {True}
     assert job.losses() == losses
-
-
-def test_any_number_of_ranks_goes_on_from_storage(tmp_path: Path) -> None:
-    on_ranks(2, tmp_path, train_with_run)
-    on_ranks(1, tmp_path, go_on_from_storage)

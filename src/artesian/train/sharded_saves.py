@@ -9,6 +9,7 @@ whenever a node is lost. Storage has the state in DCP's format, which any number
 import json
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,20 +124,31 @@ class ShardedSaves:
         return found
 
     def _back(self, at_most: int | None) -> Position | None:
-        """Go back to memory where it has a step on all ranks that storage has nothing newer than."""
+        """Go back to memory where it has a step on all ranks that storage has nothing newer than, else to storage.
+
+        What cannot be read falls to the other.
+        """
         own = self._own_steps()
-        copies = self._copied_steps(own)
-        mine = {step for step in own | copies if at_most is None or step <= at_most}
+        mine = valid_steps(own, self._copied_steps(own), at_most)
         stored = [] if self._storage is None else self._storage.steps()
         newest = max((step for step in stored if at_most is None or step <= at_most), default=0)
         told = self._gathered((sorted(mine), newest))
         common = max(set.intersection(*(set(steps) for steps, _ in told)), default=0)
-        newest = told[0][1]
-        if common and common >= newest:
+        if common >= max(1, told[0][1]):
             found = self._from_memory(common, is_own=common in own)
-            if found is not None:
+            if found is not None or self._storage is None:
                 return found
-        return None if self._storage is None else self._from_storage(self._storage, at_most)
+            common = 0
+        found = None
+        if self._storage is not None:
+            try:
+                found = self._from_storage(self._storage, at_most)
+            except CheckpointError:
+                if not common:
+                    raise
+        if common and (found is None or found.step < common):
+            return self._from_memory(common, is_own=common in own) or found
+        return found
 
     def _from_memory(self, step: int, *, is_own: bool) -> Position | None:
         """Load the step's snapshot, this rank's or the peer's copy of it; None where a rank could not."""
@@ -176,28 +188,26 @@ class ShardedSaves:
         self._saved_step = found.step
         return Position(step=found.step, samples=found.position, data=found.extra["data"])
 
-    def _own_steps(self) -> set[int]:
-        """Return the steps that this rank's memory has of it; not what another rank of this place has left."""
+    def _own_steps(self) -> list[int]:
+        """Return the steps that this rank's memory has of it, the last saved first."""
         if self._job is None:
-            return set()
+            return []
         if self._memory is not None:
             self._memory.finish()
-        return {
-            snapshot.step
-            for snapshot in self._job.snapshots(self._member.local_rank)
-            if _key_of(snapshot) == self._key
-        }
+        snapshots = self._job.snapshots(self._member.local_rank)
+        # What another rank of this place has left is not its own.
+        return [snapshot.step for snapshot in snapshots if _key_of(snapshot) == self._key]
 
-    def _copied_steps(self, own: set[int]) -> set[int]:
-        """Return the steps that the node after this one has of this rank."""
+    def _copied_steps(self, own: Sequence[int]) -> list[int]:
+        """Return the steps that the node after this one has of this rank, the last saved first."""
         if self._peer is None or self._job is None:
-            return set()
+            return []
         try:
-            return set(held_steps(self._peer, self._key))
+            return held_steps(self._peer, self._key)
         except CheckpointError as error:
             if not own:
                 say(str(error))
-            return set()
+            return []
 
     @property
     def _key(self) -> int:
@@ -364,6 +374,16 @@ class ShardedSaves:
             report = self._reports.popleft()
             self.failed += 1
             say(f"{report.failure}; training goes on ({self.failed} saves failed so far)")
+
+
+def valid_steps(own: Sequence[int], copied: Sequence[int], at_most: int | None = None) -> set[int]:
+    """Return the steps that a rank can go back to, of its own snapshots and of their copies, the last saved first.
+
+    Steps beyond the one saved last were undone, by a run that went back and took another way from there.
+    """
+    last_saved = next(iter([*own, *copied]), 0)
+    latest = last_saved if at_most is None else min(last_saved, at_most)
+    return {step for step in (*own, *copied) if step <= latest}
 
 
 def _key_of(snapshot: Snapshot) -> int | None:
