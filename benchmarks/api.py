@@ -2,18 +2,20 @@
 
 The server is ``artesian serve`` without its own driver; beside it a driver of nodes that only pretend
 (``api_driver.py``) decides, and a third process sends the load (``api_load.py``). On two cores these three
-share them. Latencies count from when a request was due.
+share them, with whoever else is on the machine: who had how much of them is among the figures, and a run in
+which others had more than a tenth is marked. Latencies count from when a request was due.
 """
 
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from artesian.model.plan import Plan, Start
 from artesian.model.resources import parse_devices
 from artesian.server.config import StateDir
 from artesian.store import SqliteJournal
+from cores import Watch
 from harness import Result
 
 _FOLDER = Path(__file__).parent
@@ -46,10 +49,10 @@ def run(is_quick: bool) -> Sequence[Result]:
         state.create()
         harness.say(f"writing a journal of {nodes} busy nodes and {jobs} waiting jobs")
         _fill(state, jobs, nodes)
-        with _driver(state), _server(state) as (url, pid):
-            results = _requests(url, seconds)
+        with _driver(state) as driver, _server(state) as (url, pid):
+            results = _requests(url, seconds, {"server": pid, "driver": driver})
             results += _bulk(url, 5 if is_quick else 20)
-            results.append(_listing(url, 3 if is_quick else 10))
+            results += _listing(url, 3 if is_quick else 10)
             results.append(_memory(pid))
     return results
 
@@ -100,14 +103,14 @@ def _job(id_: str, number: int, devices: str) -> Job:
 
 
 @contextmanager
-def _driver(state: StateDir) -> Iterator[None]:
+def _driver(state: StateDir) -> Iterator[int]:
     process = subprocess.Popen(
         [sys.executable, str(_FOLDER / "api_driver.py"), str(state.path)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "driving\n", "the driver died"
-        yield
+        yield process.pid
     finally:
         process.kill()
         process.wait()
@@ -132,32 +135,48 @@ def _server(state: StateDir) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-def _requests(url: str, seconds: float) -> list[Result]:
+def _requests(url: str, seconds: float, pids: Mapping[str, int]) -> list[Result]:
     parts = httpx.URL(url)
     command = [sys.executable, str(_FOLDER / "api_load.py"), parts.host, str(parts.port), str(_RATE)]
     harness.say("warming up")
     subprocess.run([*command, "3"], check=True, capture_output=True)
     harness.say(f"sending {_RATE:g} requests/s for {seconds:g} s")
+    watch = Watch(pids)
     done = subprocess.run([*command, str(seconds)], check=True, capture_output=True, text=True)
-    found: dict[str, list[float]] = json.loads(done.stdout)
+    told = json.loads(done.stdout)
+    found: dict[str, list[float]] = told["latencies_ms"]
+    watch.ended("load generator", told["cpu_s"])
+    served_s, use = watch.cpu_s("server"), watch.use()
+    harness.say(f"cores: {use}")
     submits = found.pop("submit")
     reads = [value for values in found.values() for value in values]
+    mark = " (contended)" if use.is_contended else ""
     return [
-        *_percentiles("reads", reads, bar=50.0),
-        *_percentiles("submits", submits, bar=100.0),
-        *(_p99(name, values) for name, values in sorted(found.items())),
+        *_percentiles("reads", mark, reads, bar=50.0),
+        *_percentiles("submits", mark, submits, bar=100.0),
+        *(_p99(f"{name}{mark}", values) for name, values in sorted(found.items())),
+        Result(
+            case="CPU time of the server, a request",
+            value=1000 * served_s / (len(reads) + len(submits)),
+            unit="ms",
+            better="lower",
+        ),
+        *(
+            Result(case=f"cores in use: {name}", value=used, unit="cores", better="lower")
+            for name, used in {**use.ours, "others on the machine": use.others}.items()
+        ),
     ]
 
 
-def _percentiles(case: str, samples: list[float], *, bar: float) -> list[Result]:
+def _percentiles(case: str, mark: str, samples: list[float], *, bar: float) -> list[Result]:
     return [
         Result(
-            case=f"{case} at {_RATE:g} requests/s: p50",
+            case=f"{case} at {_RATE:g} requests/s{mark}: p50",
             value=statistics.median(samples),
             unit="ms",
             better="lower",
         ),
-        _p99(f"{case} at {_RATE:g} requests/s", samples, bar),
+        _p99(f"{case} at {_RATE:g} requests/s{mark}", samples, bar),
     ]
 
 
@@ -185,17 +204,26 @@ def _bulk(url: str, requests: int) -> list[Result]:
     ]
 
 
-def _listing(url: str, samples: int) -> Result:
+def _listing(url: str, samples: int) -> list[Result]:
     harness.say("listing by the command line")
     env = {**os.environ, "ARTESIAN_SERVER": url}
-    times = []
+    times, cpu_times = [], []
     for _ in range(samples):
-        begun_s = time.perf_counter()
+        begun_s, begun_cpu_s = time.perf_counter(), _children_s()
         subprocess.run(
             [sys.executable, "-m", "artesian.cli.main", "jobs"], env=env, check=True, capture_output=True
         )
         times.append(time.perf_counter() - begun_s)
-    return harness.measured("`artesian jobs`", times, "s", "lower", bar=0.5)
+        cpu_times.append(_children_s() - begun_cpu_s)
+    return [
+        harness.measured("`artesian jobs`", times, "s", "lower", bar=0.5),
+        harness.measured("`artesian jobs`: CPU time", cpu_times, "s", "lower"),
+    ]
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _memory(pid: int) -> Result:

@@ -1,4 +1,5 @@
-"""A full control plane: 100,000 jobs in the queue and 10,000 nodes, in memory, in snapshots, and on the way in.
+"""A full control plane: 100,000 jobs in the queue and 10,000 nodes, in memory, in snapshots, and on the way in;
+and 100,000 jobs that are over, of which all but the latest 10,000 are packed.
 
 Jobs come from 50 users with an environment each; every command, id and estimate is a job's own. Memory is that
 of a new process which does nothing but load them. Bulk submits are durable appends of 1,000 jobs each.
@@ -17,14 +18,17 @@ from typing import Any
 
 import harness
 from artesian.kernel.state import Record, State
-from artesian.model.events import JobSubmitted, NodeJoined
+from artesian.model.events import AttemptEnded, AttemptStarted, JobSubmitted, NodeJoined
 from artesian.model.fleet import Node
-from artesian.model.job import Job, JobKind
+from artesian.model.job import Cause, Job, JobKind, Outcome
+from artesian.model.placement import NodeShare, Placement
+from artesian.model.plan import Plan, Start
 from artesian.model.resources import parse_devices
 from artesian.server.snapshotting import SnapshotProcess
 from artesian.server.view import StateView
 from artesian.store import journal_file, open_journal, snapshots
 from artesian.store.chain import START
+from artesian.store.chained import KEPT_OVER
 from harness import Result, measured
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -54,6 +58,32 @@ state, seq = journal.load()
 loaded = rss_bytes()
 journal.close()
 print(json.dumps({"before": before, "loaded": loaded}))
+"""
+
+_OVER = """
+import gc, json, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from artesian.kernel.state import State
+from artesian.store import snapshots
+from artesian.store.chain import START
+from state import histories
+
+
+def rss_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+gc.disable()
+before = rss_bytes()
+state = State(keeps_over=json.loads(sys.argv[3]))
+for record in histories(int(sys.argv[2])):
+    state.apply(record)
+held = rss_bytes()
+row = snapshots.encode(state, START)
+begun_s = time.perf_counter()
+assert snapshots.decode(row, START).submitted == state.submitted
+print(json.dumps({"bytes": held - before, "load_s": time.perf_counter() - begun_s}))
 """
 
 
@@ -100,6 +130,44 @@ def jobs(count: int) -> Iterator[Record]:
             estimated_duration_s=3600.0 + number,
         )
         yield JobSubmitted(at_s=2.0 + number * 0.001, job=job)
+
+
+def histories(count: int) -> Iterator[Record]:
+    """Yield jobs that run one after the other on a node, to their end."""
+    [node] = nodes(1)
+    yield node
+    for submit in jobs(count):
+        assert isinstance(submit, JobSubmitted)
+        id_, at_s = submit.job.id, submit.at_s
+        placement = Placement(shares=(NodeShare(node_id="node-00000", devices=tuple(range(8))),))
+        yield submit
+        yield Plan(at_s=at_s, starts=(Start(job_id=id_, epoch=1, placement=placement, reason="it fits"),))
+        yield AttemptStarted(at_s=at_s, job_id=id_, epoch=1)
+        outcome = Outcome(cause=Cause.COMPLETED, exit_code=0)
+        yield AttemptEnded(at_s=at_s, job_id=id_, epoch=1, outcome=outcome)
+
+
+def over(count: int, samples: int) -> list[Result]:
+    """Measure what jobs that are over cost, packed and as they are."""
+    found: dict[int | None, list[dict[str, float]]] = {KEPT_OVER: [], None: []}
+    for _ in range(samples):
+        for keeps, measured_ in found.items():
+            words = [sys.executable, "-c", _OVER, str(Path(__file__).parent), str(count), json.dumps(keeps)]
+            measured_.append(json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout))
+    return [
+        measured(
+            f"{case}, {count:,} jobs that are over",
+            [one[key] / scale for one in found[KEPT_OVER]],
+            unit,
+            "lower",
+            peer="none of them packed",
+            peer_samples=[one[key] / scale for one in found[None]],
+        )
+        for case, key, scale, unit in (
+            ("memory", "bytes", 2**20, "MiB"),
+            ("load from a snapshot", "load_s", 1.0, "s"),
+        )
+    ]
 
 
 def batches(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
@@ -196,6 +264,7 @@ def run(is_quick: bool) -> Sequence[Result]:
             ),
             measured("replay of its journal", replayed, "s", "lower"),
             *saved(place, samples),
+            *over(job_count, samples),
             measured("a follower catches up: one page of it", pages, "ms", "lower"),
             measured("bulk submits, SQLite", sqlite_rates, "jobs/s", "higher", bar=1000),
             measured("bulk submits, PostgreSQL", postgres_rates, "jobs/s", "higher", bar=1000),

@@ -8,6 +8,7 @@ from typing import Any
 PATH = Path(__file__).parent.parent / "deploy" / "grafana" / "artesian.json"
 _READS = 'artesian_http_request_duration_seconds_bucket{method="GET",route!~".*/(follow|events)"}'
 _WRITES = 'artesian_http_request_duration_seconds_bucket{method="POST"}'
+_CYCLES = "artesian_scheduling_cycle_duration_seconds"
 PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("Waterfall: device-seconds left", "s", [("artesian_waterfall_device_seconds", "{{stage}}")]),
     (
@@ -39,6 +40,25 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
         [
             ("histogram_quantile(0.5, sum by (le) (rate(artesian_plan_delay_seconds_bucket[5m])))", "p50"),
             ("histogram_quantile(0.99, sum by (le) (rate(artesian_plan_delay_seconds_bucket[5m])))", "p99"),
+        ],
+    ),
+    (
+        "Scheduling cycles",
+        "s",
+        [
+            (f"histogram_quantile(0.5, sum by (le) (rate({_CYCLES}_bucket[5m])))", "p50"),
+            (f"histogram_quantile(0.99, sum by (le) (rate({_CYCLES}_bucket[5m])))", "p99"),
+            (f"sum(rate({_CYCLES}_sum[5m])) / sum(rate({_CYCLES}_count[5m]))", "mean"),
+        ],
+    ),
+    (
+        "How late the server's event loop is, p99",
+        "s",
+        [
+            (
+                "histogram_quantile(0.99, sum by (le, instance) (rate(artesian_event_loop_delay_seconds_bucket[5m])))",
+                "{{instance}}",
+            )
         ],
     ),
     (

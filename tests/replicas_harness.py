@@ -82,6 +82,10 @@ class Replicas:
         self.until(is_found)
         return found[0]
 
+    def until_all_follow(self) -> None:
+        """Wait until every process has read the journal. One that starts without its database ends with a hint."""
+        self.until(lambda: all("following" in log for log in self._logs()))
+
     def submit(self, *jobs: Job) -> int:
         """Submit jobs, as an API would."""
         return self.journal.append(self.submission(job) for job in jobs)
@@ -138,7 +142,10 @@ class Replicas:
 
     def logs(self) -> str:
         """What the processes had to say."""
-        return "\n".join(file.read_text() for file in sorted(self.folder.glob("replica-*.log")))
+        return "\n".join(self._logs())
+
+    def _logs(self) -> list[str]:
+        return [file.read_text() for file in sorted(self.folder.glob("replica-*.log"))]
 
     def close(self) -> None:
         """End all processes."""

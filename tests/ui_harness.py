@@ -29,6 +29,15 @@ DOOMED = "doomed-1"
 """The job that a test cancels."""
 RESTLESS = "restless-1"
 """Another one."""
+QUOTAS = """
+[teams.vision]
+weight = 2
+guaranteed = {H100 = 32}
+borrow = 48
+
+[teams.nlp]
+guaranteed = {L4 = 8}
+"""
 SCRIPT = "<script>document.title='owned'</script>\n"
 """What a hostile job prints."""
 
@@ -43,6 +52,9 @@ class Dashboard:
         self.state.create()
         if is_seeded:
             seed(self.state)
+            config = folder / "artesian.toml"
+            config.write_text(QUOTAS)
+            self.cli.env["ARTESIAN_CONFIG"] = str(config)
         self.running: Running = self.cli.start("serve", "--port", "0", "--no-driver", *words)
         self.url = until(lambda: self.running.stdout.strip() or self._died())
 

@@ -12,6 +12,7 @@ from artesian.store import (
     StoreError,
     StoreUnavailable,
     UnstorableRecord,
+    chained,
     open_journal,
 )
 from builders import a_job, cancelled, submitted, ticked
@@ -185,6 +186,26 @@ def test_loading_goes_on_from_a_snapshot(place: str, monkeypatch: pytest.MonkeyP
         assert journal.problems == []
     assert (applied, seq) == (1, 9)
     assert state.image() == expected[0].image()
+
+
+def test_jobs_that_were_over_long_ago_come_back_packed_from_a_snapshot_and_from_a_replay(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chained, "KEPT_OVER", 10)
+    with closing(open_journal(place)) as journal:
+        for number in range(260):
+            id_ = f"j{number:03}"
+            journal.append([submitted(a_job(id_), float(number)), cancelled(id_, at_s=number + 0.5)])
+        replayed, seq = journal.load()
+        journal.save_snapshot(replayed, seq)
+    with closing(open_journal(place)) as journal:
+        monkeypatch.setattr(State, "apply", None)  # nothing is replayed
+        state, _ = journal.load()
+        assert journal.problems == []
+    state.validate()
+    assert (len(state.archive), len(state.archive.blocks), len(state.jobs)) == (250, 2, 10)
+    assert state.image() == replayed.image()
+    assert all(state.record(f"j{number:03}") is not None for number in range(260))
 
 
 def test_a_snapshot_of_what_has_not_happened_is_a_mistake(journal: Journal) -> None:

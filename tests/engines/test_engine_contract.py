@@ -3,12 +3,13 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from artesian.model.job import Cause, Job, JobKind
+from artesian.model.job import Cause, Job, JobKind, RetryPolicy
 from artesian.model.plan import Start
 from builders import a_placement
 from engines_harness import Harness, shell
@@ -366,5 +367,54 @@ def test_many_attempts_at_once_end_once_each(harness: Harness) -> None:
             harness.start(job)
         await harness.until(lambda: harness.kinds.count("AttemptEnded") == len(jobs))
         assert harness.kinds.count("AttemptStarted") == len(jobs)
+
+    run(harness, test)
+
+
+TELLS_ITS_RESTART = """
+import os, signal, sys
+restart, rank = os.environ["ARTESIAN_RESTART"], os.environ["RANK"]
+print(os.environ["ARTESIAN_EPOCH"], restart, rank, file=open(f"{sys.argv[1]}/{restart}-{rank}", "w"), flush=True)
+if restart == "0" and rank == "1":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_gang_that_runs_python_is_restarted_within_its_attempt(
+    harness: Harness, tmp_path: Path, in_place: bool
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TELLS_ITS_RESTART)
+    retry = RetryPolicy(limit=2, in_place=in_place)
+    command = (sys.executable, str(script), str(tmp_path))
+    job = shell("", command=command, kind=JobKind.TRAIN, workers=2, retry=retry)
+
+    async def test() -> None:
+        harness.start(job)
+        outcome = await harness.outcome()
+        expected = Cause.COMPLETED if in_place else Cause.SIGNAL
+        assert (outcome.cause, outcome.restarts) == (expected, 0)  # a gang that made no step tells of none
+
+    run(harness, test)
+    told = {path.name: path.read_text().split() for path in tmp_path.glob("[0-9]-[0-9]")}
+    assert told["0-1"] == ["1", "0", "1"]
+    assert ("1-1" in told) == in_place
+    if in_place:
+        assert told["1-1"] == ["1", "1", "1"]
+
+
+def test_restarts_within_an_attempt_are_counted_when_they_are_used_up(
+    harness: Harness, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    command = (sys.executable, str(script))
+    job = shell("", command=command, kind=JobKind.TRAIN, workers=1, retry=RetryPolicy(limit=2))
+
+    async def test() -> None:
+        harness.start(job)
+        outcome = await harness.outcome()
+        assert (outcome.cause, outcome.signal, outcome.restarts) == (Cause.SIGNAL, signal.SIGKILL, 2)
 
     run(harness, test)

@@ -72,7 +72,7 @@ def survivors(harness: Harness, job: Job) -> list[int]:
 
 def drivers(harness: Harness) -> list[int]:
     """The drivers of the harness's Ray jobs."""
-    words = (b"artesian.engines.ray.gang", str(harness.root).encode())
+    words = (b"artesian.engines.ray.", str(harness.root).encode())
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:

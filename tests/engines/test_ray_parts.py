@@ -124,7 +124,9 @@ def offers(*ids: str, resource: str = "CPU") -> dict[str, Offer]:
 
 def written(folder: AttemptFolder, job: Job, placement: Placement, nodes: dict[str, Offer]) -> dict[str, Any]:
     folder.create()
-    write_request(job, 1, placement, nodes, folder, folder.path / "checkpoints", sys.executable, 5.0)
+    write_request(
+        job, 1, placement, nodes, folder, folder.path / "checkpoints", sys.executable, 5.0, is_alone=False
+    )
     return read_request(folder.path)
 
 
@@ -149,8 +151,9 @@ def test_a_bundle_is_never_empty_and_never_less_than_the_share(
 
 @pytest.mark.parametrize("folder", ["/a b/c'd", "/x; rm -rf *", "/$(id)", "/`id`"])
 def test_the_line_for_ray_is_quoted(folder: str) -> None:
-    line = entrypoint("/opt/py thon", Path(folder))
-    assert shlex.split(line) == ["exec", "/opt/py thon", "-m", "artesian.engines.ray.gang", folder]
+    for is_alone, module in ((False, "gang"), (True, "alone")):
+        line = entrypoint("/opt/py thon", Path(folder), is_alone=is_alone)
+        assert shlex.split(line) == ["exec", "/opt/py thon", "-m", f"artesian.engines.ray.{module}", folder]
 
 
 def test_a_gang_is_divided_as_the_devices_of_its_nodes_are_or_refused(tmp_path: Path) -> None:
@@ -321,7 +324,9 @@ def test_settings_are_what_the_table_says() -> None:
 
 
 def test_the_control_plane_does_without_rays_library() -> None:
-    script = "import sys, artesian.engines.ray.site; sys.exit('ray' in sys.modules)"
+    script = (
+        "import sys, artesian.engines.ray.site, artesian.engines.ray.alone; sys.exit('ray' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 

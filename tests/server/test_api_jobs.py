@@ -1,5 +1,6 @@
 """Submitting and reading over HTTP: the same errors as of a job file, keys, bulk, pages, refusals as problems."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api_harness import ADMIN, JOB, Served, a_server
+from artesian.kernel.state import Record
 from artesian.model.document import DocumentError
+from artesian.model.job import Cause
 from artesian.model.jobfile import parse_job
 from artesian.model.plan import Plan, Start
 from artesian.server.limits import Limits
 from artesian.server.streams import audited
 from artesian.server.submission import Context, job_from_text
-from builders import a_job, a_node, a_placement, ended, started, submitted
+from artesian.store import chained
+from builders import a_job, a_node, a_placement, ended, joined, started, submitted
 
 
 @pytest.fixture
@@ -160,6 +164,68 @@ def test_a_dry_run_finds_mistakes_and_submits_nothing(served: Served) -> None:
     assert post(served, path="/jobs?dry_run=true").status_code == 204
     problem(post(served, {**JOB, "devices": "x:y:z:w"}, "/jobs?dry_run=true"), 422, "invalid-document")
     assert served.http.get("/api/v1/jobs").json()["jobs"] == []
+
+
+def test_jobs_that_were_over_long_ago_are_told_of_as_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def happened() -> Iterator[Record]:
+        yield joined(a_node(devices=1), 1.0)
+        for number in range(240):
+            id_, at_s = f"j{number:03}-xyz", 10.0 + number
+            yield submitted(a_job(id_, name=f"n{number}", team=("red", "blue")[number % 2]), at_s)
+            start = Start(job_id=id_, epoch=1, placement=a_placement(("n1", [0])), reason="free")
+            yield Plan(at_s=at_s, starts=(start,))
+            yield started(id_, 1, at_s)
+            yield ended(id_, 1, Cause.USER_ERROR if number % 3 else Cause.COMPLETED, at_s + 0.5)
+
+    records = list(happened())
+
+    def told(folder: Path) -> list[Any]:
+        with a_server(folder, fleet=()) as served:
+            served.tell(*records[: len(records) // 2])
+        with a_server(folder, fleet=()) as served:  # that begins with a part of it, and hears of the rest
+            served.tell(*records[len(records) // 2 :])
+            found: list[Any] = []
+            for query in ("limit=7", "order=oldest&limit=50", "team=red", "state=succeeded", "name=n3"):
+                cursor = ""
+                while cursor is not None:
+                    page = served.http.get(f"/api/v1/jobs?{query}{cursor and f'&cursor={cursor}'}").json()
+                    found.append(page["jobs"])
+                    cursor = page["next"]
+            paths = itertools.product(
+                ("j000-xyz", "j001", "n2", "j239"), ("", "/why", "/attempts", "/report")
+            )
+            found += [served.http.get(f"/api/v1/jobs/{name}{path}").json() for name, path in paths]
+            found.append(served.http.post("/api/v1/jobs/j000-xyz/cancel").json())
+            found.append(served.http.get("/api/v1/queue").json()["jobs"])
+            found.append(served.http.get("/api/v1/waterfall?until=300").json())
+            found.append([served.http.get(f"/api/v1/waterfall?since={at}").status_code for at in (5, 100)])
+            figures = served.http.get("/metrics").text.splitlines()
+            found.append(
+                [line for line in figures if line.startswith(("artesian_jobs", "artesian_attempts"))]
+            )
+            archive = served.app.state.service.mirror.state.archive
+            found.append(len(archive) > 0)
+        return found
+
+    plain = told(tmp_path / "plain")
+    monkeypatch.setattr(chained, "KEPT_OVER", 5)
+    packed = told(tmp_path / "packed")
+    assert (plain[-1], packed[-1]) == (False, True)
+    for one, other in zip(plain[:-1], packed[:-1], strict=True):
+        assert _untimed(one) == _untimed(other)
+
+
+def _untimed(found: Any) -> Any:
+    """Without the device-seconds up to now, which pass between two answers."""
+    if isinstance(found, dict):
+        return {
+            key: _untimed(value)
+            for key, value in found.items()
+            if key not in ("waterfall", "nameplate", "stages", "notes")
+        }
+    return [_untimed(one) for one in found] if isinstance(found, list) else found
 
 
 def test_pages_have_every_job_once_whatever_is_submitted_meanwhile(served: Served) -> None:

@@ -1,15 +1,27 @@
 """The indices over the jobs: whatever happens, they say what the state says."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artesian.kernel import archive
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
 from artesian.model.events import Event
 from artesian.server.board import BadCursor, Board, Filter, recent
 from builders import a_job, a_node, cancelled, ended, fifo, joined, lost, started, submitted, ticked
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks() -> Iterator[None]:
+    """So that short histories fill blocks of the archive."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "_BLOCK", 2)
+        yield
+
 
 JOBS = [f"j{number}" for number in range(6)]
 TEAMS = ("red", "blue")
@@ -55,6 +67,7 @@ def everything(board: Board, wanted: Filter, *, limit: int, newest_first: bool) 
     st.frozensets(st.sampled_from(JobState), max_size=3),
     st.integers(1, 3),
     st.booleans(),
+    st.sampled_from([None, 0, 1, 3]),
 )
 def test_pages_and_counts_are_those_of_the_state(
     happened: list[tuple[str, str]],
@@ -62,9 +75,10 @@ def test_pages_and_counts_are_those_of_the_state(
     states: frozenset[JobState],
     limit: int,
     newest_first: bool,
+    keeps_over: int | None,
 ) -> None:
     scheduler = Scheduler(fifo())
-    mirrored = State()
+    mirrored = State(keeps_over=keeps_over)
     board = Board(mirrored)
     for number, (kind, job) in enumerate([("join", "j0"), *happened]):
         event = an_event(kind, job, float(number))
@@ -73,7 +87,12 @@ def test_pages_and_counts_are_those_of_the_state(
             mirrored.apply(record)
             board.took(record)
     for one in (board, Board(mirrored)):
-        jobs = mirrored.jobs.values()
+        jobs = sorted(mirrored.records(), key=lambda record: record.number)
+        assert [record.job.id for record in one.beginning("j")] == [record.job.id for record in jobs]
+        assert {name: one.named(name) for name in ("n0", "n1")} == {
+            name: next((record for record in reversed(jobs) if record.job.name == name), None)
+            for name in ("n0", "n1")
+        }
         assert one.counts() == {
             state.value: sum(record.state is state for record in jobs) for state in JobState
         }
@@ -86,7 +105,7 @@ def test_pages_and_counts_are_those_of_the_state(
         if newest_first:
             right.reverse()
         assert everything(one, wanted, limit=limit, newest_first=newest_first) == right
-        assert set(one.attempted) == {record.job.id for record in jobs if record.attempts}
+        assert set(one.attempted) == {record.job.id for record in mirrored.jobs.values() if record.attempts}
     again = Board(mirrored)
     assert [pair for pair in board.waited if pair[0] != pair[1]] == [
         pair for pair in again.waited if pair[0] != pair[1]

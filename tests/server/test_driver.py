@@ -15,6 +15,7 @@ from artesian.model.plan import Plan, Start
 from artesian.server import driver as module
 from artesian.server.driver import SecondDriver
 from artesian.store import StoreUnavailable
+from artesian.store.chained import KEPT_OVER
 from builders import a_job, a_node, cancelled, lost, retry, submitted
 from driver_harness import (
     DONE,
@@ -236,7 +237,7 @@ def test_a_snapshot_is_saved_every_so_many_records_and_at_the_end(
         assert len(gaps) > 4
         assert all(gap >= 10 for gap in gaps[:-1]), gaps
         assert journal.snapshots[-1] == journal.last_seq
-        replayed = State()
+        replayed = State(keeps_over=KEPT_OVER)
         for _, record in journal.read():
             replayed.apply(record)
         assert journal.load()[0].image() == replayed.image()

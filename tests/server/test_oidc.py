@@ -24,7 +24,8 @@ from artesian.policy.registry import policy
 from artesian.server.app import Parts, create_app
 from artesian.server.auth import Auth
 from artesian.server.config import StateDir
-from artesian.server.oidc import Oidc, OidcSettings, is_local, session_key
+from artesian.server.oidc import Oidc, is_local
+from artesian.server.oidc_settings import OidcSettings, session_key
 from artesian.server.settings import SettingsError
 from artesian.server.tokens import Tokens
 from artesian.store import SqliteJournal

@@ -11,11 +11,16 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from api_harness import RealServer, a_server
-from builders import a_job, submitted
+from artesian.engines.local.engine import attempt_folder
+from artesian.model.job import JobKind
+from artesian.wire.channel import ProgressWriter, worker_file
+from builders import Kernel, a_job, a_node, ended, joined, started, submitted
 from cli_harness import Cli, until
 from limits import needs
+from worker_messages import began, step
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -78,6 +83,10 @@ def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_quer
             assert ask(http, 'up{job="artesian"}')[0]["value"][1] == "1"
             assert ask(http, 'artesian_attempts_ended_total{cause="completed"}')[0]["value"][1] == "1"
             assert float(ask(http, "sum(artesian_devices)")[0]["value"][1]) > 0
+            cycles = "artesian_scheduling_cycle_duration_seconds"
+            assert float(ask(http, f"{cycles}_count")[0]["value"][1]) >= 1, "it planned the start"
+            assert ask(http, f"histogram_quantile(0.99, sum by (le) ({cycles}_bucket)) < 30")
+            assert ask(http, "artesian_event_loop_delay_seconds_count")
             stages = {one["metric"]["stage"] for one in ask(http, "artesian_waterfall_device_seconds")}
             assert {"nameplate", "healthy", "allocated"} <= stages
             rules = http.get("/api/v1/rules").json()["data"]["groups"][0]["rules"]
@@ -94,7 +103,47 @@ def test_the_alert_rules_are_sound() -> None:
     needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
     done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 rules found" in done.stdout
+    assert "7 rules found" in done.stdout
+
+
+def test_long_cycles_raise_their_alert_and_short_ones_do_not(tmp_path: Path) -> None:
+    needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
+    name = "artesian_scheduling_cycle_duration_seconds_bucket"
+
+    def series(instance: str, fast: int) -> list[dict[str, str]]:
+        """Twenty cycles a minute, of which so many take less than 2.5 s and the others up to 5 s."""
+        labels = f'instance="{instance}"'
+        return [
+            {"series": f'{name}{{{labels},le="{bound}"}}', "values": f"0+{count}x60"}
+            for bound, count in (("1.0", fast), ("2.5", fast), ("5.0", 20), ("+Inf", 20))
+        ]
+
+    test = {
+        "rule_files": [str(RULES)],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [*series("slow:8230", 10), *series("quick:8230", 20)],
+                "promql_expr_test": [
+                    {
+                        "expr": 'ALERTS{alertname="ArtesianCyclesAreLong",alertstate="firing"}',
+                        "eval_time": "40m",
+                        "exp_samples": [
+                            {
+                                "labels": 'ALERTS{alertname="ArtesianCyclesAreLong",alertstate="firing",'
+                                'instance="slow:8230",severity="warning"}',
+                                "value": 1,
+                            }
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    path = tmp_path / "test.yml"
+    path.write_text(json.dumps(test))
+    done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_dashboard_is_what_its_script_writes() -> None:
@@ -122,6 +171,32 @@ def test_no_series_grows_with_the_number_of_jobs(tmp_path: Path) -> None:
         grown = names() - before
         assert len(grown) < 100
         assert not any("j1" in name for name in grown | before)
+
+
+def test_a_job_has_a_page_of_its_own_with_its_goodput(tmp_path: Path) -> None:
+    with a_server(tmp_path) as served:
+        kernel = Kernel()
+        kernel.step(joined(a_node(devices=1)))
+        kernel.step(submitted(a_job(kind=JobKind.TRAIN), 2.0))
+        kernel.step(started(at_s=2.0))
+        kernel.step(ended(at_s=6.0))
+        served.tell(*kernel.journal)
+        folder = attempt_folder(served.state.jobs, "j1", 1)
+        folder.create()
+        writer = ProgressWriter(worker_file(folder.progress, 0))
+        writer.send(began(0, 2.0, world=1))
+        writer.send(step(0, 1, 3.0, 5.0))
+        writer.close()
+        page = served.http.get("/api/v1/jobs/j1/metrics")
+        assert page.headers["content-type"].startswith("application/openmetrics-text")
+        found = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(page.text)  # type: ignore[no-untyped-call]
+            for sample in family.samples
+        }
+        assert found["artesian_job_device_seconds", "j1", "productive"] == 2.0
+        assert found["artesian_job_goodput_ratio", "j1", "all"] == 0.5
+        assert served.http.get("/api/v1/jobs/none/metrics").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
+from artesian.server.auth import SESSION_COOKIE as COOKIE
 from artesian.server.tokens import Role, Tokens
-from artesian.server.ui.sessions import COOKIE
 from ui_harness import DOOMED, Dashboard, Looker, a_dashboard
 
 

@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artesian.kernel.state import State
+from artesian.model.ledger import Ceiling
+from artesian.model.views import DeviceView, NodeView
 from artesian.server.ui.curves import mfu_by_step, read_tail, thinned, tokens_per_s
-from artesian.server.ui.fleet import Cells
+from artesian.server.ui.fleet import Cells, node_detail
 from artesian.server.ui.markup import tag
+from artesian.server.ui.texts import Texts
 from builders import Kernel, a_job, a_node, lost
 from worker_messages import step
 
@@ -47,6 +50,33 @@ def test_the_mfu_of_steps_has_the_mfu_of_the_job_as_its_mean() -> None:
 def test_a_step_of_which_a_rank_told_no_flops_has_no_mfu() -> None:
     steps = [step(0, 1, 0.0, 2.0), step(1, 1, 0.0, 2.0, flops=None), step(0, 2, 2.0, 4.0)]
     assert [number for number, _ in mfu_by_step(steps, 0.4)] == [2]
+
+
+def test_a_node_tells_what_was_measured_of_it_and_who_has_which_device() -> None:
+    node = NodeView(
+        id="n1",
+        accelerator="H100-SXM5-80GB",
+        devices=2,
+        held=0.5,
+        is_up=True,
+        pool="train",
+        cpus=8,
+        memory_bytes=2**30,
+        device_memory_bytes=None,
+        peak_flops=None,
+        joined_s=0.0,
+        jobs=("<b>-1",),
+        each=(
+            DeviceView(index=0, held=0.5, is_occupied=False, jobs=("<b>-1",)),
+            DeviceView(index=1, held=0.0, is_occupied=True, jobs=()),
+        ),
+        ceilings={"bf16": Ceiling(flops=7e14, basis="measured bf16")},
+    )
+    found = node_detail(node, Texts("en"))
+    assert "700 TFLOP/s (measured bf16)" in found
+    assert "by others, outside of artesian" in found
+    assert "&lt;b&gt;-1" in found
+    assert "<b>" not in found
 
 
 @given(st.integers(0, 3000), st.integers(2, 50))

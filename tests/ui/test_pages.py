@@ -63,6 +63,10 @@ def test_every_page_says_what_it_knows(look: Look, language: Language, size: tup
     page = looker.open("/ui/queue")
     expect(page.locator("tbody").last.locator("tr")).to_have_count(PAGE)
     assert texts("queue_order", count=WAITING) in content(page)
+    vision = page.get_by_role("row").filter(has=page.get_by_role("cell", name="vision", exact=True)).first
+    expect(vision.get_by_role("cell")).to_contain_text(["vision", "64", "2", "32 H100", "48", "32"])
+    for key in ("weight", "guaranteed", "may_borrow", "borrowed", "no_limit"):
+        assert texts(key) in content(page), key
     assert not looker.is_wider_than_its_window()
 
     page = looker.open("/ui/jobs/llm-a1")
@@ -91,6 +95,25 @@ def test_a_job_tells_on_demand_why_it_waits_and_more_of_the_queue_is_shown(look:
     page.get_by_role("button", name="Show more").click()
     expect(page.locator("tbody").last.locator("tr")).to_have_count(WAITING)
     expect(page.get_by_role("button", name="Show more")).not_to_be_visible()
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_node_shows_each_of_its_devices_and_who_holds_them(
+    look: Look, language: Language, size: tuple[int, int]
+) -> None:
+    texts, looker = Texts(language), look(language, size)
+    page = looker.open("/ui/fleet")
+    page.locator("canvas").focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    card = page.locator("#content .card")
+    expect(card).to_contain_text(texts("devices_of", node="l4-00"))
+    devices = card.locator("tbody tr")
+    expect(devices).to_have_count(4)
+    expect(devices.last.get_by_role("cell")).to_contain_text(["3", "1", "eval-"])
+    assert not looker.is_wider_than_its_window()
 
 
 def test_a_node_is_chosen_with_the_mouse_and_with_the_keys(look: Look) -> None:

@@ -8,19 +8,31 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from artesian.kernel.lifecycle import ALLOWED, JobState
+from artesian.kernel.lifecycle import ALLOWED, JobRecord, JobState
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State, StateImage
 from artesian.model.capacity import Capacity
-from artesian.model.events import CancelRequested, Event
+from artesian.model.events import CancelRequested, Event, NodeJoined
 from artesian.model.job import Cause, Job
 from artesian.model.plan import HoldCode, Plan, Start
 from artesian.model.queue import WaitingQueue
 from artesian.model.resources import MILLI
 from artesian.policy import explain
 from artesian.policy.order import PriorityFifo
-from builders import cancelled, ended, fifo, joined, lost, started, submitted, ticked
+from builders import (
+    cancelled,
+    ended,
+    excluded,
+    fifo,
+    joined,
+    lost,
+    progressed,
+    returned,
+    started,
+    submitted,
+    ticked,
+)
 from strategies import ENDS, fleet_nodes, jobs
 
 JOB_IDS = [f"j{number}" for number in range(12)]
@@ -33,7 +45,7 @@ class AdversarialEngine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(fifo())
+        self.scheduler = Scheduler(fifo(), State(keeps_over=2))
         self.journal: list[Record] = []
         self.batch: list[Event] = []
         self.now_s = 0.0
@@ -42,11 +54,17 @@ class AdversarialEngine(RuleBasedStateMachine):
         self.over: dict[str, JobState] = {}
         self.cancelled: set[str] = set()
         self.up: set[str] = set()
-        self.image: tuple[int, bytes] = (0, msgspec.json.encode(State().image()))
+        self.shut: set[str] = set()
+        self.image: tuple[int, bytes] = (0, msgspec.json.encode(State(keeps_over=2).image()))
 
     @property
     def state(self) -> State:
         return self.scheduler.state
+
+    @property
+    def records(self) -> dict[str, JobRecord]:
+        """All jobs, those in the archive, too."""
+        return {record.job.id: record for record in self.state.records()}
 
     # -- what may happen ----------------------------------------------------------------------------
 
@@ -80,9 +98,20 @@ class AdversarialEngine(RuleBasedStateMachine):
         self.up.discard(id)
         self.say(lost(id, self.now_s), at_once=at_once)
 
+    @rule(id=st.sampled_from([*NODE_IDS, "unknown"]), is_stopping=st.booleans(), at_once=st.booleans())
+    def exclude(self, id: str, is_stopping: bool, at_once: bool) -> None:
+        if id in self.state.nodes or any(isinstance(e, NodeJoined) and e.node.id == id for e in self.batch):
+            self.shut.add(id)
+        self.say(excluded(id, self.now_s, is_stopping=is_stopping), at_once=at_once)
+
+    @rule(id=st.sampled_from([*NODE_IDS, "unknown"]), at_once=st.booleans())
+    def take_back(self, id: str, at_once: bool) -> None:
+        self.shut.discard(id)
+        self.say(returned(id, self.now_s), at_once=at_once)
+
     @rule(data=st.data(), at_once=st.booleans())
     def cancel(self, data: st.DataObject, at_once: bool) -> None:
-        unfinished = sorted(id for id, record in self.state.jobs.items() if not record.state.is_final)
+        unfinished = sorted(id for id, record in self.records.items() if not record.state.is_final)
         id = data.draw(st.sampled_from([*unfinished, JOB_IDS[0], "unknown"]))
         self.say(cancelled(id, self.now_s), at_once=at_once)
 
@@ -91,6 +120,20 @@ class AdversarialEngine(RuleBasedStateMachine):
     def say_that_one_runs(self, data: st.DataObject, at_once: bool) -> None:
         id = data.draw(st.sampled_from(sorted(self.state.running)))
         self.say(started(id, self.epochs[id], self.now_s), at_once=at_once)
+
+    @precondition(lambda self: self.state.running)
+    @rule(
+        data=st.data(),
+        saved_s=st.none() | st.sampled_from([0.0, 1.0, 1e9]),
+        steps=st.sampled_from([0.0, 2.0, 9.0]),
+        at_once=st.booleans(),
+    )
+    def say_how_far_one_is(
+        self, data: st.DataObject, saved_s: float | None, steps: float, at_once: bool
+    ) -> None:
+        id = data.draw(st.sampled_from(sorted(self.state.running)))
+        told = progressed(id, self.epochs[id], self.now_s, saved_s=saved_s, steps=steps, steps_s=steps / 2)
+        self.say(told, at_once=at_once)
 
     @precondition(lambda self: self.state.running)
     @rule(data=st.data(), cause=st.sampled_from(ENDS), at_once=st.booleans())
@@ -133,7 +176,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         events, self.batch = self.batch, []
         if not events:
             return
-        known = {id: record.state for id, record in self.state.jobs.items()}
+        known = {id: record.state for id, record in self.records.items()}
         plan = self.scheduler.step(events)
         self.journal += [*events, plan]
         self.state.validate()
@@ -159,7 +202,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         assert start.epoch == self.epochs.get(start.job_id, 0) + 1
         assert start.reason
         self.epochs[start.job_id] = start.epoch
-        assert {share.node_id for share in start.placement.shares} <= self.up
+        assert {share.node_id for share in start.placement.shares} <= self.up - self.shut
         for share in start.placement.shares:
             assert not set(share.devices) & set(self.state.nodes[share.node_id].node.occupied)
         free = self.state.capacity
@@ -174,7 +217,7 @@ class AdversarialEngine(RuleBasedStateMachine):
     def nobody_who_may_start_fits_the_empty_fleet(self) -> bool:
         empty = Capacity(record.node for record in self.state.nodes.values())
         empty.occupy()
-        for id in set(NODE_IDS) - self.up:
+        for id in set(NODE_IDS) - self.up | self.shut:
             if id in empty.row:
                 empty.set_up(id, False)
         waiting = list(self.state.waiting.walk(ORDER.key))
@@ -197,8 +240,8 @@ class AdversarialEngine(RuleBasedStateMachine):
     def no_job_is_lost_and_none_that_is_over_changes(self) -> None:
         if self.batch:
             return
-        assert set(self.state.jobs) == set(self.jobs)
-        for id, record in self.state.jobs.items():
+        assert set(self.records) == set(self.jobs)
+        for id, record in self.records.items():
             assert record.job == self.jobs[id]
             assert self.over.get(id, record.state) is record.state
             if record.state.is_final:
@@ -228,13 +271,13 @@ class AdversarialEngine(RuleBasedStateMachine):
             JobState.FAILED,
         }
         for id in self.cancelled:
-            record = self.state.jobs[id]
+            record = self.records[id]
             assert record.state in ways_out
             assert record.state is not JobState.STOPPING or record.attempt.stop_cause is Cause.CANCELLED
 
     @invariant()
     def retries_follow_the_policy(self) -> None:
-        for record in self.state.jobs.values():
+        for record in self.records.values():
             policy = record.job.retry
             counted = 0
             for attempt in record.attempts:
@@ -255,7 +298,7 @@ class AdversarialEngine(RuleBasedStateMachine):
     def who_waits_knows_why(self) -> None:
         if self.batch:
             return
-        for id, record in self.state.jobs.items():
+        for id, record in self.records.items():
             is_waiting = record.state in {JobState.QUEUED, JobState.BACKING_OFF}
             reason = self.scheduler.why(id)
             assert (reason is not None) == is_waiting
@@ -278,7 +321,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         fresh = WaitingQueue(self.state.waiting.values())
         assert kept == [entry.job.id for entry in fresh.walk(ORDER.key)]
         assert sorted(kept) == sorted(
-            id for id, record in self.state.jobs.items() if record.state is JobState.QUEUED
+            id for id, record in self.records.items() if record.state is JobState.QUEUED
         )
 
     @invariant()
@@ -295,7 +338,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         self.step()
         position, image = self.image
         from_image = State.from_image(msgspec.json.decode(image, type=StateImage))
-        for again in (replay(self.journal), replay(self.journal[position:], from_image)):
+        for again in (replay(self.journal, State(keeps_over=2)), replay(self.journal[position:], from_image)):
             again.validate()
             assert again.image() == self.state.image()
             assert again.next_due_s == self.state.next_due_s
@@ -304,7 +347,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         decided = {c.id for record in self.journal if isinstance(record, Plan) for c in record.commands}
         open_ids = {
             f"{word}/{id}/{record.epoch}"
-            for id, record in self.state.jobs.items()
+            for id, record in self.records.items()
             if record.state.holds_devices
             for word in ("start", "stop")
         }

@@ -2,7 +2,7 @@
 
 import gc
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from artesian.kernel import archive
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State, StateImage
 from artesian.model.events import Event
 from artesian.model.job import Cause
 from artesian.policy.registry import policy
-from artesian.store import JournalCorrupt, SqliteJournal, journal_file, snapshots
+from artesian.store import JournalCorrupt, SqliteJournal, chained, journal_file, snapshots
 from artesian.store.chain import Link
 from builders import a_job, a_node, cancelled, ended, joined, lost, retry, started, submitted, ticked
 
 JOBS = [f"j{number}" for number in range(5)]
 NODES = ["n1", "n2"]
+KEPT, BLOCK = 2, 2
+
+
+@pytest.fixture(autouse=True, scope="module")
+def a_small_archive() -> Iterator[None]:
+    """So few jobs that are over stay as they are that short histories have an archive with full blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chained, "KEPT_OVER", KEPT)
+        patch.setattr(archive, "_BLOCK", BLOCK)
+        yield
 
 
 @pytest.fixture
@@ -38,7 +49,7 @@ def image_of(state: State) -> StateImage:
 
 
 def replayed(journal: SqliteJournal) -> State:
-    return replay(record for _, record in journal.read())
+    return replay((record for _, record in journal.read()), State(keeps_over=KEPT))
 
 
 # -- any history --------------------------------------------------------------------------------------
@@ -69,7 +80,7 @@ steps = st.lists(
 
 def drive(journal: SqliteJournal, given_steps: Sequence[tuple[float, list[Event], bool]]) -> Scheduler:
     """Do what a driver does: events and plan in one transaction, a snapshot now and then."""
-    scheduler = Scheduler(policy("fifo"))
+    scheduler = Scheduler(policy("fifo"), State(keeps_over=KEPT))
     at_s = 0.0
     for wait_s, batch, is_snapshot_due in given_steps:
         at_s += wait_s

@@ -43,9 +43,21 @@ _MAX_AGE_S = 7 * 86_400
     show_default=True,
     help="With --engine: how many nodes are measured at one time.",
 )
+@click.option(
+    "--exclude",
+    is_flag=True,
+    help="With --engine: exclude nodes that are slow, against others of their kind, or compute wrong results.",
+)
 @output_option
 def census(
-    no_benchmark: bool, cached: bool, engine: str | None, nodes: str, wait: bool, at_once: int, output: str
+    no_benchmark: bool,
+    cached: bool,
+    engine: str | None,
+    nodes: str,
+    wait: bool,
+    at_once: int,
+    exclude: bool,
+    output: str,
 ) -> None:
     """Find this machine's devices and measure them: FLOP/s in fp32 and bf16, memory bandwidth.
 
@@ -56,10 +68,13 @@ def census(
     With --engine a job of the engine measures each node, and the figures are kept as the node's ceilings.
     """
     if engine is not None:
-        _of_engine(engine, nodes, no_benchmark, cached, wait, at_once, output)
+        if cached:
+            _show_latest(engine, exclude, output)
+            return
+        _of_engine(engine, nodes, not no_benchmark, wait, at_once, exclude, output)
         return
-    if nodes or wait:
-        raise click.UsageError("--nodes and --wait are for the nodes of an --engine")
+    if nodes or wait or exclude:
+        raise click.UsageError("--nodes, --wait and --exclude are for the nodes of an --engine")
     with embedded() as plane:
         if cached:
             found = _latest(plane)
@@ -78,17 +93,22 @@ def census(
 
 
 def _of_engine(
-    engine: str, nodes: str, no_benchmark: bool, cached: bool, wait: bool, at_once: int, output: str
+    engine: str, nodes: str, has_benchmark: bool, waits: bool, at_once: int, excludes: bool, output: str
 ) -> None:
     from artesian.cli import survey
     from artesian.server.survey import Request
 
-    if cached:
-        survey.show_latest(engine, output)
-        return
     only = tuple(name for name in nodes.split(",") if name)
-    request = Request(only=only, has_benchmark=not no_benchmark, waits=wait, at_once=at_once)
-    survey.take(engine, request, output)
+    request = Request(only=only, has_benchmark=has_benchmark, waits=waits, at_once=at_once)
+    survey.take(engine, request, output, excludes=excludes)
+
+
+def _show_latest(engine: str, exclude: bool, output: str) -> None:
+    from artesian.cli import survey
+
+    if exclude:
+        raise click.UsageError("--exclude goes by a census that is taken now, not by a --cached one")
+    survey.show_latest(engine, output)
 
 
 def ensure_census(talk: Console) -> None:

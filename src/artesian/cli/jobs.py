@@ -4,10 +4,9 @@ import shlex
 import time
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from artesian.cli.output import output_option, plain, print_json, stdout, visible
+from artesian.cli.output import output_option, plain, print_columns, print_json, stdout, visible
 from artesian.cli.state import (
     age_s,
     control_plane,
@@ -33,13 +32,17 @@ def jobs(is_all: bool, output: str) -> None:
     if not found.jobs:
         click.echo("no jobs yet: artesian run FILE submits one", err=True)
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("job", "state", "devices", "attempts", "age"):
-        table.add_column(name, justify="right" if name in ("attempts", "age") else "left")
-    for job in found.jobs:
-        age = format_duration(age_s(job.submitted_s))
-        table.add_row(job.id, job.state, devices_in_words(job), str(job.epoch), age)
-    stdout(is_wide=True).print(table)  # an id that is cut short is of no use
+    rows = [
+        (
+            job.id,
+            job.state,
+            devices_in_words(job),
+            str(job.epoch),
+            format_duration(age_s(job.submitted_s)),
+        )
+        for job in found.jobs
+    ]
+    print_columns(("job", "state", "devices", "attempts", "age"), rows, right=("attempts", "age"))
     if found.more:
         click.echo(f"{found.more} more: artesian jobs --all", err=True)
 

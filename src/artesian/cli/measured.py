@@ -1,11 +1,11 @@
 """Measurements of a census as rows of a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from artesian.census import Census, Figure, Measurement, Verdict
+from artesian.census import Baseline, Census, Figure, Measurement, Verdict
 from artesian.model.units import format_flops
 
 COLUMNS = ("device", "fp32", "bf16", "of nameplate", "memory", "of nameplate", "verdict")
@@ -19,9 +19,11 @@ def measured_table(columns: Sequence[str] = COLUMNS) -> Table:
     return table
 
 
-def measured_rows(found: Census) -> Iterator[Sequence[str | Text]]:
-    """Yield the cells of each measurement, as COLUMNS has them."""
-    for measurement, verdict in zip(found.measurements, found.verdicts(), strict=True):
+def measured_rows(
+    found: Census, baselines: Mapping[str, Baseline] | None = None
+) -> Iterator[Sequence[str | Text]]:
+    """Yield the cells of each measurement, as COLUMNS has them; ``baselines`` are by model of device."""
+    for measurement, verdict in zip(found.measurements, found.verdicts(baselines), strict=True):
         yield (
             device_name(measurement),
             _flops(measurement.fp32_flops, measurement.devices),

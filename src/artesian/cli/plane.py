@@ -1,12 +1,25 @@
 """The control plane as the commands see it: embedded in this machine, or a server's. The same questions to both."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.ledger import Waterfall
-from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, NewToken, TokenView
+from artesian.model.views import (
+    Decision,
+    Happening,
+    JobFile,
+    JobList,
+    JobView,
+    NewToken,
+    NodeView,
+    TokenView,
+)
+
+if TYPE_CHECKING:  # numpy comes with them; most commands do not need them
+    from artesian.kernel.training import JobReport, TrainingSummary
 
 
 class Plane(Protocol):
@@ -20,7 +33,7 @@ class Plane(Protocol):
         """Whether jobs run on this machine."""
         ...
 
-    def __enter__(self) -> "Plane": ...
+    def __enter__(self) -> Plane: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -72,6 +85,18 @@ class Plane(Protocol):
         """Yield what happens to it until it is over."""
         ...
 
+    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+        """Yield the nodes in the order of their ids."""
+        ...
+
+    def exclude(self, node: str, *, reason: str, is_stopping: bool = False) -> NodeView:
+        """Have nothing more start on a node; UnknownNode where there is none."""
+        ...
+
+    def return_node(self, node: str) -> NodeView:
+        """Have an excluded node used again; NotExcluded where it is in use."""
+        ...
+
     def ids(self, beginning: str) -> list[str]:
         """Return ids that begin so, the latest first."""
         ...
@@ -80,7 +105,7 @@ class Plane(Protocol):
 class TokenOffice(Protocol):
     """Where tokens are made: this machine's state folder, or a server."""
 
-    def __enter__(self) -> "TokenOffice": ...
+    def __enter__(self) -> TokenOffice: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

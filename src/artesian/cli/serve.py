@@ -48,7 +48,7 @@ def serve(
     On loopback everybody is you until the first token is made. Elsewhere the server asks for tokens, and does
     not start without one: artesian token create.
     """
-    from artesian.server.oidc import OidcSettings
+    from artesian.server.oidc_settings import OidcSettings
     from artesian.server.serve import Listener, Serving, run
 
     if (certificate is None) is not (key is None):

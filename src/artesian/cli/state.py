@@ -53,7 +53,7 @@ def _embedded(settings: Settings) -> "ControlPlane":
 
 
 def token_office() -> TokenOffice:
-    """Return where tokens are made: at the server that is named, else in the state folder."""
+    """Return where tokens are made: at the server that is named, else in the database, else in the state folder."""
     if server := os.environ.get(names.SERVER) or Settings.from_env().server:
         from artesian.cli.remote import client
 
@@ -61,7 +61,7 @@ def token_office() -> TokenOffice:
     from artesian.server.config import StateDir
     from artesian.server.token_office import LocalOffice
 
-    return LocalOffice(StateDir.from_env())
+    return LocalOffice(StateDir.from_env(), os.environ.get(names.DATABASE))
 
 
 def _tell_warnings() -> None:

@@ -1,18 +1,21 @@
 """``artesian census --engine NAME``: every node of an engine, measured by a job of its own."""
 
 import asyncio
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import click
 from rich.console import Console, Group
 from rich.text import Text
 
-from artesian.census import Census, discover
+from artesian.census import Census, Peers, discover
 from artesian.cli.measured import COLUMNS, measured_rows, measured_table
 from artesian.cli.output import Failure, print_json, stderr, stdout
+from artesian.cli.state import control_plane
 from artesian.model.units import format_duration
 from artesian.server.config import StateDir
 from artesian.server.fleet import nodes_of
@@ -20,21 +23,31 @@ from artesian.server.node_census import NodeCensuses
 from artesian.server.settings import Settings
 from artesian.server.survey import Request, Surveyed, survey
 
+_MOST_REASON = 500
+"""Characters of a reason that a server takes."""
+
 Tables = Mapping[str, Mapping[str, Any]]
 
 
-def take(engine: str, request: Request, output: str) -> None:
-    """Take a census of the engine's nodes, keep what was measured, and print it."""
+def take(engine: str, request: Request, output: str, *, excludes: bool) -> None:
+    """Take a census of the engine's nodes, keep what was measured, print it, and exclude the unfit if asked to."""
     tables = _tables(engine)
     state, talk = StateDir.from_env(), stderr()
     state.create()
     found = _named(tables, engine, asyncio.run(_survey(engine, tables[engine], state, request, talk)))
     kept = NodeCensuses(state.node_censuses)
-    kept.save((each.node, each.census) for each in found if each.census is not None)
+    measured = [(each.node, each.census) for each in found if each.census is not None]
+    kept.save(measured)
+    peers = Peers(census for _, census in kept)
     if output == "json":
-        print_json({"engine": engine, "nodes": [_plain(each) for each in found]})
+        print_json({"engine": engine, "nodes": [_plain(each, peers) for each in found]})
     else:
-        _print([(each.node.id, each.census) for each in found if each.census is not None])
+        _print([(node.id, census) for node, census in measured], peers)
+    unfit = {node.id: why for node, census in measured if (why := peers.unfit(census)) is not None}
+    if excludes and unfit:
+        _exclude(unfit)
+    elif unfit:
+        talk.print(f"hint: artesian nodes exclude {shlex.join(unfit)} --reason TEXT", soft_wrap=True)
     if not any(each.census for each in found):
         raise Failure(
             f"no node of engine {engine} was measured",
@@ -53,10 +66,18 @@ def show_latest(engine: str, output: str) -> None:
             f"no census was taken of the nodes of engine {engine} yet",
             hint=f"artesian census --engine {engine}",
         )
+    peers = Peers(census for _, census in kept)
     if output == "json":
-        print_json({"engine": engine, "nodes": [_entry(id_, census) for id_, census in found]})
+        print_json({"engine": engine, "nodes": [_entry(id_, census, peers) for id_, census in found]})
     else:
-        _print(found)
+        _print(found, peers)
+
+
+def _exclude(unfit: Mapping[str, str]) -> None:
+    with control_plane() as plane:
+        for id_, why in unfit.items():
+            node = plane.exclude(id_, reason=f"census: {why}"[:_MOST_REASON])
+            click.echo(f"{node.id} is excluded", err=True)
 
 
 def _tables(engine: str) -> Tables:
@@ -102,31 +123,34 @@ def _named(tables: Tables, engine: str, found: Sequence[Surveyed]) -> list[Surve
     return [replace(each, node=replace(each.node, id=f"{prefix}{each.node.id}")) for each in found]
 
 
-def _plain(each: Surveyed) -> dict[str, Any]:
-    entry = _entry(each.node.id, each.census)
+def _plain(each: Surveyed, peers: Peers) -> dict[str, Any]:
+    entry = _entry(each.node.id, each.census, peers)
     return {**entry, "is_busy": each.is_busy, "problem": each.problem}
 
 
-def _entry(id_: str, census: Census | None) -> dict[str, Any]:
+def _entry(id_: str, census: Census | None, peers: Peers) -> dict[str, Any]:
     return {
         "node": id_,
         "is_busy": False,
         "problem": None,
-        "census": None if census is None else census.summary(),
+        "unfit": None if census is None else peers.unfit(census),
+        "census": None if census is None else census.summary(peers.baselines(census)),
     }
 
 
-def _print(found: Sequence[tuple[str, Census]]) -> None:
+def _print(found: Sequence[tuple[str, Census]], peers: Peers) -> None:
     table = measured_table(("node", *COLUMNS, "age"))
     notes = []
     for id_, census in found:
         age = format_duration(max(0.0, time.time() - census.at_s))
-        for row in measured_rows(census):
+        for row in measured_rows(census, peers.baselines(census)):
             table.add_row(id_, *row, age)
         notes += [f"{id_}: {problem}" for problem in census.machine.problems]
         if not census.measurements:
             devices = ", ".join(f"{count} × {name}" for name, count in census.machine.device_counts.items())
             notes.append(f"{id_}: {devices}, not measured")
+        if (unfit := peers.unfit(census)) is not None:
+            notes.append(f"{id_}: {unfit}")
         notes += [f"{id_}: contended: {m.contention}" for m in census.measurements if m.contention]
     if found:
         stdout().print(Group(table, *(Text(note, style="dim") for note in notes)))

@@ -1,16 +1,16 @@
 """The client: what a server can be asked, as methods."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from artesian.client.transport import Transport
-from artesian.kernel.goodput import Goodput
-from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.ledger import Waterfall
 from artesian.model.views import (
     Decision,
@@ -26,6 +26,7 @@ from artesian.model.views import (
     LogPage,
     NewToken,
     NodePage,
+    NodeView,
     Output,
     Over,
     QueueView,
@@ -33,6 +34,9 @@ from artesian.model.views import (
     TeamView,
     TokenView,
 )
+
+if TYPE_CHECKING:  # numpy comes with them: a tenth of a second for who only lists jobs
+    from artesian.kernel.training import JobReport, TrainingSummary
 
 _HAPPENINGS: dict[str, type[Happening]] = {
     "started": Started,
@@ -66,7 +70,7 @@ class Client:
     ) -> None:
         self._http = Transport(server, token, timeout_s, transport)
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(
@@ -138,10 +142,15 @@ class Client:
 
     def training(self, job: str) -> TrainingSummary:
         """Return what a job has trained. Raises UnknownJob."""
+        from artesian.kernel.training import TrainingSummary
+
         return self._http.get(TrainingSummary, f"/jobs/{_quoted(job)}/training")
 
     def report(self, job: str) -> JobReport:
         """Return a job, what it has trained, and where the compute went meanwhile. Raises UnknownJob."""
+        from artesian.kernel.goodput import Goodput
+        from artesian.kernel.training import JobReport, TrainingSummary
+
         found = self._http.get(dict[str, Any], f"/jobs/{_quoted(job)}/report")
         return JobReport(
             job=msgspec.convert(found["job"], JobView),
@@ -242,6 +251,23 @@ class Client:
     def nodes(self, *, limit: int = 100, cursor: str | None = None) -> NodePage:
         """Return a page of the nodes."""
         return self._http.get(NodePage, "/nodes", limit=limit, cursor=cursor)
+
+    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+        """Yield the nodes in the order of their ids, read page by page."""
+        cursor: str | None = None
+        while True:
+            page = self._http.get(NodePage, "/nodes", pool=pool, limit=_PAGE, cursor=cursor)
+            yield from page.nodes
+            if (cursor := page.next) is None:
+                return
+
+    def exclude(self, node: str, *, reason: str, is_stopping: bool = False) -> NodeView:
+        """Have nothing more start on a node. Raises UnknownNode. For operators."""
+        return self._http.post(NodeView, f"/nodes/{_quoted(node)}/exclude", reason=reason, stop=is_stopping)
+
+    def return_node(self, node: str) -> NodeView:
+        """Have an excluded node used again. Raises UnknownNode, NotExcluded. For operators."""
+        return self._http.post(NodeView, f"/nodes/{_quoted(node)}/return")
 
     def teams(self) -> tuple[TeamView, ...]:
         """Return what the teams have."""

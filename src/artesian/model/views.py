@@ -5,11 +5,12 @@ job's environment (that may hold secrets), and nothing that numpy would have to 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import UNSET, UnsetType
 
 from artesian.model.job import Cause
+from artesian.model.ledger import Ceiling
 from artesian.model.plan import Reason
 
 OVER = ("succeeded", "failed", "cancelled")
@@ -182,8 +183,25 @@ Happening = Started | Ended | Held | Output | Over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceView:
+    """A device of a node: which part of it is held, 0 to 1, by which jobs that one may see, or that it is
+    ``occupied`` by others, who did not ask artesian.
+    """
+
+    index: int
+    held: float
+    is_occupied: bool
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """A node and what of it is held. ``peak_flops`` of one device, dense FP16/BF16; None where unknown."""
+    """A node and what of it is held. ``peak_flops`` of one device, dense FP16/BF16; None where unknown.
+
+    ``excluded`` is why an operator keeps it out of use, None where nobody does; ``excluded_by`` is who.
+    ``jobs``, each device by itself and ``ceilings`` are told of single nodes only. ``ceilings``, by dtype: the FLOP/s
+    of one device that MFU is taken against, of nodes of which there is a census.
+    """
 
     id: str
     accelerator: str
@@ -197,6 +215,17 @@ class NodeView:
     peak_flops: float | None
     joined_s: float
     jobs: tuple[str, ...] = ()
+    excluded: str | None = None
+    excluded_by: str | None = None
+    each: tuple[DeviceView, ...] = ()
+    ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """``up``, ``excluded`` or ``gone``, in a word."""
+        if not self.is_up:
+            return "gone"
+        return "up" if self.excluded is None else "excluded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +238,8 @@ class NodePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindView:
-    """The devices of one model in one pool. ``devices`` is the sum of ``held``, ``free`` and ``lost``: those
-    that are not held, of nodes that are gone.
+    """The devices of one model in one pool. ``devices`` is the sum of ``held``, ``free``, and those that are not
+    held: ``lost``, of nodes that are gone, and ``excluded``, of nodes that an operator keeps out of use.
     """
 
     accelerator: str
@@ -220,6 +249,7 @@ class KindView:
     held: float
     free: float
     lost: float
+    excluded: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,11 +262,21 @@ class FleetView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeamView:
-    """What a team has: jobs by state, and devices held."""
+    """What a team has, and is entitled to: see ``model.quota.Team``.
+
+    ``jobs``, by state, are its own; ``held`` and ``borrowed``, devices held and those of them beyond what is guaranteed,
+    are its own and those of the teams below it. ``borrow_limit`` None: without limit.
+    """
 
     team: str
     jobs: Mapping[str, int]
     held: float
+    borrowed: float = 0.0
+    parent: str | None = None
+    weight: float = 1.0
+    guaranteed: Mapping[str, int] = field(default_factory=dict)
+    borrow_limit: int | None = None
+    lends: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +14,16 @@ from starlette.responses import Response
 
 from artesian import __version__
 from artesian.model.document import DocumentError
-from artesian.model.errors import AlreadyOver, ArtesianError, AttemptUnknown, JobImpossible, UnknownJob
+from artesian.model.errors import (
+    AlreadyOver,
+    ArtesianError,
+    AttemptUnknown,
+    JobImpossible,
+    NotExcluded,
+    UnknownJob,
+    UnknownNode,
+)
+from artesian.model.quota import Teams
 from artesian.policy.base import Policy
 from artesian.server import openapi
 from artesian.server.auth import Auth
@@ -26,15 +35,20 @@ from artesian.server.ledger import Ledger
 from artesian.server.limits import Buckets, Limits
 from artesian.server.metrics import Metrics
 from artesian.server.mirror import Mirror, QueueFull
-from artesian.server.oidc import Oidc
 from artesian.server.problems import Problem, answer_problem, of_document, of_status, of_validation
+from artesian.server.pulse import pulse
 from artesian.server.routes import events, fleet, health, jobs, login, logs, tokens, waterfall
 from artesian.server.service import KeyReused, NotYours, Service
 from artesian.server.streams import Streams
 from artesian.store import Journal, StoreError, UnstorableRecord
 
+if TYPE_CHECKING:
+    from artesian.server.oidc import Oidc
+
 _STATUS: dict[type[ArtesianError], tuple[int, str]] = {
     UnknownJob: (404, "unknown-job"),
+    UnknownNode: (404, "unknown-node"),
+    NotExcluded: (409, "not-excluded"),
     AttemptUnknown: (404, "unknown-attempt"),
     AlreadyOver: (409, "already-over"),
     JobImpossible: (422, "job-impossible"),
@@ -58,22 +72,26 @@ class Parts:
     wake: Callable[[], object]
     limits: Limits = field(default_factory=Limits)
     hosts: Sequence[str] = ()
-    oidc: Oidc | None = None
+    oidc: "Oidc | None" = None
+    teams: Teams = field(default_factory=Teams)
 
 
 def create_app(parts: Parts) -> FastAPI:
     """Return the application. Its state is loaded when it starts up."""
     mirror = Mirror(parts.open_journal, parts.policy, wake=parts.wake)
     streams = Streams(most=parts.limits.streams)
-    service = Service(mirror=mirror, dir=parts.dir, limits=parts.limits, fleet=FleetBoard(mirror))
+    service = Service(
+        mirror=mirror, dir=parts.dir, limits=parts.limits, fleet=FleetBoard(mirror, parts.teams)
+    )
     ledger = Ledger(mirror, parts.dir)
-    metrics = Metrics(mirror, service.fleet, ledger)
+    metrics = Metrics(mirror, service.fleet, ledger, cycles=parts.dir.cycles)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await mirror.open()
         try:
-            yield
+            async with pulse(metrics.observe_lag):
+                yield
         finally:
             streams.close()
             await mirror.close()

@@ -13,7 +13,7 @@ from artesian.server.tokens import Principal, Role, Tokens
 
 _VERIFICATIONS = 2
 """Tokens that are verified at the same time: each takes 19 MiB and tens of milliseconds."""
-Sessions = Callable[[HTTPConnection], str | None]
+SESSION_COOKIE = "artesian_session"
 SignOn = Callable[[HTTPConnection], Principal | None]
 
 
@@ -26,25 +26,24 @@ class Auth:
     """Finds out who calls.
 
     ``embedded`` is who everybody is while there are no tokens, on loopback; None: nobody gets in without.
-    ``session`` returns the token that the dashboard's cookie stands for, if there is one; ``sign_on`` who has
-    logged in at the provider of single sign-on.
+    ``sign_on`` returns who has logged in at the provider of single sign-on. A session of the dashboard is known by
+    its cookie.
     """
 
     tokens: Tokens
     embedded: Principal | None = None
-    session: Sessions = field(default=lambda _: None)
     sign_on: SignOn = field(default=lambda _: None)
     _wrong: Buckets = field(default_factory=lambda: Buckets(rate=0.5, burst=20.0))
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_VERIFICATIONS))
 
     async def principal(self, request: HTTPConnection) -> Principal:
         """Return who calls. Raises Problem 401 or 429."""
+        if self.tokens.is_stale:
+            await asyncio.to_thread(self.tokens.look)
         given = request.headers.get("authorization")
         caller = request.client.host if request.client is not None else "?"
         if given is None:
-            if (token := self.session(request)) is not None:
-                return await self.bearer(token, caller)
-            found = self.sign_on(request) or await self._default()
+            found = await self._session(request, caller) or self.sign_on(request) or self._default()
             if found is None:
                 raise _unknown("this server asks for a token", "set ARTESIAN_TOKEN, or log in")
             return found
@@ -68,10 +67,21 @@ class Auth:
             )
         return found
 
-    async def _default(self) -> Principal | None:
-        if self.embedded is None or await asyncio.to_thread(lambda: self.tokens.is_any):
+    async def _session(self, request: HTTPConnection, caller: str) -> Principal | None:
+        """Return whose session the cookie is of; None where there is none, or it is over."""
+        cookie = request.cookies.get(SESSION_COOKIE)
+        if cookie is None:
             return None
-        return self.embedded
+        if (known := self.tokens.known_session(cookie)) is not None:
+            return known
+        if self._wrong.wait_s(caller) is not None:
+            return None
+        if (found := await asyncio.to_thread(self.tokens.session, cookie)) is None:
+            self._wrong.take(caller)
+        return found
+
+    def _default(self) -> Principal | None:
+        return None if self.embedded is None or self.tokens.is_any else self.embedded
 
 
 def _unknown(message: str, hint: str) -> Problem:

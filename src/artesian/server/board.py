@@ -15,16 +15,21 @@ from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.plan import Plan
 
 _CURSOR = re.compile(r"j[0-9]{1,10}")
+_MOST_UNPACKED = 20
+"""Blocks of the archive that are unpacked for one page, of a millisecond each."""
 _MOST_SCANNED = 5_000
 """Jobs looked at for one page: a filter that hardly any job passes yields short pages, not long waits."""
 KEYED_SUFFIX = 12
@@ -60,12 +65,15 @@ class Filter:
 class Board:
     """Indices over the jobs of a state, by their number in the order of submits.
 
-    ``took`` must be told of every record right after the state has applied it.
+    ``took`` must be told of every record right after the state has applied it. Of jobs in the state's archive only
+    what the indices need is kept here.
     """
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._order: list[JobRecord] = []
+        self._order: list[JobRecord | str] = []
+        """Jobs; of those in the archive their ids."""
+        self._archived = 0
         self._number: dict[str, int] = {}
         self._states: list[JobState] = []
         self._by_state: dict[JobState, array[int]] = {one: array("I") for one in JobState}
@@ -73,17 +81,15 @@ class Board:
         self._by_user: dict[str, array[int]] = {}
         self._by_name: dict[str, array[int]] = {}
         self._active: dict[str, Counter[str]] = {}
-        self._keyed: dict[str, JobRecord] = {}
+        self._keyed: dict[str, int] = {}
         self.attempted: dict[str, JobRecord] = {}
-        """Jobs with at least one attempt, in the order of their first one."""
+        """Jobs with at least one attempt, but for those in the archive."""
         self.waited: list[tuple[float, float | None]] = []
         """When at least one job waited: from, and up to (None: one still does)."""
         self.ended: dict[tuple[str, str], int] = {}
         """Attempts that have ended, by team and cause."""
         self._next_due_s: float | None = None
-        for record in state.jobs.values():
-            self._add(record)
-        self._replay_waits()
+        self._fill()
         self._next_due_s = state.next_due_s
 
     def __len__(self) -> int:
@@ -96,7 +102,7 @@ class Board:
     def oldest(self, state: JobState) -> JobRecord | None:
         """Return the first submitted of the jobs in this state."""
         numbers = self._by_state[state]
-        return self._order[numbers[0]] if numbers else None
+        return self._record(numbers[0]) if numbers else None
 
     def active_by_team(self) -> dict[str, Counter[str]]:
         """Return how many jobs of each team that ever had one are in each state, of those not over."""
@@ -107,15 +113,25 @@ class Board:
     def named(self, name: str) -> JobRecord | None:
         """Return the latest job with exactly this name."""
         numbers = self._by_name.get(name)
-        return self._order[numbers[-1]] if numbers else None
+        return self._record(numbers[-1]) if numbers else None
 
     def beginning(self, text: str) -> list[JobRecord]:
         """Return the jobs whose id begins so, in the order of submits. Looks at every id."""
-        return [self._order[number] for id_, number in self._number.items() if id_.startswith(text)]
+        ids = (one if isinstance(one, str) else one.job.id for one in self._order)
+        return [self._record(number) for number, id_ in enumerate(ids) if id_.startswith(text)]
 
     def keyed(self, suffix: str) -> JobRecord | None:
         """Return the job that was submitted under the key that gives this suffix."""
-        return self._keyed.get(suffix)
+        number = self._keyed.get(suffix)
+        return None if number is None else self._record(number)
+
+    def _record(self, number: int) -> JobRecord:
+        found = self._order[number]
+        if not isinstance(found, str):
+            return found
+        record = self._state.archive.get(found)
+        assert record is not None
+        return record
 
     # -- many jobs ----------------------------------------------------------------------------------
 
@@ -129,13 +145,18 @@ class Board:
         start = None if cursor is None else _number_of(cursor)
         found: list[JobRecord] = []
         scanned = 0
+        unpacked: set[int] = set()
         last: int | None = None
         for number in self._candidates(wanted, start, newest_first):
-            if len(found) == limit or scanned == _MOST_SCANNED:
+            if len(found) == limit or scanned == _MOST_SCANNED or len(unpacked) > _MOST_UNPACKED:
                 assert last is not None
                 return found, _cursor(last)
             scanned, last = scanned + 1, number
-            if wanted.matches(record := self._order[number]):
+            if wanted.states and self._states[number] not in wanted.states:
+                continue
+            if isinstance(entry := self._order[number], str):
+                unpacked.add(self._state.archive.block_of(entry))
+            if wanted.matches(record := self._record(number)):
                 found.append(record)
         return found, None
 
@@ -166,7 +187,9 @@ class Board:
             self._look_again(JobState.BACKING_OFF)
         match record:
             case JobSubmitted():
-                if record.job.id not in self._number:
+                if len(self._order) < state.submitted:
+                    self._order.append(state.jobs[record.job.id])
+                    self._states.append(JobState.QUEUED)
                     self._add(state.jobs[record.job.id])
                     self._note_waits()
             case CancelRequested() | AttemptStarted():
@@ -179,25 +202,48 @@ class Board:
                     self._look(command.job_id)
                 for start in record.starts:
                     self.attempted.setdefault(start.job_id, state.jobs[start.job_id])
-            case NodeJoined() | NodeLost():
+            case NodeJoined() | NodeLost() | NodeExcluded():
                 self._look_again(JobState.STARTING, JobState.RUNNING)
-            case ClockTicked():
+            case AttemptProgressed() | ClockTicked() | NodeReturned():
                 pass
         self._next_due_s = state.next_due_s
+        while self._archived < len(state.archive):
+            self._put_away(state.archive.ids[self._archived])
+
+    def _fill(self) -> None:
+        """Take in all jobs that there are. Those of the archive come one after the other, and go again."""
+        archive = self._state.archive
+        self._order, self._states = [""] * self._state.submitted, [JobState.QUEUED] * self._state.submitted
+        waits: list[tuple[float, int]] = []
+        for record in self._state.records():
+            self._order[record.number] = record
+            self._add(record)
+            waits += _waits(record)
+            if self._archived < len(archive):
+                self._put_away(record.job.id)
+        if self._archived:  # it is in the order of ends
+            for index in (self._by_state, self._by_team, self._by_user, self._by_name):
+                for numbers in index.values():
+                    numbers[:] = array("I", sorted(numbers))
+        self._replay_waits(waits)
+
+    def _put_away(self, job_id: str) -> None:
+        """The job is in the archive now."""
+        self._order[self._number.pop(job_id)] = self._state.archive.ids[self._archived]
+        self.attempted.pop(job_id, None)
+        self._archived += 1
 
     def _add(self, record: JobRecord) -> None:
-        job = record.job
-        number = len(self._order)
-        self._order.append(record)
+        job, number = record.job, record.number
         self._number[job.id] = number
-        self._states.append(record.state)
+        self._states[number] = record.state
         self._by_state[record.state].append(number)
         self._by_team.setdefault(job.team, array("I")).append(number)
         self._by_user.setdefault(job.user, array("I")).append(number)
         self._by_name.setdefault(job.name, array("I")).append(number)
         self._count(job.team, record.state, 1)
         if len(suffix := job.id.rpartition("-")[2]) == KEYED_SUFFIX:
-            self._keyed[suffix] = record
+            self._keyed[suffix] = number
         if record.attempts:
             self.attempted[job.id] = record
         for attempt in record.attempts:
@@ -210,7 +256,8 @@ class Board:
         number = self._number.get(job_id)
         if number is None:
             return
-        was, now = self._states[number], self._order[number].state
+        record = self._record(number)
+        was, now = self._states[number], record.state
         if was is now:
             return
         numbers = self._by_state[was]
@@ -218,7 +265,7 @@ class Board:
         numbers = self._by_state[now]
         numbers.insert(bisect_left(numbers, number), number)
         self._states[number] = now
-        team = self._order[number].job.team
+        team = record.job.team
         self._count(team, was, -1)
         self._count(team, now, 1)
         self._note_waits()
@@ -231,10 +278,10 @@ class Board:
     def _look_again(self, *states: JobState) -> None:
         for one in states:
             for number in list(self._by_state[one]):
-                self._look(self._order[number].job.id)
+                self._look(self._record(number).job.id)
 
     def _count_end(self, event: AttemptEnded) -> None:
-        record = self._state.jobs.get(event.job_id)
+        record = self._state.record(event.job_id)
         if record is None or event.epoch > record.epoch:
             return
         attempt = record.attempts[event.epoch - 1]
@@ -250,15 +297,8 @@ class Board:
         elif is_open and not waits:
             self.waited[-1] = (self.waited[-1][0], self._state.at_s)
 
-    def _replay_waits(self) -> None:
-        """Find out when at least one job waited, from the histories of all."""
-        changes: list[tuple[float, int]] = []
-        for record in self._order:
-            waits = False
-            for change in record.history:
-                if (change.state in _WAITING) is not waits:
-                    waits = not waits
-                    changes.append((change.at_s, 1 if waits else -1))
+    def _replay_waits(self, changes: list[tuple[float, int]]) -> None:
+        """Find out when at least one job waited, from when each began to, and ceased."""
         waiting = 0
         # Who begins to wait when another ceases leaves no gap.
         for at_s, difference in sorted(changes, key=lambda change: (change[0], -change[1])):
@@ -267,6 +307,15 @@ class Board:
             waiting += difference
             if waiting == 0:
                 self.waited[-1] = (self.waited[-1][0], at_s)
+
+
+def _waits(record: JobRecord) -> Iterator[tuple[float, int]]:
+    """Yield when the job began to wait (1), and ceased (-1)."""
+    waits = False
+    for change in record.history:
+        if (change.state in _WAITING) is not waits:
+            waits = not waits
+            yield change.at_s, 1 if waits else -1
 
 
 _WAITING = (JobState.QUEUED, JobState.BACKING_OFF)

@@ -103,6 +103,11 @@ class StateDir:
         return self.path / "daemon.bell"
 
     @property
+    def cycles(self) -> Path:
+        """How long the scheduling cycles of the last driver took (``server.cycles``)."""
+        return self.path / "cycles"
+
+    @property
     def daemon_log(self) -> Path:
         """What the daemon had to say."""
         return self.path / "daemon.log"

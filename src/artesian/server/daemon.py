@@ -19,6 +19,7 @@ from artesian.kernel.scheduler import Scheduler
 from artesian.model.errors import ArtesianError
 from artesian.server.bell import Bell, lock
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
+from artesian.server.cycles import CycleLog
 from artesian.server.driver import Driver
 from artesian.server.fleet import nodes_of
 from artesian.server.rules import Rules
@@ -48,7 +49,15 @@ async def serve(state: StateDir, idle_exit_s: float, rules: Rules) -> None:
         clock = AnchoredClock().now_s
         engine = rules.make_engine(state.jobs, nodes_of(discover()), clock)
         snapshots = SnapshotProcess(str(state.journal))
-        driver = Driver(journal, scheduler, seq, engine, clock, save_snapshot=snapshots.save)
+        driver = Driver(
+            journal,
+            scheduler,
+            seq,
+            engine,
+            clock,
+            save_snapshot=snapshots.save,
+            cycled=CycleLog(state.cycles).observe,
+        )
         await driver.open()
         await _run_with_bell(state, driver, journal, idle_exit_s)
         await driver.close()

@@ -9,6 +9,7 @@ reported (which does nothing where they were carried out), and goes on.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 from artesian.engines.base import Clock, Engine
@@ -38,7 +39,7 @@ class Driver:
 
     Where there are several processes, ``leads`` says whether this one may still act; ``advanced`` hears of
     every record that the state has, committed. ``save_snapshot`` is for who does it in another way than
-    ``journal`` does: at once, which is long for many jobs.
+    ``journal`` does: at once, which is long for many jobs. ``cycled`` gets the seconds of each cycle of the policy.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Driver:
         leads: Callable[[], bool] = lambda: True,
         advanced: Callable[[int], None] | None = None,
         save_snapshot: Callable[[State, int], None] | None = None,
+        cycled: Callable[[float], object] = lambda _: None,
     ) -> None:
         self._journal = journal
         self._scheduler = scheduler
@@ -61,6 +63,7 @@ class Driver:
         self._leads = leads
         self._advanced = advanced
         self._save = save_snapshot or journal.save_snapshot
+        self._cycled = cycled
         self._reported: list[Event] = []
         self.is_in_order = True
         """Whether the scheduler's state is the one after record ``seq``: not in the middle of a step, nor after
@@ -129,7 +132,7 @@ class Driver:
         if due_s is not None and due_s <= now_s:
             reported.append(ClockTicked(at_s=now_s))
         # Nobody has to wait for the policy: others append while it thinks.
-        plan = self._scheduler.draft(self._write_down(reported))
+        plan = self._draft(self._write_down(reported))
         if not plan.is_empty:
             plan = self._decide(plan)
         self.is_in_order = True
@@ -142,6 +145,13 @@ class Driver:
         self._carry_out(plan.commands)
         if self._seq - self._snapshot_seq >= max(_SNAPSHOT_EVERY, len(self._scheduler.state.jobs) // 2):
             self._save_snapshot()
+
+    def _draft(self, events: Sequence[Event]) -> Plan:
+        cycles, begun_s = self._scheduler.cycles, time.perf_counter()
+        plan = self._scheduler.draft(events)
+        if self._scheduler.cycles != cycles:
+            self._cycled(time.perf_counter() - begun_s)
+        return plan
 
     def _write_down(self, reported: Sequence[Event]) -> Sequence[Event]:
         """Append what the engine reported; return that, behind what others have appended."""
@@ -162,7 +172,7 @@ class Driver:
                 plan = self._scheduler.amend(plan, late)
                 if plan.is_empty and self._is_discarded:
                     # Twice in a row. Those who cancel all the time would never let it decide: they have to wait.
-                    plan = self._scheduler.draft(())
+                    plan = self._draft(())
                 self._is_discarded = plan.is_empty
                 self._woken.set()
             if not plan.is_empty:
@@ -197,7 +207,7 @@ class Driver:
             if not self._leads():
                 raise LeaseLost(f"record {self._seq}", "the lease has run out; its commands are another's")
             if isinstance(command, Start):
-                self._engine.start(command, self._scheduler.state.jobs[command.job_id].job)
+                self._engine.start(command, self._scheduler.state.jobs[command.job_id].job_now)
             else:
                 self._engine.stop(command)
 

@@ -19,25 +19,34 @@ from artesian.census import discover
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
-from artesian.kernel.told import decision, job_view
+from artesian.kernel.told import decision, job_view, node_view
 from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
-from artesian.model.events import CancelRequested, JobSubmitted
+from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
 from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.jobfile import parse_job
 from artesian.model.ledger import Waterfall
 from artesian.model.plan import Reason
-from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, Over
+from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, NodeView, Over
 from artesian.policy import explain
 from artesian.policy.outlook import Outlook
 from artesian.server import report
 from artesian.server.bell import ring
 from artesian.server.board import recent
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
-from artesian.server.finding import check_not_over, check_possible, known_attempt, new_job_id, no_such_job
+from artesian.server.finding import (
+    check_excluded,
+    check_not_over,
+    check_possible,
+    known_attempt,
+    known_node,
+    new_job_id,
+    no_such_job,
+)
 from artesian.server.fleet import nodes_of
+from artesian.server.fleet_board import held_milli, jobs_on
 from artesian.server.follow import Follower, log_file, read_piece
 from artesian.server.rules import Rules
 from artesian.store import SqliteJournal
@@ -48,6 +57,8 @@ _LOOK_S = 0.1
 _REVIVE_EVERY = 10
 """Looks between two checks that the daemon lives."""
 _SHOWN_ACTIVE, _SHOWN_OVER = 200, 10
+_STOCK_S = 20.0
+"""How long a daemon may take to find the nodes."""
 _RESTARTS = 5
 """Daemons that may die under a follower, one after the other, before it gives up."""
 
@@ -130,13 +141,13 @@ class ControlPlane:
 
         Of several jobs with exactly this name, the latest. Raises UnknownJob.
         """
-        jobs = self.state().jobs
-        if job in jobs:
-            return jobs[job]
-        named = [record for record in jobs.values() if record.job.name == job]
+        state = self.state()
+        if (found := state.record(job)) is not None:
+            return found
+        named = [record for record in state.records() if record.job.name == job]
         if named:
-            return max(named, key=lambda record: record.submitted_s)
-        begin = [record for id_, record in jobs.items() if id_.startswith(job)]
+            return max(named, key=lambda record: record.number)
+        begin = [record for record in state.records() if record.job.id.startswith(job)]
         if len(begin) == 1:
             return begin[0]
         raise no_such_job(job, [record.job.id for record in begin], len(begin))
@@ -149,10 +160,12 @@ class ControlPlane:
 
     def jobs(self, *, is_all: bool = False) -> JobList:
         """Return the jobs in the order of their submits: the latest, or all of them."""
-        records = list(self.state().jobs.values())
-        more = 0
-        if not is_all:
-            records, more = recent(records, active=_SHOWN_ACTIVE, over=_SHOWN_OVER)
+        state, more = self.state(), 0
+        if is_all:
+            records = sorted(state.records(), key=lambda record: record.number)
+        else:
+            records, more = recent(state.jobs.values(), active=_SHOWN_ACTIVE, over=_SHOWN_OVER)
+            more += len(state.archive)
         self.revive()
         return JobList(jobs=tuple(map(job_view, records)), more=more)
 
@@ -217,7 +230,32 @@ class ControlPlane:
 
     def ids(self, beginning: str) -> list[str]:
         """Return the ids that begin so, the latest first."""
-        return [id_ for id_ in reversed(self.state().jobs) if id_.startswith(beginning)]
+        state = self.state()
+        return [
+            id_ for id_ in (*reversed(state.jobs), *reversed(state.archive.ids)) if id_.startswith(beginning)
+        ]
+
+    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+        """Yield the nodes in the order of their ids. Where no daemon has taken stock yet, one does so now."""
+        state = self._state_with_nodes()
+        for id_ in sorted(state.nodes):
+            if pool in (None, state.nodes[id_].node.pool):
+                yield self._node(id_)
+
+    def _state_with_nodes(self) -> State:
+        until_s = time.monotonic() + _STOCK_S
+        state = self.state()
+        if not state.nodes:
+            self.wake()
+        while not state.nodes and time.monotonic() < until_s:
+            time.sleep(_LOOK_S)
+            state = self.state()
+        return state
+
+    def _node(self, id_: str) -> NodeView:
+        state = self.state()
+        held = int(held_milli(state.capacity)[state.capacity.row[id_]])
+        return node_view(state.nodes[id_], held_milli=held, jobs=jobs_on(state, id_))
 
     # -- requests -----------------------------------------------------------------------------------
 
@@ -246,7 +284,7 @@ class ControlPlane:
     def submit(self, file: JobFile) -> JobView:
         """Accept the job. Raises as ``check`` does."""
         job = self._read(file)
-        job = replace(job, id=new_job_id(job.name, self.state().jobs, _ID_LETTERS))
+        job = replace(job, id=new_job_id(job.name, self.state(), _ID_LETTERS))
         self._journal.append([JobSubmitted(at_s=time.time(), job=job)])
         self.wake()
         return self.view(self.record(job.id))
@@ -260,6 +298,26 @@ class ControlPlane:
         self._journal.append([CancelRequested(at_s=time.time(), job_id=id_, user=self._user)])
         self.wake()
         return before
+
+    def exclude(self, node: str, *, reason: str, is_stopping: bool = False) -> NodeView:
+        """Have nothing more start on a node. Raises UnknownNode."""
+        known_node(self._state_with_nodes(), node)
+        self._journal.append(
+            [
+                NodeExcluded(
+                    at_s=time.time(), node_id=node, reason=reason, user=self._user, is_stopping=is_stopping
+                )
+            ]
+        )
+        self.wake()
+        return self._node(node)
+
+    def return_node(self, node: str) -> NodeView:
+        """Have an excluded node used again. Raises UnknownNode, NotExcluded."""
+        check_excluded(known_node(self._state_with_nodes(), node))
+        self._journal.append([NodeReturned(at_s=time.time(), node_id=node, user=self._user)])
+        self.wake()
+        return self._node(node)
 
     def _read(self, file: JobFile) -> Job:
         job = parse_job(

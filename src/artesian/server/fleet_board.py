@@ -4,7 +4,7 @@ import base64
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,17 +12,20 @@ from artesian.kernel.nodes import NodeRecord
 from artesian.kernel.state import State
 from artesian.kernel.told import node_view
 from artesian.model.capacity import Capacity, IntArray
+from artesian.model.quota import Teams
 from artesian.model.resources import MILLI
-from artesian.model.views import FleetView, KindView, NodePage, NodeView, TeamView
+from artesian.model.views import DeviceView, FleetView, KindView, NodePage, NodeView, TeamView
+from artesian.policy.accounts import Accounts
 from artesian.server.board import BadCursor
 from artesian.server.mirror import Mirror
 
 
 @dataclass(slots=True)
 class FleetBoard:
-    """Answers about the mirror's nodes."""
+    """Answers about the mirror's nodes, and what ``quotas`` teams have on them."""
 
     mirror: Mirror
+    quotas: Teams = field(default_factory=Teams)
     _kinds: "_Kinds | None" = None
     _ids: list[str] = field(default_factory=list)
 
@@ -31,7 +34,8 @@ class FleetBoard:
         state = self.mirror.state
         if self._kinds is None or self._kinds.capacity is not state.capacity:
             self._kinds = _Kinds(state.capacity)
-        return FleetView(at_s=state.at_s, kinds=self._kinds.views())
+        excluded = [state.capacity.row[record.node.id] for record in state.excluded]
+        return FleetView(at_s=state.at_s, kinds=self._kinds.views(excluded))
 
     def page(self, *, pool: str | None, is_up: bool | None, limit: int, cursor: str | None) -> NodePage:
         """Return nodes in the order of their ids. Raises BadCursor."""
@@ -56,24 +60,62 @@ class FleetBoard:
         record = state.nodes.get(id_)
         if record is None:
             return None
-        jobs = tuple(
-            entry.job.id
-            for entry in state.running.values()
-            if team in (None, entry.job.team)
-            and any(share.node_id == id_ for share in entry.placement.shares)
+        held: Counter[int] = Counter()
+        by_device: dict[int, list[str]] = {}
+        jobs: list[str] = []
+        for entry in state.running.values():
+            for share in entry.placement.shares:
+                if share.node_id != id_:
+                    continue
+                held.update(dict.fromkeys(share.devices, share.milli))
+                if team in (None, entry.job.team):
+                    jobs.append(entry.job.id)
+                    for device in share.devices:
+                        by_device.setdefault(device, []).append(entry.job.id)
+        each = tuple(
+            DeviceView(
+                index=index,
+                held=held[index] / MILLI,
+                is_occupied=index in record.node.occupied,
+                jobs=tuple(by_device.get(index, ())),
+            )
+            for index in range(record.node.devices)
         )
-        return _told(state, record, held_milli(state.capacity), jobs)
+        return replace(_told(state, record, held_milli(state.capacity), tuple(jobs)), each=each)
 
     def teams(self, *, only: str | None) -> Sequence[TeamView]:
-        """Return what each team has, or only one of them."""
+        """Return what each team has and is entitled to, or only one of them."""
         held: Counter[str] = Counter()
         for entry in self.mirror.state.running.values():
-            held[entry.job.team] += round(entry.placement.whole_devices * MILLI)
+            for above in self.quotas.path(entry.job.team):
+                held[above.name] += round(entry.placement.whole_devices * MILLI)
         jobs = self.mirror.board.active_by_team()
-        names = sorted(jobs) if only is None else [only]
+        accounts = Accounts(self.quotas, self.mirror.state.capacity)
+        names = sorted({*jobs, *(team.name for team in self.quotas.teams)}) if only is None else [only]
         return [
-            TeamView(team=team, jobs=jobs.get(team, Counter()), held=held[team] / MILLI) for team in names
+            TeamView(
+                team=team.name,
+                jobs=jobs.get(team.name, Counter()),
+                held=held[team.name] / MILLI,
+                borrowed=accounts.borrowed(team) / MILLI,
+                parent=team.parent,
+                weight=team.weight,
+                guaranteed=dict(team.guaranteed),
+                borrow_limit=team.borrow_limit,
+                lends=team.lends,
+            )
+            for team in (self.quotas.path(name)[-1] for name in names)
         ]
+
+
+def jobs_on(state: State, node_id: str, *, team: str | None = None) -> tuple[str, ...]:
+    """Return the jobs that hold something of the node; only the team's if one is given."""
+    return tuple(
+        entry.job.id
+        for entry in state.running.values()
+        if team in (None, entry.job.team)
+        and any(share.node_id == node_id for share in entry.placement.shares)
+    )
 
 
 def held_milli(capacity: Capacity) -> IntArray:
@@ -99,14 +141,17 @@ class _Kinds:
         )
         self._names = sorted((name, number) for name, number in numbers.items())
 
-    def views(self) -> tuple[KindView, ...]:
+    def views(self, excluded_rows: Sequence[int]) -> tuple[KindView, ...]:
         capacity = self.capacity
         held = held_milli(capacity)
         lost = np.where(capacity.is_up, 0, capacity.devices * MILLI - held)
-        nodes, devices, held_sums, lost_sums = (
+        excluded = np.zeros_like(lost)
+        excluded[excluded_rows], lost[excluded_rows] = lost[excluded_rows], 0
+        nodes, devices, held_sums, lost_sums, excluded_sums = (
             np.bincount(self._of_row, weights=weights, minlength=len(self._names))
-            for weights in (None, capacity.devices, held, lost)
+            for weights in (None, capacity.devices, held, lost, excluded)
         )
+        free_sums = devices * MILLI - held_sums - lost_sums - excluded_sums
         return tuple(
             KindView(
                 accelerator=accelerator,
@@ -114,8 +159,9 @@ class _Kinds:
                 nodes=int(nodes[number]),
                 devices=int(devices[number]),
                 held=float(held_sums[number]) / MILLI,
-                free=float(devices[number] * MILLI - held_sums[number] - lost_sums[number]) / MILLI,
+                free=float(free_sums[number]) / MILLI,
                 lost=float(lost_sums[number]) / MILLI,
+                excluded=float(excluded_sums[number]) / MILLI,
             )
             for (accelerator, pool), number in self._names
         )

@@ -16,6 +16,7 @@ from pathlib import Path
 from artesian.census import discover
 from artesian.model.errors import ArtesianError
 from artesian.server.config import StateDir, database_of
+from artesian.server.cycles import CycleLog
 from artesian.server.fleet import nodes_of
 from artesian.server.replica import Replica
 from artesian.server.rules import Rules
@@ -38,6 +39,7 @@ async def serve(url: str, state: StateDir, rules: Rules) -> None:
         clock,
         name=f"{socket.gethostname()}:{os.getpid()}",
         save_snapshot=SnapshotProcess(url).save,
+        cycled=CycleLog(state.cycles).observe,
     )
     running = asyncio.create_task(replica.run())
     for number in (signal.SIGTERM, signal.SIGINT):

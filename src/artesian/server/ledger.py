@@ -6,6 +6,7 @@ messages of the workers are read, and all is added up, beside it.
 
 import asyncio
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from artesian.kernel.training import TrainingSummary, training_summary
 from artesian.model.ledger import Waterfall
 from artesian.server.config import StateDir
 from artesian.server.mirror import Mirror
-from artesian.server.report import ceilings_in, read_progress, with_goodput
+from artesian.server.report import ceilings_in, read_progress, with_notes
 
 _KEPT_S = 2.0
 """How long an answer is given again: many dashboards ask for the same one."""
@@ -58,20 +59,21 @@ class Ledger:
 
     async def _waterfall(self, start_s: float, end_s: float) -> Waterfall:
         async with self._one_at_a_time:
-            part = _part(self.mirror.state, self._present(start_s, end_s))
-            waited = tuple(self.mirror.board.waited)
-            return await asyncio.to_thread(self._add_up, part, waited, start_s, end_s)
-
-    def _present(self, start_s: float, end_s: float) -> list[JobRecord]:
-        return [
-            record
-            for record in self.mirror.board.attempted.values()
-            if record.submitted_s < end_s and (record.ended_s is None or record.ended_s > start_s)
-        ]
+            state, board = self.mirror.state, self.mirror.board
+            part = _part(state, list(_present(board.attempted.values(), start_s, end_s)))
+            archived = state.archive.records(ended_after_s=start_s)
+            return await asyncio.to_thread(self._add_up, part, archived, tuple(board.waited), start_s, end_s)
 
     def _add_up(
-        self, part: State, waited: tuple[tuple[float, float | None], ...], start_s: float, end_s: float
+        self,
+        part: State,
+        archived: Iterable[JobRecord],
+        waited: tuple[tuple[float, float | None], ...],
+        start_s: float,
+        end_s: float,
     ) -> Waterfall:
+        for record in _present(archived, start_s, end_s):
+            part.jobs[record.job.id] = record
         return waterfall(
             part,
             read_progress(self.dir.jobs, part.jobs.values()),
@@ -92,7 +94,7 @@ class Ledger:
             "job": msgspec.to_builtins(view),
             "training": msgspec.to_builtins(summary),
             "goodput": msgspec.to_builtins(goodput),
-            "waterfall": with_goodput(found, goodput).to_dict(),
+            "waterfall": with_notes(found, goodput, summary).to_dict(),
         }
 
     async def goodput(self, record: JobRecord) -> Goodput:
@@ -115,12 +117,24 @@ class Ledger:
         return training_summary(record, progress, at_s=end_s, ceilings=ceilings_in(self.dir.census))
 
 
+def _present(records: Iterable[JobRecord], start_s: float, end_s: float) -> Iterator[JobRecord]:
+    """Yield those that had an attempt and were there between two times."""
+    for record in records:
+        is_there = record.submitted_s < end_s and (record.ended_s is None or record.ended_s > start_s)
+        if is_there and record.attempts:
+            yield record
+
+
 def _part(state: State, records: list[JobRecord]) -> State:
     """Return a copy of the nodes and of these jobs, for another thread to read."""
     part = State()
     part.at_s, part.first_s = state.at_s, state.first_s
     part.nodes = {
-        id_: replace(node, outages=[replace(outage) for outage in node.outages])
+        id_: replace(
+            node,
+            outages=[replace(outage) for outage in node.outages],
+            exclusions=[replace(exclusion) for exclusion in node.exclusions],
+        )
         for id_, node in state.nodes.items()
     }
     part.jobs = {record.job.id: copied(record) for record in records}

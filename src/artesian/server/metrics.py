@@ -4,13 +4,21 @@ import asyncio
 import resource
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from prometheus_client import Counter, Histogram
-from prometheus_client.core import CollectorRegistry, CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from artesian.kernel.lifecycle import JobState
 from artesian.model.ledger import US, Waterfall
+from artesian.server.cycles import BUCKETS_S, Cycles, read_cycles
 from artesian.server.fleet_board import FleetBoard
 from artesian.server.ledger import Ledger
 from artesian.server.mirror import Mirror
@@ -24,8 +32,9 @@ _WATERFALL_S = 30.0
 class Metrics:
     """Collects figures of one server."""
 
-    def __init__(self, mirror: Mirror, fleet: FleetBoard, ledger: Ledger) -> None:
+    def __init__(self, mirror: Mirror, fleet: FleetBoard, ledger: Ledger, *, cycles: Path) -> None:
         self._mirror, self._fleet, self._ledger = mirror, fleet, ledger
+        self._cycles = cycles
         self._registry = CollectorRegistry()
         self._http = Histogram(
             "artesian_http_request_duration_seconds",
@@ -44,6 +53,12 @@ class Metrics:
             registry=self._registry,
         )
         mirror.on_plan = self._plans.observe
+        self._lag = Histogram(
+            "artesian_event_loop_delay_seconds",
+            "How late the event loop comes to what is due, looked at twenty times a second.",
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
         self._counted_seq: int | None = None
         self._waterfall: Waterfall | None = None
         self._waterfall_s = 0.0
@@ -54,6 +69,10 @@ class Metrics:
         """Count an answer."""
         if route != "/metrics":
             self._http.labels(method, route, f"{status // 100}xx").observe(seconds)
+
+    def observe_lag(self, seconds: float) -> None:
+        """Count how late the event loop was."""
+        self._lag.observe(seconds)
 
     async def page(self) -> bytes:
         """Return all figures in the format of OpenMetrics."""
@@ -85,6 +104,8 @@ class Metrics:
         """Yield what is true now."""
         yield from self._queue()
         yield from self._devices()
+        if (cycles := read_cycles(self._cycles)) is not None:
+            yield _of_cycles(cycles)
         if self._waterfall is not None:
             yield from _of_waterfall(self._waterfall)
         yield _gauge(
@@ -131,9 +152,20 @@ class Metrics:
             "artesian_devices", "Devices by state.", labels=["accelerator", "pool", "state"]
         )
         for kind in self._fleet.view().kinds:
-            for state, count in (("held", kind.held), ("free", kind.free), ("lost", kind.lost)):
+            of_state = {"held": kind.held, "free": kind.free, "lost": kind.lost, "excluded": kind.excluded}
+            for state, count in of_state.items():
                 devices.add_metric([kind.accelerator, kind.pool, state], count)
         yield devices
+
+
+def _of_cycles(found: Cycles) -> Metric:
+    bounds = [*map(str, BUCKETS_S), "+Inf"]
+    return HistogramMetricFamily(
+        "artesian_scheduling_cycle_duration_seconds",
+        "How long the policy of the driver beside this server takes to plan; of the last driver here, from its start on.",
+        buckets=list(zip(bounds, map(float, found.counts), strict=True)),
+        sum_value=found.total_s,
+    )
 
 
 def _of_waterfall(found: Waterfall) -> Iterator[Metric]:

@@ -41,7 +41,7 @@ class Replica:
         replica.view.state().jobs
         running.cancel()                                    # gives the lease back
 
-    ``engines`` and ``policies`` are called at the start of each term. ``save_snapshot`` is the driver's.
+    ``engines`` and ``policies`` are called at the start of each term. ``save_snapshot`` and ``cycled`` are the driver's.
     """
 
     def __init__(
@@ -53,12 +53,14 @@ class Replica:
         *,
         name: str,
         save_snapshot: Callable[[State, int], None] | None = None,
+        cycled: Callable[[float], object] = lambda _: None,
     ) -> None:
         self._storage = storage
         self._engines = engines
         self._policies = policies
         self._clock = clock
         self._save_snapshot = save_snapshot
+        self._cycled = cycled
         self.journal: Journal = storage.journal()
         """Unfenced, for reads and for what anybody may append. For the event loop's thread."""
         try:
@@ -101,6 +103,7 @@ class Replica:
 
         A database that cannot be reached is waited for. Raises other errors, such as those of a policy.
         """
+        _log.info("following %s", self._storage.place)
         pulse = asyncio.create_task(self._beat())
         try:
             while True:
@@ -213,6 +216,7 @@ class Replica:
             leads=lambda: self._lease.is_held,
             advanced=self.view.advanced,
             save_snapshot=self._save_snapshot or self.journal.save_snapshot,
+            cycled=self._cycled,
         )
 
     async def _drive(self, driver: Driver, engine: Engine, is_lost: asyncio.Event) -> None:

@@ -1,5 +1,6 @@
 """What the API's routes do, for whoever calls: submit, find, cancel, explain. No HTTP here."""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
@@ -7,22 +8,26 @@ from dataclasses import dataclass, replace
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.told import decision, job_view
+from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
-from artesian.model.events import CancelRequested, JobSubmitted
+from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
 from artesian.model.job import Job
-from artesian.model.views import Decision, JobPage, JobView, QueueView
+from artesian.model.views import Decision, JobPage, JobView, NodeView, QueueView
 from artesian.server.board import KEYED_SUFFIX, Filter
 from artesian.server.config import StateDir
 from artesian.server.finding import (
     LETTERS,
+    check_excluded,
     check_not_over,
     check_possible,
+    known_node,
     new_job_id,
     no_such_job,
 )
 from artesian.server.fleet_board import FleetBoard
 from artesian.server.limits import Limits
 from artesian.server.mirror import Mirror, QueueFull
+from artesian.server.report import ceilings_in
 from artesian.server.tokens import Principal, Role
 
 _RANDOM_LETTERS = 8
@@ -45,6 +50,8 @@ class Service:
     dir: StateDir
     limits: Limits
     fleet: FleetBoard
+    _whole: tuple[Capacity, Capacity] | None = None
+    """The state's capacity, and that of the same nodes if all of them were in use."""
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -54,7 +61,7 @@ class Service:
         Raises UnknownJob.
         """
         board = self.mirror.board
-        record = self.mirror.state.jobs.get(text) or board.named(text)
+        record = self.mirror.state.record(text) or board.named(text)
         if record is not None and _sees(who, record):
             return record
         found = [record for record in board.beginning(text) if _sees(who, record)]
@@ -79,6 +86,14 @@ class Service:
         )
         return JobPage(jobs=tuple(map(job_view, records)), next=following)
 
+    async def node(self, id_: str, who: Principal) -> NodeView | None:
+        """Return a node, each of its devices, and what a census has measured of them; None where it is not known."""
+        ceilings = await asyncio.to_thread(ceilings_in, self.dir.census)
+        found = self.fleet.node(id_, team=who.team)
+        if found is None:
+            return None
+        return replace(found, ceilings={dtype: of for (node, dtype), of in ceilings.items() if node == id_})
+
     def decision(self, record: JobRecord) -> Decision:
         """Return the last decision about the job."""
         return decision(record, self.mirror.why(record), self.mirror.outlook(record))
@@ -102,8 +117,15 @@ class Service:
                 )
             job = replace(job, team=who.team)
         if self.mirror.state.nodes:  # else nobody knows yet what there is
-            check_possible(job, self.mirror.state.capacity)
+            check_possible(job, self._whole_fleet())
         return job
+
+    def _whole_fleet(self) -> Capacity:
+        """Return what there is when no node is gone or excluded: a job may wait for one to come back."""
+        now = self.mirror.state.capacity
+        if self._whole is None or self._whole[0] is not now:
+            self._whole = (now, Capacity(now.nodes))
+        return self._whole[1]
 
     async def submit(self, jobs: Sequence[Job], who: Principal, *, key: str | None = None) -> list[JobRecord]:
         """Accept admitted jobs, all or none; under a ``key`` the same ones once, however often they come.
@@ -116,7 +138,7 @@ class Service:
                 f"queue: expected at most {self.limits.queued_jobs} jobs that wait, got {waiting + len(jobs)}",
                 hint="submit again when some have started",
             )
-        taken = self.mirror.state.jobs
+        taken = self.mirror.state
         if key is None:
             named = [replace(job, id=new_job_id(job.name, taken, _RANDOM_LETTERS)) for job in jobs]
         else:
@@ -128,7 +150,7 @@ class Service:
         now_s = time.time()
         await self.mirror.append([JobSubmitted(at_s=now_s, job=job) for job in named])
         # Somebody may have used the key in the same instant, here or at another server: the first one counts.
-        return [_same(taken.get(job.id), job, key or "") for job in named]
+        return [_same(taken.record(job.id), job, key or "") for job in named]
 
     async def cancel(self, record: JobRecord, who: Principal) -> None:
         """Ask for the job to be stopped. Raises AlreadyOver, NotYours."""
@@ -139,6 +161,39 @@ class Service:
             )
         check_not_over(record)
         await self.mirror.append([CancelRequested(at_s=time.time(), job_id=record.job.id, user=who.user)])
+
+    async def exclude(self, node: str, who: Principal, *, reason: str, is_stopping: bool) -> NodeView:
+        """Have nothing more start on a node. Raises UnknownNode, NotYours."""
+        _check_for_all(who)
+        known_node(self.mirror.state, node)
+        await self.mirror.append(
+            [
+                NodeExcluded(
+                    at_s=time.time(), node_id=node, reason=reason, user=who.user, is_stopping=is_stopping
+                )
+            ]
+        )
+        return self._node(node)
+
+    async def return_node(self, node: str, who: Principal) -> NodeView:
+        """Have an excluded node used again. Raises UnknownNode, NotExcluded, NotYours."""
+        _check_for_all(who)
+        check_excluded(known_node(self.mirror.state, node))
+        await self.mirror.append([NodeReturned(at_s=time.time(), node_id=node, user=who.user)])
+        return self._node(node)
+
+    def _node(self, id_: str) -> NodeView:
+        found = self.fleet.node(id_, team=None)
+        assert found is not None, id_
+        return found
+
+
+def _check_for_all(who: Principal) -> None:
+    if who.team is not None:
+        raise NotYours(
+            f"nodes are every team's: expected an operator of no team, got {who.user} of team {who.team}",
+            hint="ask for a token without a team",
+        )
 
 
 def _sees(who: Principal, record: JobRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Tokens made on the server's machine, by whoever owns its state folder: the first one has to be."""
+"""Tokens made on the server's machine, by whoever owns its state folder or database: the first one has to be."""
 
 from artesian.model.views import NewToken, TokenView
 from artesian.server.config import StateDir
@@ -6,17 +6,17 @@ from artesian.server.tokens import Role, Tokens
 
 
 class LocalOffice:
-    """Makes tokens in a state folder; ``client.Client`` has the same methods for a server's."""
+    """Makes tokens in a state folder, or in the database of a URL; ``client.Client`` has the same methods for a server's."""
 
-    def __init__(self, state: StateDir) -> None:
+    def __init__(self, state: StateDir, database: str | None) -> None:
         state.create()
-        self._tokens = Tokens(state.tokens)
+        self._tokens = Tokens(database or state.tokens)
 
     def __enter__(self) -> "LocalOffice":
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._tokens.close()
 
     def create_token(
         self, *, user: str, role: str, team: str | None = None, lasts_s: float | None = None, note: str = ""

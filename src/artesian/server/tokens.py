@@ -1,16 +1,13 @@
 """Tokens: who may do what, for programs. 256 random bits each, told once; only an argon2 hash is kept.
 
-They are in a SQLite file of their own, mode 0600, beside the journal: what is in the journal may be shown.
+A session of the dashboard is a token's, too: as good as that is, at every server that has the same store.
 """
 
 import hashlib
-import os
 import re
 import secrets
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,13 +15,15 @@ from threading import Lock
 
 from artesian.model.errors import ArtesianError
 from artesian.model.views import NewToken, TokenView
+from artesian.server.token_store import token_store
 
-_SCHEMA = """CREATE TABLE IF NOT EXISTS tokens (
-  id TEXT PRIMARY KEY, hash TEXT NOT NULL, user TEXT NOT NULL, role TEXT NOT NULL, team TEXT,
-  created_s REAL NOT NULL, expires_s REAL, revoked_s REAL, note TEXT NOT NULL) WITHOUT ROWID, STRICT"""
-_COLUMNS = "id, user, role, team, created_s, expires_s, revoked_s, note"
 _FORM = re.compile(r"artesian_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _MOST_CACHED = 10_000
+_LOOK_S = 1.0
+"""How long a remote store is not asked whether anything has changed: so long a token may be good that was revoked at
+another server."""
+_SESSION_S = 7 * 86_400.0
+"""How long a session lasts."""
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 
@@ -62,13 +61,23 @@ class Principal:
 
 
 class Tokens:
-    """The tokens of one state folder. May be used from several threads, and several processes."""
+    """The tokens at ``place``: a file, or the URL of a database. May be used from several threads, and processes.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Raises StoreError where a database cannot be reached.
+    """
+
+    def __init__(self, place: Path | str) -> None:
+        self._store = token_store(place)
         self._lock = Lock()
         self._verified: dict[bytes, TokenView] = {}
-        self._stamp: tuple[int, int] | None = None
+        self._sessions: dict[str, TokenView] = {}
+        self._stamp: Hashable = None
+        self._looked_s = 0.0
+        self._is_any: bool | None = None
+
+    def close(self) -> None:
+        """Let go of what they are kept in."""
+        self._store.close()
 
     # -- changing -----------------------------------------------------------------------------------
 
@@ -103,21 +112,14 @@ class Tokens:
             revoked_s=None,
             note=note[:200],
         )
-        with self._connection() as connection:
-            connection.execute(
-                "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?)",
-                (id_, _hash(secret), user, role.value, team, now_s, token.expires_s, token.note),
-            )
+        self._store.add(token, _hash(secret))
+        self.look()
         return NewToken(token=token, secret=f"artesian_{id_}_{secret}")
 
     def revoke(self, id_: str) -> TokenView:
         """Make the token worthless from now on. Raises TokenError where there is none with this id."""
-        with self._connection() as connection:
-            connection.execute(
-                "UPDATE tokens SET revoked_s = coalesce(revoked_s, ?) WHERE id = ?", (time.time(), id_)
-            )
-        with self._lock:
-            self._verified.clear()
+        self._store.revoke(id_, time.time())
+        self.look()
         found = next((token for token in self.list() if token.id == id_), None)
         if found is None:
             raise TokenError(f"token {id_!r} is not known here", hint="artesian token list shows the tokens")
@@ -127,22 +129,45 @@ class Tokens:
 
     def list(self) -> tuple[TokenView, ...]:
         """Return all tokens ever made, the oldest first."""
-        if not self._path.exists():
-            return ()
-        with self._connection() as connection:
-            rows = connection.execute(f"SELECT {_COLUMNS} FROM tokens ORDER BY created_s, id")  # noqa: S608
-            return tuple(_view(row) for row in rows)
+        return self._store.all()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether ``look`` is to be called, on a thread, before anything is said of whom to let in."""
+        return self._store.is_remote and time.monotonic() - self._looked_s > _LOOK_S
+
+    def look(self) -> None:
+        """See whether anybody has changed anything, and forget what was known then."""
+        asked_s = time.monotonic()
+        stamp = self._store.stamp()
+        with self._lock:
+            self._looked_s = asked_s
+            if stamp != self._stamp:
+                self._stamp, self._is_any = stamp, None
+                self._verified.clear()
+                self._sessions.clear()
 
     @property
     def is_any(self) -> bool:
-        """Whether a token was ever made: from then on nobody gets in without one."""
-        return bool(self.list())
+        """Whether a token was ever made: from then on nobody gets in without one.
+
+        Every request without one asks, so it costs a look at the file's time unless somebody changed it.
+        """
+        self._look_if_quick()
+        with self._lock:
+            stamp, found = self._stamp, self._is_any
+        if found is None:
+            found = bool(self.list())
+            with self._lock:
+                if stamp == self._stamp:
+                    self._is_any = found
+        return found
 
     def known(self, token: str) -> Principal | None:
         """Return whose token this is, if it was verified not long ago and is still good; quick."""
         key = hashlib.sha256(token.encode()).digest()
+        self._look_if_quick()
         with self._lock:
-            self._forget_if_changed()
             found = self._verified.get(key)
         return None if found is None else _principal(found)
 
@@ -152,19 +177,14 @@ class Tokens:
         Takes tens of milliseconds on purpose: call it on a thread, and ``known`` before it.
         """
         form = _FORM.fullmatch(token)
-        if form is None or not self._path.exists():
+        if form is None:
             return None
-        with self._lock:
-            self._forget_if_changed()
-            stamp = self._stamp
-        with self._connection() as connection:
-            row = connection.execute(
-                f"SELECT {_COLUMNS}, hash FROM tokens WHERE id = ?",  # noqa: S608
-                (form[1],),
-            ).fetchone()
-        if row is None or not _is_hash_of(row[-1], form[2]):
+        self._look_if_quick()
+        stamp = self._stamp
+        kept = self._store.find(form[1])
+        if kept is None or not _is_hash_of(kept[1], form[2]):
             return None
-        found = _view(row[:-1])
+        found = kept[0]
         with self._lock:
             if stamp == self._stamp:  # else somebody has changed something meanwhile: a revocation, perhaps
                 if len(self._verified) >= _MOST_CACHED:
@@ -172,35 +192,45 @@ class Tokens:
                 self._verified[hashlib.sha256(token.encode()).digest()] = found
         return _principal(found)
 
-    def _forget_if_changed(self) -> None:
-        """Another process may have revoked one."""
-        try:
-            status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
-        except FileNotFoundError:
-            stamp = None
-        if stamp != self._stamp:
-            self._stamp = stamp
-            self._verified.clear()
+    # -- sessions of the dashboard ------------------------------------------------------------------
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Open the file, made for its user only, in a transaction."""
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(self._path, timeout=5.0)
-        try:
-            # Not WAL: every commit is to change the file itself, by which other processes see it.
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(_SCHEMA)
-            with connection:
-                yield connection
-        finally:
-            connection.close()
+    def begin_session(self, token: str) -> str:
+        """Return the cookie of a new session of a token, which was verified just now."""
+        form = _FORM.fullmatch(token)
+        assert form is not None, "a verified token has its form"
+        cookie, now_s = secrets.token_urlsafe(32), time.time()
+        self._store.begin_session(_cookie_hash(cookie), form[1], now_s, oldest_s=now_s - _SESSION_S)
+        return cookie
 
+    def end_session(self, cookie: str) -> None:
+        """End a session, at every server."""
+        self._store.end_session(_cookie_hash(cookie))
+        self.look()
 
-def _view(row: tuple[object, ...]) -> TokenView:
-    names = [name.strip() for name in _COLUMNS.split(",")]
-    return TokenView(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]  # the table is STRICT
+    def known_session(self, cookie: str) -> Principal | None:
+        """Return who logged in to get this cookie, if that was looked up not long ago; quick."""
+        self._look_if_quick()
+        with self._lock:
+            found = self._sessions.get(_cookie_hash(cookie))
+        return None if found is None else _principal(found)
+
+    def session(self, cookie: str) -> Principal | None:
+        """Return who logged in to get this cookie; None where nobody did, or the token is no good any more."""
+        stamp, hashed = self._stamp, _cookie_hash(cookie)
+        found = self._store.session(hashed, oldest_s=time.time() - _SESSION_S)
+        if found is None:
+            return None
+        with self._lock:
+            if stamp == self._stamp:
+                if len(self._sessions) >= _MOST_CACHED:
+                    self._sessions.clear()
+                self._sessions[hashed] = found
+        return _principal(found)
+
+    def _look_if_quick(self) -> None:
+        """Another process may have revoked one: see at once where that costs nothing."""
+        if not self._store.is_remote:
+            self.look()
 
 
 def _principal(token: TokenView) -> Principal | None:
@@ -208,6 +238,10 @@ def _principal(token: TokenView) -> Principal | None:
     if is_over or token.revoked_s is not None:
         return None
     return Principal(user=token.user, role=Role(token.role), team=token.team)
+
+
+def _cookie_hash(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode()).hexdigest()
 
 
 def _hash(secret: str) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # numpy comes with them; only who loads a state pays for it
     from artesian.kernel.state import Record, State
     from artesian.store.snapshots import SnapshotRow
 
+KEPT_OVER = 10_000
+"""Jobs that are over and stay as they are in a loaded state, before they are packed: see ``kernel.archive``."""
+
 _LOG = logging.getLogger(__name__)
 
 PAGE = 100
@@ -106,7 +109,7 @@ class ChainedJournal(ABC):
 
         end = self._end_link()
         with collector_paused():
-            state, link = self._newest_snapshot(end) or (State(), START)
+            state, link = self._newest_snapshot(end) or (State(keeps_over=KEPT_OVER), START)
             for _, record in self._read(link, end):
                 state.apply(record)
         return state, end.seq

@@ -4,8 +4,8 @@ A snapshot is only a shortcut. It is used when it is whole, when the version tha
 that reads it (another version's ``apply`` may come to another state from the same records), and when
 the record at its place still has the checksum it had. In every other case replay is the truth.
 
-The bytes are lines of JSON, compressed: the image without its jobs, then some jobs in each line. So neither
-who saves nor who loads 100,000 jobs ever has them all in memory as text.
+The bytes are lines of JSON, compressed: the image without its jobs, then a block of the archive in each line, then
+some jobs in each line. So neither who saves nor who loads 100,000 jobs ever has them all in memory as text.
 """
 
 import zlib
@@ -17,12 +17,14 @@ from zlib import crc32
 import msgspec
 
 from artesian import __version__
+from artesian.kernel.archive import Block
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.state import State, StateImage
 from artesian.store.chain import Link
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _IMAGE = msgspec.json.Decoder(StateImage)
+_BLOCK = msgspec.json.Decoder(Block)
 _JOBS = msgspec.json.Decoder(list[JobRecord])
 
 _LINE = 100
@@ -75,11 +77,13 @@ def decode(row: SnapshotRow, at: Link) -> State | None:
 
 
 def _version() -> str:
-    return f"{__version__}, lines"
+    return f"{__version__}, blocks and lines"
 
 
 def _lines(state: State) -> Iterator[bytes]:
     yield _ENCODER.encode(state.image(has_jobs=False))
+    for block in state.archive.blocks:
+        yield _ENCODER.encode(block)
     jobs = iter(state.jobs.values())
     while line := list(islice(jobs, _LINE)):
         yield _ENCODER.encode(line)
@@ -87,9 +91,15 @@ def _lines(state: State) -> Iterator[bytes]:
 
 def _restored(body: bytes) -> State:
     lines = _unpacked(body)
-    state = State.from_image(_IMAGE.decode(next(lines)))
-    for line in lines:
+    image = _IMAGE.decode(next(lines))
+    line = next(lines, None)
+    while line is not None and line.startswith(b"{"):
+        image.blocks.append(_BLOCK.decode(line))
+        line = next(lines, None)
+    state = State.from_image(image)
+    while line is not None:
         state.restore(_JOBS.decode(line))
+        line = next(lines, None)
     return state
 
 

@@ -48,6 +48,8 @@ class Crew:
         """Survivors that did not come back in this formation, and were started anew."""
         self.farewell: signal.Signals | None = None
         """Once set nobody is started any more, and who comes late gets this signal."""
+        self.is_short = False
+        """Whether somebody was not started because of the farewell: the others cannot go on."""
         self._formation: Formation | None = None
         self._dying: dict[int, WorkerProcess] = {}
         """By pid: killed for a restart, not reaped yet."""
@@ -107,6 +109,14 @@ class Crew:
         self._start_missing()
         return bool(survivors)
 
+    def end(self) -> list[WorkerProcess]:
+        """Kill all who run, and whoever comes after; return who ran."""
+        self.farewell = signal.SIGKILL
+        self.is_short = self.is_short or self.starter.owed > 0
+        self.starter.forget()
+        self.send(signal.SIGKILL)
+        return list(self.running.values())
+
     def give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
         self.rejoin_by_s = None
@@ -152,6 +162,7 @@ class Crew:
             return
         missing, self._missing = self._missing, []
         if self.farewell is not None:
+            self.is_short = True
             return
         for local_rank in missing:
             try:

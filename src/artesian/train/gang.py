@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artesian.train.recovery import CAUSES
 from artesian.train.worker_process import usable_cpus
 from artesian.wire import environment
 
@@ -15,8 +16,11 @@ class Gang:
 
     ``command`` is the whole command line; ``script`` its part behind the interpreter where it is Python's,
     the name of a module where ``is_module``. ``preload`` are the modules that the template imports; without
-    any there is no template. ``master_port`` None takes a free port. Without a ``log_dir`` all workers share
-    the agent's output; without a ``progress_dir`` failures are reported on stderr only.
+    any there is no template. ``restart_on`` are the causes that a restart is for. ``start_limit_s`` is how long a
+    worker may take to its first step (None: what ``Run`` says, without it any time). ``master_port`` None takes a
+    free port. Without a ``log_dir`` all workers share the agent's output; without a ``progress_dir`` failures are
+    reported on stderr only. From SIGTERM to SIGKILL workers have ``stop_grace_s`` seconds where the job was told to
+    stop, and may save; ``grace_s`` where another worker has failed.
 
     Where nodes have different numbers of workers, ``first_rank`` is that of this node's first one, and
     ``world_size`` counts those of all nodes; both are None where each node has as many.
@@ -28,11 +32,14 @@ class Gang:
     is_module: bool = False
     preload: tuple[str, ...] = ()
     max_restarts: int = 0
+    restart_on: frozenset[str] = frozenset(CAUSES)
     nodes: int = 1
     node_rank: int = 0
     master_host: str = "127.0.0.1"
     master_port: int | None = None
+    start_limit_s: float | None = None
     grace_s: float = 2.0
+    stop_grace_s: float = 30.0
     progress_dir: Path | None = None
     log_dir: Path | None = None
     first_rank: int | None = None

@@ -88,6 +88,11 @@ class Starter:
         if self._standby is not None:
             self._standby.forget()
 
+    def give_up_template(self) -> None:
+        """Go on without the template, which does not answer."""
+        if self._standby is not None:
+            self._lose_template()
+
     def reap_orphans(self, workers: Sequence[WorkerProcess]) -> None:
         """Reap adopted processes that have ended, but none of ``workers``."""
         if self._standby is not None and not self._standby.is_owing:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from artesian.engines.local.records import AttemptFolder, Ended
-from artesian.engines.ray.files import REQUEST, VERDICT, node_folder
+from artesian.engines.ray.files import REQUEST, VERDICT, node_folder, read_request
 from artesian.engines.watching import Key
 from artesian.model.job import Cause, Job
 from artesian.model.plan import Start, Stop
@@ -81,6 +81,14 @@ def fence(folder: AttemptFolder) -> bool:
         folder.create()
         return folder.fence()
     except OSError:
+        return False
+
+
+def is_alone(folder: AttemptFolder) -> bool:
+    """Whether the entrypoint of the attempt's Ray job itself has its place, and waits for it."""
+    try:
+        return bool(read_request(folder.path).get("is_alone"))
+    except (OSError, ValueError):
         return False
 
 

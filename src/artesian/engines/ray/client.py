@@ -34,6 +34,11 @@ class RayJob:
     exit_code: int | None = None
 
     @property
+    def is_pending(self) -> bool:
+        """Whether its driver has no place yet."""
+        return self.status == "PENDING"
+
+    @property
     def is_over(self) -> bool:
         """Whether its driver runs no more."""
         return self.status in _OVER
@@ -58,9 +63,14 @@ class RayClient:
         self._token_file = settings.token_file
 
     def submit(
-        self, submission_id: str, entrypoint: str, env: Mapping[str, str], metadata: Mapping[str, str]
+        self,
+        submission_id: str,
+        entrypoint: str,
+        env: Mapping[str, str],
+        metadata: Mapping[str, str],
+        place: Mapping[str, Any] | None = None,
     ) -> None:
-        """Submit a job; one that is there already stays as it is.
+        """Submit a job; one that is there already stays as it is. ``place``: where its entrypoint runs, and on what.
 
         All of it can be read by everybody who sees the dashboard: it must hold no secret.
         """
@@ -69,6 +79,7 @@ class RayClient:
             "submission_id": submission_id,
             "runtime_env": {"env_vars": dict(env)},
             "metadata": dict(metadata),
+            **(place or {}),
         }
         try:
             self._call("POST", "/api/jobs/", body)

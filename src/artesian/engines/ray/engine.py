@@ -22,7 +22,15 @@ from artesian.engines.ray.attempts import Attempt, Seen
 from artesian.engines.ray.client import RayClient, RayJob
 from artesian.engines.ray.inventory import Stock
 from artesian.engines.ray.outcome import outcome_of_verdict, outcome_without_verdict
-from artesian.engines.ray.request import NodesGone, Unsuitable, entrypoint, write_request
+from artesian.engines.ray.request import (
+    LABEL_SELECTOR,
+    NodesGone,
+    Unsuitable,
+    entrypoint,
+    place_alone,
+    unplaced,
+    write_request,
+)
 from artesian.engines.ray.settings import RaySettings
 from artesian.engines.watching import Refused, Unreachable, WatchingEngine
 from artesian.model.fleet import Node
@@ -51,6 +59,7 @@ class RayEngine(WatchingEngine[Attempt]):
         self._client = client
         self._stock = Stock(self._root / f"{name}-nodes.json", settings.pool, settings.accelerators)
         self._instance = ""
+        self._places_alone = True
         self._opened_s = self._ask_at_s = 0.0
 
     async def open(self, report: Report) -> Sequence[Node]:
@@ -108,22 +117,32 @@ class RayEngine(WatchingEngine[Attempt]):
         checkpoints = folder.path.parent / "checkpoints"
         folder.create()
         checkpoints.mkdir(exist_ok=True, mode=0o700)
+        placement = attempt.start.placement
+        place = place_alone(attempt.job, placement, self._stock.offers) if self._places_alone else None
         write_request(
             attempt.job,
             epoch,
-            attempt.start.placement,
+            placement,
             self._stock.offers,
             folder,
             checkpoints,
             self._settings.python,
             self._settings.group_timeout_s,
+            is_alone=place is not None,
         )
-        self._client.submit(
-            attempt.submission_id,
-            entrypoint(self._settings.python, folder.path),
-            {"RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(attempt.job.grace_s + _STOP_MARGIN_S))},
-            {"artesian_job": job_id, "artesian_epoch": str(epoch), "artesian_name": attempt.job.name},
-        )
+        try:
+            self._client.submit(
+                attempt.submission_id,
+                entrypoint(self._settings.python, folder.path, is_alone=place is not None),
+                {"RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(attempt.job.grace_s + _STOP_MARGIN_S))},
+                {"artesian_job": job_id, "artesian_epoch": str(epoch), "artesian_name": attempt.job.name},
+                place,
+            )
+        except Refused as error:
+            if place is None or LABEL_SELECTOR not in str(error):
+                raise
+            self._places_alone = False  # an older Ray: an actor in a placement group does the same, later
+            self._submit(attempt)
 
     def _on_the_nodes(self, attempt: Attempt) -> AttemptFolder:
         """Return the attempt's folder as the nodes see it; where that is elsewhere, the state has a link to it."""
@@ -198,6 +217,8 @@ class RayEngine(WatchingEngine[Attempt]):
                 job = jobs.get(attempt.submission_id)
                 if job is None or job.is_over:
                     await self._conclude(attempt, job)
+                elif job.is_pending:
+                    await self._look_for_place(attempt)
         if began_s - self._opened_s > watching.ORPHANS_AFTER_S:
             await self._end_orphans(jobs)
         now_s = time.monotonic()
@@ -224,6 +245,24 @@ class RayEngine(WatchingEngine[Attempt]):
             job, seen.ended, attempt.folder, attempt.stop, is_claimed=seen.is_claimed
         )
         self._end(attempt, outcome)
+
+    async def _look_for_place(self, attempt: Attempt) -> None:
+        """End an attempt whose entrypoint waits for a place in vain: Ray would let it wait on."""
+        waited_s = time.monotonic() - attempt.known_s
+        outcome = unplaced(
+            attempt.job,
+            attempt.start.placement,
+            self._stock.offers,
+            attempt.stop,
+            waited_s=waited_s,
+            timeout_s=self._settings.group_timeout_s,
+        )
+        if outcome is None or not await asyncio.to_thread(attempts.is_alone, attempt.folder):
+            return
+        # Fenced off it never starts, whatever Ray does about it from now on.
+        if await asyncio.to_thread(attempts.fence, attempt.folder) and attempt.key in self._attempts:
+            self._end(attempt, outcome)
+            await asyncio.to_thread(self._client.stop, attempt.submission_id)
 
     async def _end_orphans(self, jobs: dict[str, RayJob]) -> None:
         """Stop the jobs of ours that no command speaks of: what they belong to is over for the control plane."""

@@ -1,6 +1,7 @@
 """The files of an attempt on Ray beside those of every attempt. Driver and agents import it: it imports little."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ VERDICT = "gang.json"
 def node_folder(folder: Path, index: int) -> Path:
     """Return where the supervisor of a node keeps its records: the first one's are those of the attempt."""
     return folder if index == 0 else folder / f"node-{index}"
+
+
+def words(amounts: Mapping[str, float]) -> str:
+    """Return amounts of Ray's resources for people."""
+    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
 
 
 def read_request(folder: Path) -> dict[str, Any]:

@@ -1,18 +1,15 @@
-"""The driver of an attempt's Ray job: ``python -m artesian.engines.ray.gang FOLDER``.
+"""The driver of the Ray job of an attempt on several nodes: ``python -m artesian.engines.ray.gang FOLDER``.
 
 It takes a placement group, one bundle on each of the nodes that the plan names, starts an agent in each,
 and waits. The first part of the gang that fails ends the others; so does the loss of a node. What came of
 it all is the verdict, a file in FOLDER: nothing of the attempt runs by the time it is there.
 """
 
-import json
 import logging
-import os
 import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,8 +20,10 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from artesian.engines.local.records import AttemptFolder
-from artesian.engines.ray.agent import Master, NodeAgent
-from artesian.engines.ray.files import VERDICT, read_request
+from artesian.engines.ray.agent import NodeAgent
+from artesian.engines.ray.files import read_request, words
+from artesian.engines.ray.part import Master
+from artesian.engines.ray.verdict import Verdict, early, exit_code, stop_grace_s, write_verdict
 
 _LOOK_S = 0.1
 _CHECK_S = 1.0
@@ -33,16 +32,6 @@ _OTHERS_GRACE_S = 2.0
 """What the rest of a gang gets to save its state when a part of it has failed, as under ``artesian launch``."""
 _CALLS = 4
 """Calls of an agent that may run at once: a run, its repetition, stops."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """How the gang ended. ``cause`` is None where the commands decide: node ``first`` ended it."""
-
-    at_s: float
-    cause: str | None = None
-    message: str = ""
-    first: int = 0
 
 
 class Gang:
@@ -86,13 +75,13 @@ class Gang:
         checked_s = time.monotonic()
         while not self._group.wait(_LOOK_S):
             if self._is_stopping:
-                return _early()
+                return early()
             if time.monotonic() >= checked_s + _CHECK_S:
                 checked_s = time.monotonic()
                 if (missing := self._missing()) is not None:
                     return missing
             if time.monotonic() >= deadline_s:
-                wanted = ", ".join(f"{node['name']}: {_words(node['bundle'])}" for node in self._nodes)
+                wanted = ", ".join(f"{node['name']}: {words(node['bundle'])}" for node in self._nodes)
                 text = f"no placement group after {self._request['group_timeout_s']:g} s: others hold what it wants ({wanted})"
                 return Verdict(at_s=time.time(), cause="preempted", message=text)
         return None
@@ -106,8 +95,8 @@ class Gang:
                 return Verdict(at_s=time.time(), cause="node_lost", message=f"node {node['name']} is gone")
             short = {name: amount for name, amount in node["bundle"].items() if has.get(name, 0) < amount}
             if short:
-                have = _words({name: has.get(name, 0) for name in short})
-                text = f"infeasible: {_words(short)} of node {node['name']}, which has {have}"
+                have = words({name: has.get(name, 0) for name in short})
+                text = f"infeasible: {words(short)} of node {node['name']}, which has {have}"
                 return Verdict(at_s=time.time(), cause="start_failed", message=text)
         return None
 
@@ -141,7 +130,7 @@ class Gang:
                     verdict = self._verdict(index, ended)
             if not is_told and (verdict is not None or self._is_stopping):
                 is_told = True
-                grace_s = self._stop_grace_s() if self._is_stopping else _OTHERS_GRACE_S
+                grace_s = stop_grace_s(self._folder, self._request) if self._is_stopping else _OTHERS_GRACE_S
                 for index in runs.values():
                     agents[index].stop.remote(grace_s)
         return verdict or Verdict(at_s=time.time())
@@ -164,7 +153,7 @@ class Gang:
                     return self._lost(index, error)
                 master = address if index == 0 else master
             if self._is_stopping:
-                return _early()
+                return early()
             if time.monotonic() >= checked_s + _CHECK_S:
                 checked_s = time.monotonic()
                 if (missing := self._missing()) is not None:
@@ -199,31 +188,9 @@ class Gang:
         text = f"node {self._nodes[index]['name']}: {lines[0] if lines else type(error).__name__}"
         return Verdict(at_s=time.time(), cause="node_lost", message=text, first=index)
 
-    def _stop_grace_s(self) -> float:
-        grace_s = self._folder.stop_grace_s()
-        return float(self._request["grace_s"]) if grace_s is None else grace_s
-
-
-def _early() -> Verdict:
-    return Verdict(at_s=time.time(), cause="cancelled", message="stopped before it started")
-
 
 def _is_well(ended: Mapping[str, Any] | None) -> bool:
     return ended is not None and ended["exit_code"] == 0
-
-
-def _words(amounts: Mapping[str, float]) -> str:
-    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
-
-
-def write_verdict(folder: Path, verdict: Verdict) -> None:
-    """Leave the verdict where the engine finds it, whole or not at all. Raises OSError."""
-    private = folder / f"{VERDICT}.part"
-    with open(private, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        json.dump(asdict(verdict), file)
-        file.flush()
-        os.fsync(file.fileno())
-    private.rename(folder / VERDICT)
 
 
 def main(folder: Path) -> int:
@@ -236,8 +203,7 @@ def main(folder: Path) -> int:
     if verdict is None:
         return 0
     write_verdict(folder, verdict)
-    ended = AttemptFolder(folder).ended()
-    return 0 if verdict.cause is None and ended is not None and ended.exit_code == 0 else 1
+    return exit_code(folder, verdict)
 
 
 if __name__ == "__main__":

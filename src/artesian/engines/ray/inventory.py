@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from artesian import catalog
@@ -21,7 +21,7 @@ from artesian.model.fleet import Node
 from artesian.model.resources import CPU
 
 CPU_RESOURCE = "CPU"
-_KINDS = ("GPU", "NPU", "HPU", "TPU", "MLU", "neuron_cores")
+KINDS = ("GPU", "NPU", "HPU", "TPU", "MLU", "neuron_cores")
 """Resources by which Ray counts accelerators that it knows itself."""
 _TYPE_LABEL = "ray.io/accelerator-type"
 _TYPE_PREFIX = "accelerator_type:"
@@ -29,11 +29,15 @@ _TYPE_PREFIX = "accelerator_type:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A node on offer, its id in Ray, and the resource by which Ray counts its devices."""
+    """A node on offer, its id in Ray, the resource by which Ray counts its devices, and all that it has.
+
+    ``has`` is empty where it is not known.
+    """
 
     node: Node
     ray_id: str
     resource: str
+    has: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 def offers_of(nodes: Sequence[RayNode], pool: str, accelerators: Mapping[str, str]) -> dict[str, Offer]:
@@ -72,16 +76,16 @@ def _offer(id_: str, entry: RayNode, pool: str, accelerators: Mapping[str, str])
         device_memory_bytes=None if known is None else known.memory_bytes,
         peak_flops=None if known is None else known.trusted_peak_flops,
     )
-    return Offer(node=node, ray_id=entry.ray_id, resource=resource)
+    return Offer(node=node, ray_id=entry.ray_id, resource=resource, has=dict(entry.resources))
 
 
 def _devices_of(entry: RayNode, accelerators: Mapping[str, str]) -> tuple[str, str]:
     """Return the resource that counts the node's devices, and what they are called."""
     for resource in sorted(entry.resources):
         name = accelerators.get(resource, resource)
-        if resource not in (CPU_RESOURCE, *_KINDS) and _is_accelerator(name):
+        if resource not in (CPU_RESOURCE, *KINDS) and _is_accelerator(name):
             return resource, name
-    for resource in _KINDS:
+    for resource in KINDS:
         if entry.resources.get(resource, 0) >= 1:
             told = entry.labels.get(_TYPE_LABEL) or _detected_type(entry) or resource.lower()
             return resource, accelerators.get(told, told)

@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from artesian.engines import watching
 from artesian.engines.base import Clock, Report
 from artesian.engines.instance import instance_of
 from artesian.engines.local.engine import attempt_folder
-from artesian.engines.local.outcome import first_failure
+from artesian.engines.local.outcome import first_failure, restarts
 from artesian.engines.slurm import attempts, parse, script
 from artesian.engines.slurm.attempts import Attempt, Seen, UserUnknown
 from artesian.engines.slurm.client import SlurmClient
@@ -254,7 +255,8 @@ def _outcome(attempt: Attempt, state: str, job: SlurmJob | None, seen: Seen) -> 
     if attempt.stop is not None and not seen.is_claimed:
         return _stopped_early(attempt)
     failure = first_failure(attempt.folder.progress)
-    return outcome_of_job(state, job, seen.ended, failure, is_claimed=seen.is_claimed, log=seen.log)
+    found = outcome_of_job(state, job, seen.ended, failure, is_claimed=seen.is_claimed, log=seen.log)
+    return replace(found, restarts=restarts(attempt.folder.progress))
 
 
 def _stopped_early(attempt: Attempt) -> Outcome:

@@ -75,7 +75,7 @@ def become_agent(folder: str) -> None:
     words = [
         *(sys.executable, "-m", "artesian.train.launch", *place_of(rank, workers)),
         *("--master-addr", attempt["nodes"][0]["address"], "--master-port", str(_master_port(folder, rank))),
-        *("--no-python", *attempt["command"]),
+        *attempt["command"],
     ]
     os.execve(sys.executable, words, env)  # noqa: S606 - a list of words, and no shell  # nosec B606
 

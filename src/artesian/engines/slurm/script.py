@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from artesian.engines.gang import divided
-from artesian.engines.local.environment import attempt_environment, command_line
+from artesian.engines.local.environment import agent_options, attempt_environment, command_line
 from artesian.engines.local.records import AttemptFolder, write_whole
 from artesian.engines.slurm.batch import ATTEMPT_FILE
 from artesian.engines.slurm.inventory import Amount, Offer
@@ -156,7 +156,9 @@ def write_attempt(
     except ValueError as error:
         raise Unsuitable(str(error)) from error
     document: dict[str, Any] = {
-        "command": list(job.command) if is_gang else command_line(job, placement.devices, python),
+        "command": [*agent_options(job, nodes=len(placement.shares)), *job.command]
+        if is_gang
+        else command_line(job, placement.devices, python),
         "workdir": job.workdir,
         "grace_s": job.grace_s,
         "env": attempt_environment(job, epoch, placement.shares[0].devices, folder, checkpoints),

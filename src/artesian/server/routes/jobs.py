@@ -10,10 +10,11 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from artesian.kernel.lifecycle import JobState
-from artesian.kernel.told import attempt_view
+from artesian.kernel.told import attempt_view, job_view
 from artesian.model.job import Job, JobKind
 from artesian.model.views import HOLDING, OVER, WAITING, JobIds
 from artesian.server.board import Filter
+from artesian.server.openmetrics import CONTENT_TYPE, render_openmetrics
 from artesian.server.problems import Problem
 from artesian.server.routes.common import (
     Cursor,
@@ -52,6 +53,9 @@ _JOB_FILE = _body(
         SUBMISSION_TYPE: {"$ref": "#/components/schemas/Submission"},
     }
 )
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "OpenMetrics.", "content": {CONTENT_TYPE: {"schema": {"type": "string"}}}}
+}
 _BULK = _body(**{"application/json": {"$ref": "#/components/schemas/Bulk"}})
 Key = Annotated[
     str | None,
@@ -111,7 +115,8 @@ async def submit_job(
 ) -> Response:
     """Submit a job: a job file, as YAML or as JSON with the same keys.
 
-    The answer comes when the job is durable. `application/vnd.artesian.submission+json` brings the file's
+    The answer comes when the job is durable; no cycle has seen it then, and `waits_for` is null.
+    `application/vnd.artesian.submission+json` brings the file's
     text with the submitter's environment, as the command line does.
     """
     kind, body = _kind(request), await request.body()
@@ -129,7 +134,9 @@ async def submit_job(
     if dry_run:
         return Response(status_code=204)
     [record] = await service.submit([job], who, key=key)
-    return answer(service.view(record), 201, {"Location": f"/api/v1/jobs/{record.job.id}"})
+    return answer(
+        replace(job_view(record), waits_for=None), 201, {"Location": f"/api/v1/jobs/{record.job.id}"}
+    )
 
 
 @router.post("/bulk", status_code=201, openapi_extra=_BULK, responses=shows("JobIds", 201))
@@ -179,6 +186,13 @@ async def show_training(job: JobName, service: TheService, ledger: TheLedger, wh
 async def report_job(job: JobName, service: TheService, ledger: TheLedger, who: Viewer) -> Response:
     """Show a job, what it has trained, and where the compute went while it was there."""
     return answer(await ledger.report(service.find(job, who)))
+
+
+@router.get("/{job}/metrics", response_class=Response, responses=_METRICS)
+async def show_metrics_of_job(job: JobName, service: TheService, ledger: TheLedger, who: Viewer) -> Response:
+    """Show the goodput of a job in the format of OpenMetrics: device time by cause, in all and lately."""
+    goodput = await ledger.goodput(service.find(job, who))
+    return Response(render_openmetrics([goodput]), media_type=CONTENT_TYPE)
 
 
 @router.post("/{job}/cancel", status_code=202, responses=shows("JobView", 202))

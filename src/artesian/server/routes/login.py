@@ -1,19 +1,22 @@
 """Logging in and out, where artesian.toml has ``[oidc]``. Pages for people, below no version."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from artesian.server.oidc import SESSION, Oidc
+from artesian.server.oidc_settings import SESSION
 from artesian.server.problems import Problem
 from artesian.server.routes.common import answer
+
+if TYPE_CHECKING:
+    from artesian.server.oidc import Oidc
 
 router = APIRouter(tags=["login"])
 
 
-def _oidc(request: Request) -> Oidc:
+def _oidc(request: Request) -> "Oidc":
     oidc: Oidc | None = request.app.state.oidc
     if oidc is None:
         raise Problem(

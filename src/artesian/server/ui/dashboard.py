@@ -14,7 +14,6 @@ from artesian.server.ui.door import Door
 from artesian.server.ui.frame import framed
 from artesian.server.ui.login import add_login, texts_of
 from artesian.server.ui.plain import missing
-from artesian.server.ui.sessions import Sessions
 from artesian.server.ui.trial import Trials
 from artesian.server.ui.visit import House, Visit
 
@@ -25,7 +24,7 @@ def mount(app: FastAPI) -> None:
     """Add all pages below ``/ui`` to an application that ``create_app`` made."""
     state = app.state
     house = House(auth=state.auth, buckets=state.buckets, service=state.service, ledger=state.ledger)
-    add_login(app, house.auth, Sessions())
+    add_login(app, house.auth)
     _add(house, "/", "overview", overview.build)
     _add(house, "/fleet", "fleet", fleet.build)
     _add(house, "/queue", "queue", queue.build)

@@ -20,7 +20,7 @@ from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import job_link
 
 _EVERY_S = 3.0
-_GONE = "x"
+_GONE, _EXCLUDED = "x", "e"
 
 
 class HeatMap(Element, component=Path(__file__).parent / "static" / "heatmap.js"):
@@ -54,13 +54,14 @@ class Cells:
         return cls(tuple((name, tuple(row for _, row in sorted(pools[name]))) for name in sorted(pools)))
 
     def drawn(self, state: State) -> list[tuple[str, str]]:
-        """Return name and cells of each pool: how full a node is in ninths, or that it is gone."""
+        """Return name and cells of each pool: how full a node is in ninths, or that it is gone or excluded."""
         capacity = state.capacity
         whole = np.maximum(1, capacity.devices * MILLI)
         # A node that is held at all is no 0, one that has anything free is no 9.
         held = held_milli(capacity)
         ninths = np.clip(held * 9 // whole, (held > 0).astype(int), 9)
         marks = np.where(capacity.is_up, ninths.astype("U1"), _GONE)
+        marks[[capacity.row[record.node.id] for record in state.excluded]] = _EXCLUDED
         return [(name, "".join(marks[list(rows)])) for name, rows in self.pools]
 
 
@@ -95,7 +96,7 @@ async def build(visit: Visit) -> None:
             assert isinstance(cells, Cells)
             pool, place = (int(number) for number in event.args)
             node = mirror.state.capacity.nodes[cells.pools[pool][1][place]]
-            detail.set_content(node_detail(visit.service.fleet.node(node.id, team=who.team), texts))
+            detail.set_content(node_detail(await visit.service.node(node.id, who), texts))
 
     async def kinds(who: Principal) -> Markup:
         del who
@@ -114,7 +115,7 @@ def node_detail(node: NodeView | None, texts: Texts) -> Markup:
     jobs = join(tag("li", job_link(job)) for job in node.jobs)
     unknown = texts("unknown")
     rows: list[tuple[str, Markup | str]] = [
-        ("state", texts("up" if node.is_up else "down")),
+        ("state", _state(node, texts)),
         ("model", node.accelerator),
         ("pool", node.pool),
         ("devices", f"{node.devices:,}"),
@@ -128,13 +129,38 @@ def node_detail(node: NodeView | None, texts: Texts) -> Markup:
         ("peak", unknown if node.peak_flops is None else format_flops(node.peak_flops)),
         ("jobs_here", tag("ul", jobs, class_="plain") if node.jobs else texts("none")),
     ]
+    rows += [
+        (f"ceiling.{dtype}", f"{format_flops(of.flops)} ({of.basis})") for dtype, of in node.ceilings.items()
+    ]
     items = join(join((tag("dt", texts(key)), tag("dd", value))) for key, value in rows)
-    return tag("section", tag("h2", texts("node"), " ", node.id), tag("dl", items), class_="card")
+    head = tag("h2", texts("node"), " ", node.id)
+    return tag("section", head, tag("dl", items), _devices(node, texts), class_="card")
+
+
+def _devices(node: NodeView, texts: Texts) -> Markup:
+    """Return each device of the node, and who holds it."""
+    rows = (
+        (
+            f"{device.index}",
+            texts("occupied") if device.is_occupied else f"{device.held:g}",
+            join(join((job_link(job), " ")) for job in device.jobs) if device.jobs else texts("none"),
+        )
+        for device in node.each
+    )
+    heads = [texts(key) for key in ("device", "held", "jobs_here")]
+    return table(heads, rows, caption=texts("devices_of", node=node.id))
+
+
+def _state(node: NodeView, texts: Texts) -> str:
+    if node.excluded is None:
+        return texts("up" if node.is_up else "down")
+    by = f" ({node.excluded_by})" if node.excluded_by else ""
+    return f"{texts('down')}; " * (not node.is_up) + f"{texts('excluded')}: {node.excluded}{by}"
 
 
 def by_kind(view: FleetView, texts: Texts) -> Markup:
     """Return the devices by model and pool."""
-    heads = [texts(key) for key in ("model", "pool", "nodes", "devices", "held", "free", "lost")]
+    heads = [texts(key) for key in ("model", "pool", "nodes", "devices", "held", "free", "lost", "excluded")]
     rows = (
         (
             kind.accelerator,
@@ -144,6 +170,7 @@ def by_kind(view: FleetView, texts: Texts) -> Markup:
             f"{kind.held:,g}",
             f"{kind.free:,g}",
             f"{kind.lost:,g}",
+            f"{kind.excluded:,g}",
         )
         for kind in view.kinds
     )

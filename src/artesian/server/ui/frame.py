@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from artesian.server.auth import SESSION_COOKIE
 from artesian.server.ui.markup import Markup, join, tag
 from artesian.server.ui.plain import STYLE
-from artesian.server.ui.sessions import COOKIE
 from artesian.server.ui.texts import LANGUAGES, LOCALES
 from artesian.server.ui.visit import Visit
 
@@ -49,7 +49,7 @@ def _header(visit: Visit, here: str) -> Markup:
         )
         for code, name in LANGUAGES.items()
     )
-    has_session = COOKIE in visit.request.cookies
+    has_session = SESSION_COOKIE in visit.request.cookies
     log_out = tag(
         "form",
         tag("button", texts("log_out"), type="submit", class_="plain"),

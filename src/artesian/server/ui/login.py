@@ -1,16 +1,16 @@
 """Logging in and out, and the choice of the language: plain forms and links, which need no script."""
 
+import asyncio
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 
-from artesian.server.auth import Auth
+from artesian.server.auth import SESSION_COOKIE, Auth
 from artesian.server.problems import Problem
 from artesian.server.ui.markup import Markup, join, tag
 from artesian.server.ui.plain import language_links, plain_page
-from artesian.server.ui.sessions import COOKIE, Sessions
 from artesian.server.ui.texts import LANGUAGES, Texts, language_of
 
 LANGUAGE_COOKIE = "artesian_language"
@@ -30,9 +30,8 @@ def login_path(connection: HTTPConnection) -> str:
     return f"{LOGIN}?{urlencode({'to': connection.url.path})}"
 
 
-def add_login(app: FastAPI, auth: Auth, sessions: Sessions) -> None:
-    """Add the routes, and let the API know the sessions, too."""
-    auth.session = sessions.token
+def add_login(app: FastAPI, auth: Auth) -> None:
+    """Add the routes."""
 
     async def show(request: Request) -> Response:
         return _form(request, None, 200)
@@ -47,13 +46,15 @@ def add_login(app: FastAPI, auth: Auth, sessions: Sessions) -> None:
             said = "login_often" if problem.status == 429 else "login_wrong"
             return _form(request, texts(said), problem.status)
         response = RedirectResponse(_within(request.query_params.get("to")), 303)
-        _set(response, request, COOKIE, sessions.begin(token), max_age=None)
+        cookie = await asyncio.to_thread(auth.tokens.begin_session, token)
+        _set(response, request, SESSION_COOKIE, cookie, max_age=None)
         return response
 
     async def log_out(request: Request) -> Response:
-        sessions.end(request)
+        if (cookie := request.cookies.get(SESSION_COOKIE)) is not None:
+            await asyncio.to_thread(auth.tokens.end_session, cookie)
         response = RedirectResponse(LOGIN, 303)
-        response.delete_cookie(COOKIE, path="/")
+        response.delete_cookie(SESSION_COOKIE, path="/")
         return response
 
     async def choose(request: Request) -> Response:

@@ -101,15 +101,34 @@ def listing(jobs: list[JobView], waiting: int, texts: Texts) -> Markup:
 
 
 def by_team(teams: Sequence[TeamView], texts: Texts) -> Markup:
-    """Return what each team has; nothing where there is only the default one."""
-    if len(teams) < _FEW_TEAMS:
+    """Return what each team has and is entitled to; nothing where there is only the default one."""
+    has_quotas = any(one.guaranteed or one.borrow_limit is not None for one in teams)
+    if len(teams) < _FEW_TEAMS and not has_quotas:
         return Markup()
     states = ("queued", "backing_off", "starting", "running", "stopping")
-    heads = [texts("team"), texts("held"), *(texts(f"state.{state}") for state in states)]
+    columns = ("weight", "guaranteed", "may_borrow", "borrowed") if has_quotas else ("weight",)
+    heads = [texts(key) for key in ("team", "held", *columns)]
+    heads += [texts(f"state.{state}") for state in states]
     rows = (
-        (one.team, f"{one.held:,g}", *(f"{one.jobs.get(state, 0):,}" for state in states)) for one in teams
+        (
+            one.team if one.parent is None else f"{one.parent} / {one.team}",
+            f"{one.held:,g}",
+            *(_entitled(one, texts)[column] for column in columns),
+            *(f"{one.jobs.get(state, 0):,}" for state in states),
+        )
+        for one in teams
     )
     return tag("section", table(heads, rows, caption=texts("teams")))
+
+
+def _entitled(team: TeamView, texts: Texts) -> dict[str, str]:
+    guaranteed = ", ".join(f"{count:,} {model}" for model, count in team.guaranteed.items())
+    return {
+        "weight": f"{team.weight:g}",
+        "guaranteed": guaranteed or texts("none"),
+        "may_borrow": texts("no_limit") if team.borrow_limit is None else f"{team.borrow_limit:,}",
+        "borrowed": f"{team.borrowed:,g}",
+    }
 
 
 def _since_s(job: JobView) -> float:

@@ -14,7 +14,7 @@ from artesian.store.postgres_connection import SCHEMA
 if TYPE_CHECKING:
     from artesian.store.postgres_connection import PostgresConnection
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """All revisions, in order."""
 
 _LOCK_KEY = 0x41525453_0001
