@@ -96,7 +96,9 @@ class SlurmCluster:
 
     def __call__(self, *words: str, check: bool = True) -> str:
         """Run a command of Slurm's, and return what it printed."""
-        done = subprocess.run(words, env=self.env, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        done = subprocess.run(
+            words, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=_TIMEOUT_S
+        )
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 

@@ -14,6 +14,8 @@ from artesian.engines.slurm.runner import SshRunner
 from artesian.engines.slurm.settings import SlurmSettings
 from artesian.model.job import Cause, JobKind
 from artesian.model.plan import Start
+from artesian.server.follow import log_file, read_piece
+from artesian.wire import ProgressReader
 from builders import a_placement
 from engine_slurm import slurm_engine
 from engines_harness import Ground, Harness, Session, shell
@@ -183,3 +185,29 @@ def test_a_user_cannot_lead_root_astray_by_what_they_put_into_their_folder(
     stop = harness.folder(job).path / "stop"
     assert (stop.is_symlink(), stop.read_text(), stop.stat().st_uid) == (False, "20.0", user.uid)
     assert cluster.job_ids() == [victim], "somebody else's job is not cancelled"
+
+
+def test_a_user_cannot_have_root_show_what_is_not_theirs(
+    cluster: SlurmCluster, user: UnixUser, settings: SlurmSettings, root: Path
+) -> None:
+    harness = Harness(root, Ground(make=lambda: slurm_engine(root, cluster, settings)))
+    secrets = user.folder / "secrets"
+    secrets.mkdir(exist_ok=True)
+    for name in ("key", "rank-1.out"):
+        (secrets / name).write_text("root's own")
+        (secrets / name).chmod(0o600)
+    script = (
+        f'cd "$1" && ln -sf {secrets}/key stdout.log && rm -rf logs progress && ln -s {secrets} logs'
+        f" && mkfifo pipe && mv -f pipe stderr.log && mkdir progress && ln -s {secrets}/key progress/rank-0.jsonl"
+        " && mkfifo progress/agent.jsonl"
+    )
+    job = shell("", user=user.name, command=("sh", "-c", script, "sh", str(root / "j1" / "attempt-1")))
+
+    async def test() -> None:
+        harness.start(job)
+        assert (await harness.outcome()).cause is Cause.COMPLETED
+
+    run(harness, test)
+    for worker, is_err in ((None, False), (None, True), (1, False)):
+        assert read_piece(log_file(root, "j1", 1, worker=worker, is_err=is_err), 0) == b""
+    assert ProgressReader(harness.folder(job).progress).read() == []

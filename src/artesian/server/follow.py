@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artesian.engines.local.engine import attempt_folder
+from artesian.engines.local.records import NotOfTheAttempt, read_regular
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.told import attempt_view, job_view, outcome_view
 from artesian.model.plan import Reason
@@ -89,10 +90,8 @@ def log_file(jobs: Path, job_id: str, epoch: int, *, worker: int | None, is_err:
 
 
 def read_piece(path: Path, offset: int, most: int = PIECE_BYTES) -> bytes:
-    """Return up to ``most`` bytes from ``offset``; none where there are none, or no file."""
+    """Return up to ``most`` bytes from ``offset``; none where there are none, or no file of the attempt's own."""
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(most)
-    except FileNotFoundError:
+        return read_regular(path, offset, most)
+    except (FileNotFoundError, NotOfTheAttempt):
         return b""

@@ -6,6 +6,7 @@ that is down, and a control plane that comes back reads on where it stopped.
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 from artesian.wire.messages import Message, decode, encode
@@ -75,7 +76,17 @@ class ProgressReader:
 
     def _read_file(self, name: str) -> list[Message]:
         offset = self._offsets.get(name, 0)
-        with open(self._dir / name, "rb") as file:
+        # A job of another user's may put anything there: a link is not followed, and nobody waits for a pipe.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._dir / name, flags)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return []
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return []
             file.seek(offset)
             data = file.read()
         complete = data.rfind(b"\n") + 1  # a torn last line is read when it is whole

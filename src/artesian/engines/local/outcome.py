@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from artesian.engines.local.records import Ended
+from artesian.engines.local.records import Ended, read_regular
 from artesian.model.job import Cause, Outcome
 from artesian.wire import Message, Recovered, WorkerFailed, decode
 
@@ -37,7 +37,7 @@ def restarts(progress: Path) -> int:
 
 def _messages(path: Path) -> Iterator[Message | None]:
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_regular(path).splitlines()
     except OSError:
         return
     for line in lines:

@@ -137,10 +137,27 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def read_regular(path: Path) -> bytes:
-    """Return what is in a file. Raises OSError, also where a link or a pipe has its name: see ``write_whole``."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+class NotOfTheAttempt(OSError):  # noqa: N818 - reads as what it is
+    """What has the name of a file of the attempt is a link, a pipe, or somebody else's file."""
+
+
+def read_regular(path: Path, offset: int = 0, most: int = -1) -> bytes:
+    """Return what is in a file of an attempt, up to ``most`` bytes from ``offset``. Raises OSError, NotOfTheAttempt.
+
+    What a job of another user put there must not make us, who may be root, show what is not theirs, or wait for
+    ever: no link is followed, no pipe is waited for, and the file must be its folder's owner's.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotOfTheAttempt(errno.ELOOP, "a link", str(path)) from error
+        raise
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a file", str(path))
-        return file.read()
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise NotOfTheAttempt(errno.EINVAL, "no file", str(path))
+        if found.st_uid != os.lstat(path.parent).st_uid:
+            raise NotOfTheAttempt(errno.EPERM, "another user's", str(path))
+        file.seek(offset)
+        return file.read(most)

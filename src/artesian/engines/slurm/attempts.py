@@ -155,7 +155,8 @@ def _runs_as(folder: AttemptFolder) -> int | None:
 
 def _last_line(path: Path) -> str:
     try:
-        lines = read_regular(path)[-_LOG_TAIL_BYTES:].decode(errors="replace").split("\n")
+        start = max(0, path.lstat().st_size - _LOG_TAIL_BYTES)
+        lines = read_regular(path, start).decode(errors="replace").split("\n")
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
