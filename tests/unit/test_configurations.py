@@ -57,10 +57,12 @@ def test_who_gains_most_from_the_fast_model_has_it() -> None:
     assert found == {"flat": (SLOW, 4.0), "lm": (FAST, 4.0)}
 
 
-def test_many_share_what_few_could_have_alone() -> None:
-    jobs = [elastic(f"j{n}") for n in range(8)]
-    found = chosen(a_problem(*jobs))
-    assert len(found) == 8
+def test_many_share_what_few_could_have_alone_and_the_more_the_larger_the_bonus() -> None:
+    found = a_problem(*(elastic(f"j{n}") for n in range(8)))
+    some = chosen(found)
+    assert len(some) > 4
+    assert max(devices for _, devices in some.values()) <= 2
+    assert len(chosen(found, Configurations(bonus=2.0))) == 8
 
 
 def test_alternatives_of_different_sizes_are_weighed_by_what_they_do() -> None:

@@ -36,8 +36,8 @@ class Configurations:
     """Choose a model of device and a number of devices for each gang, for the greatest sum of their worth.
 
     The worth of a configuration is ``bonus - (speed * devices at least) ** power``, where speed is in units of the
-    slowest configuration: it grows with speed, and ever less, so that many slow gangs go before few quick ones,
-    but not at any price. To go on in another way is worth less to a gang that runs: its speed counts
+    slowest configuration: it grows with speed, and ever less, so that who has little is given more before who has
+    much. The larger ``bonus`` is, the more gangs run at all, and the fewer devices they have. To go on in another way is worth less to a gang that runs: its speed counts
     (age - attempts * cost) / (age + cost) times, where ``restart_s`` and the work since its last checkpoint are the
     cost. So who is young, or was moved often, or has long not saved, stays.
 
