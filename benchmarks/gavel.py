@@ -1,13 +1,18 @@
 """Scheduling over several models of device, in Gavel's setting: 36 V100, 36 P100, 36 K80, its stream of jobs.
 
-    python benchmarks/gavel.py [--jobs F] [--throughputs F] [--policies A,B] [--ids 100-199] [--learn] [-o json] [--quick]
+    python benchmarks/gavel.py [--jobs F] [--throughputs F] [--policies A,B] [--ids 100-199] [--learn]
+                               [--elastic N] [--faster X] [-o json] [--quick]
 
 One device per job, rounds of 360 s, no cost for moving. The figure is the mean time from submission to
 end of the jobs with these ids, while others go on to arrive until the last of them has ended. The peer is
 what Gavel's own simulator gives on the same stream. Its margin is what knowing the throughputs gains for
 least attained service, and the bar for ours. The floor is what the jobs would take if each had its fastest
 device from its submission on: no policy can be below it. With ``--learn`` the policies are told no throughputs:
-they learn them from what jobs report every minute. ``--quick`` has the first 60 jobs only.
+they learn them from what jobs report every minute.
+
+With ``--elastic N`` every job may have 1 to N devices, of which 95 % of its work makes use (Amdahl), on nodes of
+four; and to stop costs something: jobs save every ten minutes and take a minute to start. ``--faster X`` has them
+arrive X times as fast. Neither is Gavel's setting, and nothing there is a peer. ``--quick`` has the first 60 jobs only.
 
 The trace is traces/gavel in the folder ARTESIAN_DATA, or in ../shared/data beside the repository.
 """
@@ -24,6 +29,7 @@ from pathlib import Path
 import harness
 from artesian.model.capacity import Capacity
 from artesian.model.queue import WaitingJob, WaitingQueue
+from artesian.model.resources import MILLI
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy
 from artesian.policy.registry import RANKINGS, in_rounds, policy
@@ -46,32 +52,59 @@ PEERS_S = {
 
 BARS_S = {"min-jct": 50_290.0, "max-min": 50_564.0}
 
+PARALLEL_SHARE = 0.95
 QUICK_JOBS = 60
 DECISIONS = 5
 
 
-def policies(names: Sequence[str], rates: gavel.Throughputs | None) -> dict[str, Policy]:
-    """Return new policies by name, those in rounds with the measured throughputs, if they are to know them."""
+def policies(names: Sequence[str], rates: gavel.Throughputs | None, most: int = 1) -> dict[str, Policy]:
+    """Return new policies by name, those in rounds with the measured throughputs, if they are to know them.
+
+    An elastic job, of up to ``most`` devices, is known by what it does on one and by its curve.
+    """
     if rates is None:
         return {name: policy(name) for name in names}
     table = {
         (model, accelerator, float(gang)): rate
         for (accelerator, is_consolidated, (model, gang)), rate in rates.alone.items()
-        if is_consolidated
+        if is_consolidated and (most == 1 or gang == 1)
     }
     known = Throughputs(table)
     return {name: in_rounds(name, known) if name in RANKINGS else policy(name) for name in names}
 
 
+def elastic(entry: SimJob, most: int, faster: float) -> SimJob:
+    """Return the job as one that may have up to ``most`` devices, and that loses something where it stops."""
+    submit_s = entry.submit_s / faster
+    if most == 1:
+        return replace(entry, submit_s=submit_s)
+    devices = tuple(replace(request, max_milli=most * MILLI) for request in entry.job.devices)
+    job = replace(entry.job, devices=devices, parallel_share=PARALLEL_SHARE)
+    gain = job.speedup(most)
+    return replace(
+        entry,
+        job=job,
+        submit_s=submit_s,
+        duration_s=entry.duration_s / gain,
+        steps_per_s={name: gain * rate for name, rate in entry.steps_per_s.items()},
+        checkpoint_every_s=600.0,
+        start_up_s=60.0,
+    )
+
+
 def simulated(
-    jobs: Sequence[SimJob], one: Policy, ids: Sequence[str], reports_every_s: float | None
+    jobs: Sequence[SimJob],
+    one: Policy,
+    ids: Sequence[str],
+    *,
+    reports_every_s: float | None = None,
+    devices_per_node: int = 1,
 ) -> tuple[float, int, float]:
     """Return the mean completion time of ``ids`` in seconds, all attempts started, and how long it took."""
     begun_s = time.perf_counter()
-    # One device per node, as in Gavel's simulations.
-    state = simulate(
-        gavel.fleet(devices_per_node=1), jobs, one, until=ids, reports_every_s=reports_every_s
-    ).state
+    # One device per node, as in Gavel's simulations, unless jobs have several.
+    fleet = gavel.fleet(devices_per_node=devices_per_node)
+    state = simulate(fleet, jobs, one, until=ids, reports_every_s=reports_every_s).state
     taken_s = time.perf_counter() - begun_s
     times_s = []
     for id in ids:
@@ -111,23 +144,38 @@ def decisions(jobs: Sequence[SimJob], name: str, rates: gavel.Throughputs) -> Re
 
 
 def run(
-    is_quick: bool, stream: Path, throughputs: Path, names: Sequence[str], ids: str, is_learned: bool
+    is_quick: bool,
+    stream: Path,
+    throughputs: Path,
+    names: Sequence[str],
+    ids: str,
+    *,
+    is_learned: bool = False,
+    most: int = 1,
+    faster: float = 1.0,
 ) -> list[Result]:
     """Simulate each policy, and time its decisions."""
     rates = gavel.read_throughputs(throughputs)
     # Nothing is lost where a job stops: it goes on from there.
     jobs = [replace(entry, checkpoint_every_s=0.0) for entry in gavel.read(stream, throughputs=rates).jobs]
+    jobs = [elastic(entry, most, faster) for entry in jobs]
     first, _, last = ids.partition("-")
     measured = [f"job-{number}" for number in range(int(first), int(last or first) + 1)]
     if is_quick:
         jobs = jobs[:QUICK_JOBS]
         measured = [entry.job.id for entry in jobs]
-    is_gavels = not is_quick and stream.name == STREAM and ids == IDS
+    is_gavels = most == 1 and faster == 1.0 and not is_quick and stream.name == STREAM and ids == IDS
     means_s: dict[str, float] = {}
     results = []
     learned = ", throughputs learned" if is_learned else ""
-    for name, one in policies(names, None if is_learned else rates).items():
-        means_s[name], attempts, taken_s = simulated(jobs, one, measured, 60.0 if is_learned else None)
+    for name, one in policies(names, None if is_learned else rates, most).items():
+        means_s[name], attempts, taken_s = simulated(
+            jobs,
+            one,
+            measured,
+            reports_every_s=60.0 if is_learned else None,
+            devices_per_node=1 if most == 1 else 4,
+        )
         harness.say(f"{name}: {means_s[name]:,.0f} s, {attempts:,} attempts, simulated in {taken_s:.1f} s")
         peer, peer_s = PEERS_S.get(name, (None, None)) if is_gavels else (None, None)
         results.append(
@@ -173,13 +221,27 @@ def main() -> None:
     parser.add_argument("--policies", type=lambda text: text.split(","), default=known)
     parser.add_argument("--ids", default=IDS)
     parser.add_argument("--learn", action="store_true")
+    parser.add_argument("--elastic", type=int, default=1)
+    parser.add_argument("--faster", type=float, default=1.0)
     own, rest = parser.parse_known_args()
     unknown = [name for name in own.policies if name not in known]
     if unknown:
         parser.error(f"no such policy: {unknown[0]!r}; there are: {', '.join(known)}")
+    if own.elastic < 1 or own.faster <= 0:
+        parser.error("expected --elastic of at least 1, and --faster of more than 0")
     sys.argv[1:] = rest
     harness.main(
-        "gavel", lambda is_quick: run(is_quick, own.jobs, own.throughputs, own.policies, own.ids, own.learn)
+        "gavel",
+        lambda is_quick: run(
+            is_quick,
+            own.jobs,
+            own.throughputs,
+            own.policies,
+            own.ids,
+            is_learned=own.learn,
+            most=own.elastic,
+            faster=own.faster,
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """What every policy promises, whatever it prefers. A policy is done when it passes this file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -16,10 +16,12 @@ from artesian.model.fleet import Node
 from artesian.model.job import Cause
 from artesian.model.plan import HoldCode, Plan
 from artesian.model.queue import WaitingJob, WaitingQueue
+from artesian.model.quota import Teams
 from artesian.model.resources import MILLI, DeviceRequest
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Policy
-from artesian.policy.registry import BUILT_IN
+from artesian.policy.moves import without_moves
+from artesian.policy.registry import BUILT_IN, fair_share
 from builders import a_job, a_node, a_placement, a_snapshot, ended, free_of, joined, nodes, submitted
 from strategies import snapshots
 
@@ -30,10 +32,17 @@ ANY_POLICY = settings(
 )
 
 
-@pytest.fixture(params=sorted(BUILT_IN))
+POLICIES: dict[str, Callable[[], Policy]] = {
+    **BUILT_IN,
+    "fair-share with history": lambda: fair_share(Teams(usage_half_life_s=3600.0)),
+    "priority without moves": lambda: without_moves(BUILT_IN["priority"]()),
+}
+
+
+@pytest.fixture(params=sorted(POLICIES))
 def policy(request: pytest.FixtureRequest) -> Policy:
-    """Each policy of the registry in turn."""
-    return BUILT_IN[request.param]()
+    """Each policy of the registry in turn, and some that settings make."""
+    return POLICIES[request.param]()
 
 
 @ANY_POLICY

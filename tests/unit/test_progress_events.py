@@ -281,3 +281,35 @@ def test_a_simulation_with_reports_comes_to_the_same_where_the_policy_does_not_l
     told_events = [record for record in told.records if isinstance(record, AttemptProgressed)]
     assert told_events
     assert [r for r in told.records if not isinstance(r, AttemptProgressed)] == list(plain.records)
+
+
+def test_of_many_attempts_those_are_heard_first_that_were_not_for_longest(tmp_path: Path) -> None:
+    heard: list[set[str]] = []
+    clock = [0.0]
+
+    async def listen() -> None:
+        events: list[Event] = []
+        engine = Listening(PretendEngine(a_node(devices=64), lasts_s=1e6), tmp_path, lambda: clock[0])
+        await engine.open(events.append)
+        writers = []
+        for number in range(50):
+            start = Start(job_id=f"j{number}", epoch=1, placement=a_placement(("n1", [number])), reason="r")
+            engine.start(start, a_job(f"j{number}"))
+            folder = attempt_folder(tmp_path, f"j{number}", 1).progress
+            writers.append(ProgressWriter(worker_file(folder, 0)))
+        events.clear()
+        for look in range(1, 5):
+            clock[0] += LOOK_EVERY_S
+            for writer in writers:
+                writer.send(saved(look, clock[0]))
+            await engine.look()
+            heard.append({event.job_id for event in events if isinstance(event, AttemptProgressed)})
+            events.clear()
+        await engine.close()
+        for writer in writers:
+            writer.close()
+
+    asyncio.run(listen())
+    assert [len(jobs) for jobs in heard] == [20, 20, 10, 20], "one a second"
+    assert heard[0] | heard[1] | heard[2] == {f"j{number}" for number in range(50)}
+    assert heard[3] == heard[0], "after a minute"

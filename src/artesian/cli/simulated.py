@@ -85,7 +85,7 @@ def moves(outcomes: list[Outcome], *, is_dry: bool) -> Table:
         let_start = len({move.lets_start for move in made if move.lets_start is not None})
         cost = sum(move.cost_device_s for move in made)
         table.add_row(
-            outcome.policy, "", f"{len(made):,} moves", "", "", f"{cost / 3600:,.2f}", f"{let_start:,} jobs"
+            outcome.policy, "", f"{len(made):,} in all", "", "", f"{cost / 3600:,.2f}", f"{let_start:,} jobs"
         )
         for move in made[:_SHOWN_MOVES]:
             row = (move.job_id, str(move.now), str(move.to), f"{move.cost_device_s / 3600:,.2f}")

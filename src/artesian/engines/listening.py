@@ -3,7 +3,7 @@
 A worker writes each step and each checkpoint into a file (``artesian.wire``). The kernel wants to know little
 of that: up to when an attempt's work is saved, and how fast it goes. So only rank 0 is listened to, and it
 becomes an event only where there is a new checkpoint or another speed, never more often than once a minute
-for an attempt, nor more than ten in a second for all.
+for an attempt, nor more often than once a second for all: who has not been heard for longest comes first.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from artesian.wire import CheckpointCommitted, Message, ProgressReader, Restored
 
 LOOK_EVERY_S = 20.0
 SAY_EVERY_S = 60.0
-_MOST_IN_A_LOOK = 200
+_MOST_IN_A_LOOK = 20
 _OTHER_SPEED = 0.05
 """By how much a speed must have changed to be news."""
 _MOST_STEPS_KEPT = 10_000

@@ -6,11 +6,13 @@ what they are worth is greatest. Decision 0015 says what is Sia's in it and what
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from artesian.model.queue import shape_of
+from artesian.model.speeds import family_of
 from artesian.policy.solver import FloatArray, IntArray, LinearProgram
 from artesian.policy.throughput import Problem
 
@@ -34,8 +36,8 @@ class Configurations:
     """Choose a model of device and a number of devices for each gang, for the greatest sum of their worth.
 
     The worth of a configuration is ``bonus - (speed * devices at least) ** power``, where speed is in units of the
-    slowest configuration: it grows with speed, and ever less, so that many slow gangs go before few quick ones,
-    but not at any price. To go on in another way is worth less to a gang that runs: its speed counts
+    slowest configuration: it grows with speed, and ever less, so that who has little is given more before who has
+    much. The larger ``bonus`` is, the more gangs run at all, and the fewer devices they have. To go on in another way is worth less to a gang that runs: its speed counts
     (age - attempts * cost) / (age + cost) times, where ``restart_s`` and the work since its last checkpoint are the
     cost. So who is young, or was moved often, or has long not saved, stays.
 
@@ -95,15 +97,16 @@ class Configurations:
 
 
 def _options(problem: Problem) -> _Options:
+    alike: dict[Hashable, list[tuple[int, float, float]]] = {}
     rows: list[tuple[int, int, float, float]] = []
-    for number in range(len(problem.jobs)):
-        found = [
-            (kind, count, _rate(problem, number, kind, count))
-            for kind in np.flatnonzero(problem.can_run[number]).tolist()
-            for count in _counts(problem, number, kind)
-        ]
-        slowest = min((rate for _, _, rate in found if rate > 0), default=1.0)
-        rows += [(number, kind, count, rate / slowest) for kind, count, rate in found if rate > 0]
+    for number, job in enumerate(problem.jobs):
+        # Of thousands of jobs most are like others; one that runs may have a number of devices of its own.
+        family = family_of(job) if len(problem.known.measured) else job.profile
+        at = (int(problem.on[number]), float(problem.has[number]))
+        key = (shape_of(job), job.parallel_share, family, at)
+        if key not in alike:
+            alike[key] = _of_one(problem, number)
+        rows += [(number, *option) for option in alike[key]]
     table = np.array(rows, dtype=np.float64).reshape(len(rows), 4)
     return _Options(
         job=table[:, 0].astype(np.int64),
@@ -111,6 +114,17 @@ def _options(problem: Problem) -> _Options:
         count=table[:, 2],
         speed=table[:, 3],
     )
+
+
+def _of_one(problem: Problem, number: int) -> list[tuple[int, float, float]]:
+    """Return kind, number of devices and relative speed of each configuration of a job."""
+    found = [
+        (kind, count, _rate(problem, number, kind, count))
+        for kind in np.flatnonzero(problem.can_run[number]).tolist()
+        for count in _counts(problem, number, kind)
+    ]
+    slowest = min((rate for _, _, rate in found if rate > 0), default=1.0)
+    return [(kind, count, rate / slowest) for kind, count, rate in found if rate > 0]
 
 
 def _counts(problem: Problem, number: int, kind: int) -> list[float]:

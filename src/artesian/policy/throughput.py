@@ -29,11 +29,15 @@ class Throughputs:
     """
 
     table: Mapping[tuple[str, str, float], float] = field(default_factory=dict)
+    _counts: dict[tuple[str, str], list[float]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         for key, steps_per_s in self.table.items():
             if not 0 <= steps_per_s < math.inf:
                 raise ValueError(f"throughput of {key}: expected at least 0 steps/s, got {steps_per_s}")
+            self._counts.setdefault(key[:2], []).append(key[2])
 
     def steps_per_s(self, job: Job, accelerator: str, devices: float) -> float | None:
         """Return how fast the job runs on so many devices: 0 where it cannot, None where nobody knows."""
@@ -41,9 +45,7 @@ class Throughputs:
 
     def counts(self, job: Job, accelerator: str) -> list[float]:
         """Return the numbers of devices for which it is told how fast the job is."""
-        return [
-            devices for profile, name, devices in self.table if profile == job.profile and name == accelerator
-        ]
+        return [] if job.profile is None else list(self._counts.get((job.profile, accelerator), ()))
 
 
 @dataclass(frozen=True, slots=True)
