@@ -1,12 +1,13 @@
 """Scheduling over several models of device, in Gavel's setting: 36 V100, 36 P100, 36 K80, its stream of jobs.
 
-    python benchmarks/gavel.py [--jobs F] [--throughputs F] [--policies A,B] [--ids 100-199] [-o json] [--quick]
+    python benchmarks/gavel.py [--jobs F] [--throughputs F] [--policies A,B] [--ids 100-199] [--learn] [-o json] [--quick]
 
 One device per job, rounds of 360 s, no cost for moving. The figure is the mean time from submission to
 end of the jobs with these ids, while others go on to arrive until the last of them has ended. The peer is
 what Gavel's own simulator gives on the same stream. Its margin is what knowing the throughputs gains for
 least attained service, and the bar for ours. The floor is what the jobs would take if each had its fastest
-device from its submission on: no policy can be below it. ``--quick`` has the first 60 jobs only.
+device from its submission on: no policy can be below it. With ``--learn`` the policies are told no throughputs:
+they learn them from what jobs report every minute. ``--quick`` has the first 60 jobs only.
 
 The trace is traces/gavel in the folder ARTESIAN_DATA, or in ../shared/data beside the repository.
 """
@@ -49,8 +50,10 @@ QUICK_JOBS = 60
 DECISIONS = 5
 
 
-def policies(names: Sequence[str], rates: gavel.Throughputs) -> dict[str, Policy]:
-    """Return new policies by name, those in rounds with the measured throughputs."""
+def policies(names: Sequence[str], rates: gavel.Throughputs | None) -> dict[str, Policy]:
+    """Return new policies by name, those in rounds with the measured throughputs, if they are to know them."""
+    if rates is None:
+        return {name: policy(name) for name in names}
     table = {
         (model, accelerator, float(gang)): rate
         for (accelerator, is_consolidated, (model, gang)), rate in rates.alone.items()
@@ -60,11 +63,15 @@ def policies(names: Sequence[str], rates: gavel.Throughputs) -> dict[str, Policy
     return {name: in_rounds(name, known) if name in RANKINGS else policy(name) for name in names}
 
 
-def simulated(jobs: Sequence[SimJob], one: Policy, ids: Sequence[str]) -> tuple[float, int, float]:
+def simulated(
+    jobs: Sequence[SimJob], one: Policy, ids: Sequence[str], reports_every_s: float | None
+) -> tuple[float, int, float]:
     """Return the mean completion time of ``ids`` in seconds, all attempts started, and how long it took."""
     begun_s = time.perf_counter()
     # One device per node, as in Gavel's simulations.
-    state = simulate(gavel.fleet(devices_per_node=1), jobs, one, until=ids).state
+    state = simulate(
+        gavel.fleet(devices_per_node=1), jobs, one, until=ids, reports_every_s=reports_every_s
+    ).state
     taken_s = time.perf_counter() - begun_s
     times_s = []
     for id in ids:
@@ -103,7 +110,9 @@ def decisions(jobs: Sequence[SimJob], name: str, rates: gavel.Throughputs) -> Re
     return harness.measured(f"{name}, one decision about {len(jobs)} jobs", times_ms, "ms", "lower")
 
 
-def run(is_quick: bool, stream: Path, throughputs: Path, names: Sequence[str], ids: str) -> list[Result]:
+def run(
+    is_quick: bool, stream: Path, throughputs: Path, names: Sequence[str], ids: str, is_learned: bool
+) -> list[Result]:
     """Simulate each policy, and time its decisions."""
     rates = gavel.read_throughputs(throughputs)
     # Nothing is lost where a job stops: it goes on from there.
@@ -116,13 +125,14 @@ def run(is_quick: bool, stream: Path, throughputs: Path, names: Sequence[str], i
     is_gavels = not is_quick and stream.name == STREAM and ids == IDS
     means_s: dict[str, float] = {}
     results = []
-    for name, one in policies(names, rates).items():
-        means_s[name], attempts, taken_s = simulated(jobs, one, measured)
+    learned = ", throughputs learned" if is_learned else ""
+    for name, one in policies(names, None if is_learned else rates).items():
+        means_s[name], attempts, taken_s = simulated(jobs, one, measured, 60.0 if is_learned else None)
         harness.say(f"{name}: {means_s[name]:,.0f} s, {attempts:,} attempts, simulated in {taken_s:.1f} s")
         peer, peer_s = PEERS_S.get(name, (None, None)) if is_gavels else (None, None)
         results.append(
             Result(
-                case=f"{name}, mean completion time",
+                case=f"{name}{learned}, mean completion time",
                 value=means_s[name],
                 unit="s",
                 better="lower",
@@ -162,12 +172,15 @@ def main() -> None:
     parser.add_argument("--throughputs", type=Path, default=data / "throughputs.json")
     parser.add_argument("--policies", type=lambda text: text.split(","), default=known)
     parser.add_argument("--ids", default=IDS)
+    parser.add_argument("--learn", action="store_true")
     own, rest = parser.parse_known_args()
     unknown = [name for name in own.policies if name not in known]
     if unknown:
         parser.error(f"no such policy: {unknown[0]!r}; there are: {', '.join(known)}")
     sys.argv[1:] = rest
-    harness.main("gavel", lambda is_quick: run(is_quick, own.jobs, own.throughputs, own.policies, own.ids))
+    harness.main(
+        "gavel", lambda is_quick: run(is_quick, own.jobs, own.throughputs, own.policies, own.ids, own.learn)
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What every benchmark has in common: arguments, the machine, samples, the table, the JSON.
 
 A benchmark is a function ``run(is_quick) -> results`` and ``harness.main(NAME, run)`` under
-``if __name__ == "__main__"``. It is then run as ``python benchmarks/NAME.py [-o json] [--quick]``.
+``if __name__ == "__main__"``. It is then run as ``python benchmarks/NAME.py [-o json] [--quick]``. However it
+ends, by ``timeout`` for one, no process that it has started is left, nor a folder that a ``with`` removes.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from artesian.census import Machine, discover
+from processes import leaving_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,8 @@ def main(name: str, run: Callable[[bool], Sequence[Result]]) -> None:
     if arguments.quick:
         say("quick: smaller sizes, fewer samples; quote figures of a full run only")
     machine = discover()
-    results = run(arguments.quick)
+    with leaving_nothing():
+        results = run(arguments.quick)
     if arguments.output == "json":
         document: dict[str, Any] = {
             "name": name,

@@ -1,20 +1,28 @@
 """What recovery costs while nothing fails: the share of a 50 ms step that heartbeats and their thread take.
 
-Two figures. The first is what a worker does per step for its agent, timed alone: one beat and one check. The
+Figures against a step of 50 ms. The first is what a worker does per step for its agent, timed alone: one beat and one check. The
 second is the processor time of the thread that says "alive", as a share of wall time, from an idle process
-with and without it. Both are set against a step of 50 ms. What the agent itself uses is given too: it looks
-at two workers' pages four times a second.
+with and without it. What the agent itself uses is given too: it looks at two workers' pages four times a
+second. The last is what two ranks over gloo do to find stragglers: a timer, and an exchange every 16 steps.
 """
 
+import multiprocessing
 import os
 import resource
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+
+import torch
+import torch.distributed as dist
 
 import harness
 from artesian.train.heartbeat import make_page, read_page
 from artesian.train.link import Link
+from artesian.train.membership import current
+from artesian.train.stragglers import StragglerPolicy, StragglerWatch
 from artesian.train.watchdog import CHECK_EVERY_S, verdict
 from harness import Result, measured
 
@@ -44,10 +52,12 @@ def run(is_quick: bool) -> Sequence[Result]:
     by_thread = [max(0.0, share - min(idle)) * 100 for share in alive]
     by_agent = [_each(look) / CHECK_EVERY_S * 100 for _ in range(rounds)]
     agent.close()
+    watched = [seconds / _STEP_S * 100 for seconds in _watching(rounds)]
     return [
         measured("a beat and a check, of a 50 ms step", in_step, "%", "lower", bar=_BAR_PERCENT),
         measured("the thread that says alive, of one core", by_thread, "%", "lower", bar=_BAR_PERCENT),
         measured("the agent's look at two workers, of one core", by_agent, "%", "lower", bar=_BAR_PERCENT),
+        measured("finding stragglers, of a 50 ms step", watched, "%", "lower", bar=_BAR_PERCENT),
     ]
 
 
@@ -57,6 +67,49 @@ def _each(act: Callable[[], None]) -> float:
     for _ in range(1000):
         act()
     return (time.perf_counter() - start_s) / 1000
+
+
+def _watching(rounds: int) -> list[float]:
+    """Return what rank 0 of two spends per step on finding stragglers, in seconds, from windows of 16 steps each."""
+    context = multiprocessing.get_context("spawn")  # a thread runs here, which is in the way of a fork
+    ours, theirs = context.Pipe(duplex=False)
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = [
+            context.Process(target=_watch, args=(rank, f"{folder}/store", rounds, theirs))
+            for rank in range(2)
+        ]
+        for process in ranks:
+            process.start()
+        theirs.close()
+        found: list[float] = ours.recv()
+        for process in ranks:
+            process.join()
+    return found
+
+
+def _watch(rank: int, store: str, rounds: int, answers: Connection) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    model = torch.nn.Linear(8, 8)
+    watch = StragglerWatch(StragglerPolicy(), model, current(torch.device("cpu")), lambda *_: None, None)
+    windows, step = [], 0
+    for _ in range(rounds + 1):
+        spent_s = 0.0
+        for _ in range(16):
+            step += 1
+            start_s = time.perf_counter()
+            watch.begin()
+            spent_s += time.perf_counter() - start_s
+            model(torch.ones(1, 8)).sum().backward()
+            time.sleep(0.005)  # in a step there is time for the exchange to arrive
+            start_s = time.perf_counter()
+            watch.note(step)
+            spent_s += time.perf_counter() - start_s
+        windows.append(spent_s / 16)
+    if rank == 0:
+        answers.send(windows[1:])  # the first finds everything cold
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def _cpu_share(wall_s: float) -> float:

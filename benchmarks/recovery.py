@@ -12,28 +12,22 @@ is killed with all its workers. With ``--peer torchrun`` the same model with the
 
 import argparse
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
+import agents
 import harness
 from artesian.wire.channel import ProgressReader
 from artesian.wire.faults import Fault, FaultKind, encode_faults
 from artesian.wire.messages import Restored, StepCommitted, WorkerStarted
 from harness import Result, measured
+from processes import folder_in_memory, kill_session
 
-T = TypeVar("T")
-
-_MODEL = Path(__file__).with_name("recovery_job.py")
 _BARS_S = {
     "kill": 1.5,
     "segfault": 1.5,
@@ -95,12 +89,12 @@ def _samples(fault: str, options: Options, once: Callable[[str, Options], float 
 
 
 def _ours(fault: str, options: Options) -> float | None:
-    launch = [sys.executable, "-m", "artesian.train.launch", "--max-restarts", "3"]
+    launch = [*agents.LAUNCH, "--max-restarts", "3"]
     if not fault.startswith("node-"):
         return _worker_fault(fault, options, [[*launch, "--nproc-per-node", "2", str(options.script)]])
     span = "1:2" if fault == "node-shrink" else "2"
     agent = [*launch, "--nnodes", span, "--nproc-per-node", "1"]
-    command = [*agent, "--rdzv-endpoint", f"127.0.0.1:{_free_port()}", str(options.script)]
+    command = [*agent, "--rdzv-endpoint", f"127.0.0.1:{agents.free_port()}", str(options.script)]
     return _node_fault(options, [command] * (3 if fault == "node-spare" else 2))
 
 
@@ -120,7 +114,7 @@ def _torchrun(fault: str, options: Options) -> float | None:
         )
     span = "1:2" if fault == "node-shrink" else "2:2"
     agent = [*torchrun, "--nnodes", span, "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "x"]
-    command = [*agent, "--rdzv-endpoint", f"127.0.0.1:{_free_port()}", str(options.script)]
+    command = [*agent, "--rdzv-endpoint", f"127.0.0.1:{agents.free_port()}", str(options.script)]
     return _node_fault(options, [command] * (3 if fault == "node-spare" else 2))
 
 
@@ -128,53 +122,33 @@ def _worker_fault(fault: str, options: Options, commands: Sequence[Sequence[str]
     """Return the seconds from the fault that worker 1 injects into itself; None where it did not recover."""
     step = _WARM_UP_STEPS + 1
     faults = encode_faults([Fault(kind=FaultKind(fault), worker=1, step=step)])
-    with _started(commands, options, faults) as (folder, _):
+    with _folder() as folder, agents.started(commands, _environment(options, faults, folder), folder):
         mark = folder / "fault"
-        if _until(lambda: mark.exists() or None, _PATIENCE_S) is None:
+        if agents.until(lambda: mark.exists() or None, _PATIENCE_S) is None:
             return None
         return _recovery_s(folder, float(mark.read_text()), options.limit_s)
 
 
 def _node_fault(options: Options, commands: Sequence[Sequence[str]]) -> float | None:
     """Return the seconds from the loss of the second agent with its workers."""
-    with _started(commands, options, "[]") as (folder, agents):
-        if _until(lambda: _has_step(folder, rank=1, step=_WARM_UP_STEPS), _PATIENCE_S) is None:
+    with (
+        _folder() as folder,
+        agents.started(commands, _environment(options, "[]", folder), folder) as nodes,
+    ):
+        if agents.until(lambda: _has_step(folder, rank=1, step=_WARM_UP_STEPS), _PATIENCE_S) is None:
             return None
-        victim = _agent_of_rank(1, folder, agents)
+        victim = _agent_of_rank(1, folder, nodes)
         at_s = time.time()
-        _kill_session(victim)
+        kill_session(victim.pid)
         return _recovery_s(folder, at_s, options.limit_s)
 
 
-@contextmanager
-def _started(
-    commands: Sequence[Sequence[str]], options: Options, faults: str
-) -> Iterator[tuple[Path, list[subprocess.Popen[bytes]]]]:
-    shared = Path("/dev/shm")  # noqa: S108  memory, not a place to guess names in
-    folder = Path(tempfile.mkdtemp(prefix="artesian-recovery-", dir=shared if shared.is_dir() else None))
-    agents: list[subprocess.Popen[bytes]] = []
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "ARTESIAN_CHECKPOINT_DIR": str(folder / "checkpoints"),
-        "ARTESIAN_CHECKPOINT_EVERY": "1",
-        "ARTESIAN_PROGRESS_DIR": str(folder / "progress"),
-        "ARTESIAN_FAULTS": faults,
-        "RECOVERY_MARK": str(folder / "fault"),
-        "RECOVERY_RESILIENT": "1" if options.is_resilient else "",
-    }
-    try:
-        for command in commands:
-            with (folder / f"agent-{len(agents)}.log").open("wb") as log:
-                agents.append(
-                    subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-                )
-        yield folder, agents
-    finally:
-        for agent in agents:
-            _kill_session(agent)
-            agent.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+def _folder() -> AbstractContextManager[Path]:
+    return folder_in_memory("recovery")
+
+
+def _environment(options: Options, faults: str, folder: Path) -> dict[str, str]:
+    return agents.environment(folder, every=1, is_resilient=options.is_resilient, faults=faults)
 
 
 def _has_step(folder: Path, rank: int, step: int) -> bool | None:
@@ -197,49 +171,18 @@ def _recovery_s(folder: Path, fault_s: float, limit_s: float) -> float | None:
         last = max(said.step for said in steps if said.end_s <= min(restores))
         return min((said.end_s for said in steps if said.step > last and said.end_s > fault_s), default=None)
 
-    found = _until(first_new, limit_s)
+    found = agents.until(first_new, limit_s)
     return None if found is None else found - fault_s
 
 
-def _until(ask: Callable[[], T | None], limit_s: float) -> T | None:
-    """Return the first answer that is not None; None where none comes within ``limit_s`` seconds."""
-    deadline_s = time.monotonic() + limit_s
-    while time.monotonic() < deadline_s:
-        if (answer := ask()) is not None:
-            return answer
-        time.sleep(0.1)
-    return None
-
-
 def _agent_of_rank(
-    rank: int, folder: Path, agents: Sequence[subprocess.Popen[bytes]]
+    rank: int, folder: Path, nodes: Sequence[subprocess.Popen[bytes]]
 ) -> subprocess.Popen[bytes]:
     """Return the agent whose session has the worker of ``rank``: which node is which is for them to say."""
     messages = ProgressReader(folder / "progress").read()
     (pid,) = {m.pid for m in messages if isinstance(m, WorkerStarted) and m.rank == rank}
     session = os.getsid(pid)
-    return next(agent for agent in agents if session == agent.pid)
-
-
-def _session(sid: int) -> list[int]:
-    found = []
-    for name in os.listdir("/proc"):
-        with suppress(OSError):
-            if name.isdigit() and os.getsid(int(name)) == sid:
-                found.append(int(name))
-    return found
-
-
-def _kill_session(agent: subprocess.Popen[bytes]) -> None:
-    for pid in _session(agent.pid):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    return next(node for node in nodes if session == node.pid)
 
 
 def _options() -> Options:
@@ -248,7 +191,7 @@ def _options() -> Options:
     parser.add_argument("--faults", default=",".join(_BARS_S))
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--peer", choices=["torchrun"])
-    parser.add_argument("--script", type=Path, default=_MODEL)
+    parser.add_argument("--script", type=Path, default=agents.SCRIPT)
     parser.add_argument(
         "--no-wrapper", action="store_true", help="without `resilient`: the layer of the fork"
     )

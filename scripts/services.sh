@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests of the engines and of the server talk to: Slurm, PostgreSQL, Prometheus, Chromium.
+# Installs what the tests of the engines and of the server talk to: Slurm, sshd, PostgreSQL, Prometheus, Chromium.
 # On Debian and Ubuntu as root it installs what is missing; elsewhere it says what to install. It starts nothing:
 # each test starts its own servers, on free ports, in folders of its own, and stops them.
 set -euo pipefail
 
 declare -A NEEDS=(
   [slurmctld]=slurmctld [slurmd]=slurmd [sbatch]=slurm-client [munged]=munge
+  [ssh]=openssh-client [sshd]=openssh-server [sudo]=sudo
   [psql]=postgresql [prometheus]=prometheus [chromium]=chromium
 )
 missing=()

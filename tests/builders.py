@@ -16,13 +16,16 @@ from artesian.kernel.state import Record, State
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
     Event,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
@@ -79,6 +82,18 @@ def lost(node_id: str = "n1", at_s: float = 0.0) -> NodeLost:
     return NodeLost(at_s=at_s, node_id=node_id)
 
 
+def excluded(
+    node_id: str = "n1", at_s: float = 0.0, reason: str = "slow", *, is_stopping: bool = False
+) -> NodeExcluded:
+    """An operator keeps a node out of use."""
+    return NodeExcluded(at_s=at_s, node_id=node_id, reason=reason, user="ada", is_stopping=is_stopping)
+
+
+def returned(node_id: str = "n1", at_s: float = 0.0) -> NodeReturned:
+    """An operator has a node used again."""
+    return NodeReturned(at_s=at_s, node_id=node_id, user="ada")
+
+
 def submitted(job: Job | None = None, at_s: float = 0.0) -> JobSubmitted:
     """A job is submitted."""
     return JobSubmitted(at_s=at_s, job=job or a_job())
@@ -99,6 +114,11 @@ def ended(
 ) -> AttemptEnded:
     """The engine says that the attempt ended."""
     return AttemptEnded(at_s=at_s, job_id=job_id, epoch=epoch, outcome=Outcome(cause=cause))
+
+
+def progressed(job_id: str = "j1", epoch: int = 1, at_s: float = 0.0, **told: Any) -> AttemptProgressed:
+    """The attempt's workers have said: ``saved_s=90.0``, ``steps=100.0, steps_s=50.0``."""
+    return AttemptProgressed(at_s=at_s, job_id=job_id, epoch=epoch, **told)
 
 
 def ticked(at_s: float = 0.0) -> ClockTicked:

@@ -26,6 +26,8 @@ memory_per_device: 2GB
 estimated_duration: 30m
 deadline: 8h
 parallel_share: 0.95
+profile: decoder-1b
+steps: 300
 faults: [{kind: kill, worker: 1, step: 150, epoch: 2}]
 """
 LEAST = "name: a\ndevices: 2\ncommand: [python, train.py]\n"

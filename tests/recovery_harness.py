@@ -1,23 +1,29 @@
 """What the tests of recovery share: a small script that notes what it trains on, and agents that run it."""
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from artesian.wire.channel import ProgressReader
-from artesian.wire.messages import Message, Recovered, StepCommitted
+from artesian.wire.messages import Message, Recovered, Restored, StepCommitted, WorkerStarted
 
 STEPS, BATCH = 14, 4
+DEADLINE_S = 240.0
 
 SCRIPT = f"""
 import os, sys, time
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from artesian.train import Run, join, resilient
+from artesian.train.link import link
 
 class Noted:
     def __init__(self): self.asked = []
@@ -41,6 +47,9 @@ def main():
                 asked, data.asked = data.asked, []
                 print(run.step + 1, *asked, file=seen)
                 run.commit(loss)
+                while run.step == 4 and "SAYS_SLOW" in os.environ:
+                    link().is_slow("it says so")  # until there is a spare, and the agent acts on it
+                    time.sleep(0.1)
 
 if os.environ.get("RESILIENT"):
     main = resilient(main)
@@ -94,6 +103,14 @@ class Job:
     def records(self) -> list[Recovered]:
         return [message for message in self.messages() if isinstance(message, Recovered)]
 
+    def restored(self) -> list[Restored]:
+        """Return what the workers have taken over from before."""
+        return [message for message in self.messages() if isinstance(message, Restored)]
+
+    def pid_of(self, rank: int) -> int:
+        """Return the process of a worker, the last one where there were several."""
+        return [m.pid for m in self.messages() if isinstance(m, WorkerStarted) and m.rank == rank][-1]
+
     def losses(self) -> dict[tuple[int, int], float | None]:
         """Return the loss that counts by rank and step: the last that was told."""
         return {(m.rank, m.step): m.loss for m in self.messages() if isinstance(m, StepCommitted)}
@@ -113,9 +130,39 @@ class Job:
             agent.communicate()
 
 
-def lose_node(agent: subprocess.Popen[str]) -> None:
+def lose_node(agent: subprocess.Popen[Any]) -> None:
     """Kill the agent and all that runs in its session, as the loss of a machine does."""
     for name in os.listdir("/proc"):
         with suppress(OSError):
             if name.isdigit() and os.getsid(int(name)) == agent.pid:
                 os.kill(int(name), signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def start_node(job: Job, port: int, nodes: str, **env: str) -> subprocess.Popen[str]:
+    options = ("--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", "3")
+    return job.start(*options, "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-backend", "c10d", env=env)
+
+
+def wait_until_bound(port: int) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline_s:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        select.select([], [], [], 0.05)
+    raise TimeoutError(f"nobody listens on port {port}")
+
+
+def wait_for_step(job: Job, step: int, rank: int) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline_s:
+        if any(isinstance(m, StepCommitted) and m.rank == rank and m.step >= step for m in job.messages()):
+            return
+        select.select([], [], [], 0.05)
+    raise TimeoutError(f"rank {rank} does not come to step {step}")

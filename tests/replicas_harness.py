@@ -1,4 +1,4 @@
-"""Replicas of the control plane as real processes on one PostgreSQL, with the local engine."""
+"""Replicas of the control plane as real processes on one PostgreSQL."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ from artesian.model.events import JobSubmitted
 from artesian.model.job import Job
 from artesian.model.plan import Plan
 from artesian.server.config import StateDir
+from artesian.server.rules import Rules
 from artesian.store import StoreUnavailable
 from artesian.store.postgres_journal import PostgresJournal
 from artesian.store.postgres_lease import Leader, PostgresLease
@@ -24,11 +25,15 @@ _PATIENCE_S = 60.0
 
 
 class Replicas:
-    """Processes on the database at ``url``; what jobs run there lies below ``folder``."""
+    """Processes on the database at ``url``; what jobs run there lies below ``folder``.
 
-    def __init__(self, url: str, folder: Path) -> None:
+    Without ``rules`` they use the local engine and the default policy.
+    """
+
+    def __init__(self, url: str, folder: Path, rules: Rules | None = None) -> None:
         self.url = url
         self.folder = folder
+        self._rules = [] if rules is None else [rules.encode()]
         self.journal = PostgresJournal.open(url)
         self.processes: list[subprocess.Popen[bytes]] = []
         self._watcher = PostgresLease(url, "a watcher")
@@ -46,7 +51,10 @@ class Replicas:
         environment["XDG_CONFIG_HOME"] = str(self.folder)  # nobody's own settings
         with open(self.folder / f"replica-{number}.log", "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "artesian.server.headless", self.url, str(self.folder / "state")],
+                [
+                    *(sys.executable, "-m", "artesian.server.headless"),
+                    *(self.url, str(self.folder / "state"), *self._rules),
+                ],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -73,6 +81,10 @@ class Replicas:
 
         self.until(is_found)
         return found[0]
+
+    def until_all_follow(self) -> None:
+        """Wait until every process has read the journal. One that starts without its database ends with a hint."""
+        self.until(lambda: all("following" in log for log in self._logs()))
 
     def submit(self, *jobs: Job) -> int:
         """Submit jobs, as an API would."""
@@ -130,7 +142,10 @@ class Replicas:
 
     def logs(self) -> str:
         """What the processes had to say."""
-        return "\n".join(file.read_text() for file in sorted(self.folder.glob("replica-*.log")))
+        return "\n".join(self._logs())
+
+    def _logs(self) -> list[str]:
+        return [file.read_text() for file in sorted(self.folder.glob("replica-*.log"))]
 
     def close(self) -> None:
         """End all processes."""
@@ -144,8 +159,8 @@ class Replicas:
 
 
 @contextmanager
-def replicas_on(url: str, folder: Path) -> Iterator[Replicas]:
+def replicas_on(url: str, folder: Path, rules: Rules | None = None) -> Iterator[Replicas]:
     """Give replicas, none of which is started yet; end them all."""
     StateDir(folder / "state").create()
-    with closing(Replicas(url, folder)) as replicas:
+    with closing(Replicas(url, folder, rules)) as replicas:
         yield replicas

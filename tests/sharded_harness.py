@@ -12,7 +12,7 @@ from torch import Tensor, multiprocessing, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from artesian.train import CheckpointError, sharded
+from artesian.train import CheckpointError, Run, sharded
 from artesian.train.memory import Memory
 from artesian.train.segment import JobFolder
 from artesian.train.sharded import ShardedCheckpointer, local_shards, restore_shards
@@ -131,3 +131,25 @@ def all_of_two(folder: Path) -> None:
     load_and_compare(folder)
     fail_on_a_file_in_the_way(folder)
     remember_in_memory(folder)
+
+
+def train_with_run(folder: Path) -> None:
+    """Make five steps with ``Run``, which are saved at the end."""
+    model, optimizer = training(seed=1)
+    data = [torch.full((6,), index / 100) for index in range(100)]
+    with Run.from_env(model=model, optimizer=optimizer, checkpoint_dir=folder / "run", environ={}) as run:
+        for batch in run.batches(data, global_batch=4, steps=5):
+            model(batch).square().mean().backward()
+            run.commit()
+    gathered = whole(model, optimizer)
+    if dist.get_rank() == 0:
+        torch.save(gathered, folder / "expected.pt")
+
+
+def go_on_from_storage(folder: Path) -> None:
+    model, optimizer = training(seed=9)
+    with Run.from_env(model=model, optimizer=optimizer, checkpoint_dir=folder / "run", environ={}) as run:
+        assert (run.step, run.position) == (5, 20)
+    expected: list[Tensor] = torch.load(folder / "expected.pt")
+    for one, other in zip(whole(model, optimizer), expected, strict=True):
+        assert torch.equal(one, other)

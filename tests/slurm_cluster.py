@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,9 +186,12 @@ class SlurmCluster:
         """Let a node die: slurmd, the step daemons, and all that runs under them."""
         self._processes[name].kill()
         self._processes.pop(name).wait()
-        for pid in self.processes_of(name):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # All stand still before the first dies: on a node without power nobody sees another one's end.
+        frozen: set[int] = set()
+        while fresh := set(self.processes_of(name)) - frozen:
+            _signal(fresh, signal.SIGSTOP)
+            frozen |= fresh
+        _signal(frozen, signal.SIGKILL)
 
     def processes_of(self, name: str) -> list[int]:
         """Return the processes of the jobs on a node, the step daemons first."""
@@ -310,6 +313,12 @@ def _until(holds: Callable[[], object], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline_s, f"waited in vain for {what}"
         time.sleep(0.05)
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _pids() -> list[int]:

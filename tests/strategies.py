@@ -19,6 +19,7 @@ from artesian.wire import (
     PhaseEnded,
     Restored,
     StepCommitted,
+    StragglerFound,
     WorkerFailed,
     WorkerStarted,
 )
@@ -189,6 +190,7 @@ def messages() -> st.SearchStrategy[Message]:
             tokens=st.none() | step,
             model_flops=st.none() | st.floats(0, 1e30),
         ),
+        st.builds(StragglerFound, rank=rank, at_s=at_s, step=step, ratio=st.floats(1, 1e6), steps=step),
         st.builds(CheckpointCommitted, rank=rank, at_s=at_s, step=step, size_bytes=step),
         st.builds(
             WorkerFailed,

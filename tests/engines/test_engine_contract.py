@@ -3,12 +3,15 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from artesian.model.job import Cause
+from artesian.model.job import Cause, Job, JobKind, RetryPolicy
+from artesian.model.plan import Start
+from builders import a_placement
 from engines_harness import Harness, shell
 
 STARTED_AND_ENDED = ["AttemptStarted", "AttemptEnded"]
@@ -289,6 +292,73 @@ def test_a_node_that_dies_ends_the_attempt_on_it(harness: Harness) -> None:
     run(harness, test)
 
 
+def like_nodes(harness: Harness) -> tuple[str, str]:
+    """Two nodes with the same devices, at least three on each."""
+    for first in harness.nodes:
+        for second in harness.nodes:
+            if first.id < second.id and first.accelerator == second.accelerator and second.devices >= 3:
+                return first.id, second.id
+    pytest.skip("it has no two nodes alike: the engine of one machine has one")
+
+
+def start_uneven(harness: Harness, job: Job, *, most_first: bool) -> None:
+    """Start an attempt with three devices on one node and one on the other."""
+    first, second = like_nodes(harness)
+    sizes = (3, 1) if most_first else (1, 3)
+    place = a_placement((second, range(sizes[0])), (first, range(sizes[1])))
+    harness.engine.start(Start(job_id=job.id, epoch=1, placement=place, reason="a test"), job)
+
+
+@pytest.mark.parametrize("most_first", [True, False])
+def test_a_gang_has_as_many_workers_on_each_node_as_the_plan_has_devices(
+    harness: Harness, tmp_path: Path, most_first: bool
+) -> None:
+    script = (
+        f'echo "$WORLD_SIZE $GROUP_RANK $LOCAL_RANK $LOCAL_WORLD_SIZE $ARTESIAN_WORKERS" > {tmp_path}/part-$RANK'
+        f" && mv {tmp_path}/part-$RANK {tmp_path}/rank-$RANK && echo rank $RANK"
+        f" && while ! [ -e {tmp_path}/rank-3 ]; do sleep 0.02; done"
+    )
+    job = shell(script, kind=JobKind.TRAIN)
+
+    async def test() -> None:
+        start_uneven(harness, job, most_first=most_first)
+        outcome = await harness.outcome()
+        assert outcome.cause is Cause.COMPLETED, outcome
+
+    run(harness, test)
+    seen = [(tmp_path / f"rank-{rank}").read_text().split() for rank in range(4)]
+    assert seen == (
+        [
+            ["4", "0", "0", "3", "3"],
+            ["4", "0", "1", "3", "3"],
+            ["4", "0", "2", "3", "3"],
+            ["4", "1", "0", "1", "1"],
+        ]
+        if most_first
+        else [
+            ["4", "0", "0", "1", "1"],
+            ["4", "1", "0", "3", "3"],
+            ["4", "1", "1", "3", "3"],
+            ["4", "1", "2", "3", "3"],
+        ]
+    )
+    assert harness.stdout(job) == "rank 0\n"
+    for rank in (1, 2, 3):
+        assert (harness.folder(job).logs / f"rank-{rank}.out").read_text() == f"rank {rank}\n"
+
+
+def test_an_attempt_on_nodes_with_different_shares_stops_when_it_is_told_to(harness: Harness) -> None:
+    job = shell("trap 'exit 0' TERM; while :; do sleep 0.05; done")
+
+    async def test() -> None:
+        start_uneven(harness, job, most_first=True)
+        await harness.until_started()
+        harness.stop(job)
+        assert (await harness.outcome()).cause is Cause.SIGNAL
+
+    run(harness, test)
+
+
 def test_many_attempts_at_once_end_once_each(harness: Harness) -> None:
     jobs = [shell("sleep 0.05", id=f"j{number}") for number in range(12)]
 
@@ -297,5 +367,54 @@ def test_many_attempts_at_once_end_once_each(harness: Harness) -> None:
             harness.start(job)
         await harness.until(lambda: harness.kinds.count("AttemptEnded") == len(jobs))
         assert harness.kinds.count("AttemptStarted") == len(jobs)
+
+    run(harness, test)
+
+
+TELLS_ITS_RESTART = """
+import os, signal, sys
+restart, rank = os.environ["ARTESIAN_RESTART"], os.environ["RANK"]
+print(os.environ["ARTESIAN_EPOCH"], restart, rank, file=open(f"{sys.argv[1]}/{restart}-{rank}", "w"), flush=True)
+if restart == "0" and rank == "1":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_gang_that_runs_python_is_restarted_within_its_attempt(
+    harness: Harness, tmp_path: Path, in_place: bool
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(TELLS_ITS_RESTART)
+    retry = RetryPolicy(limit=2, in_place=in_place)
+    command = (sys.executable, str(script), str(tmp_path))
+    job = shell("", command=command, kind=JobKind.TRAIN, workers=2, retry=retry)
+
+    async def test() -> None:
+        harness.start(job)
+        outcome = await harness.outcome()
+        expected = Cause.COMPLETED if in_place else Cause.SIGNAL
+        assert (outcome.cause, outcome.restarts) == (expected, 0)  # a gang that made no step tells of none
+
+    run(harness, test)
+    told = {path.name: path.read_text().split() for path in tmp_path.glob("[0-9]-[0-9]")}
+    assert told["0-1"] == ["1", "0", "1"]
+    assert ("1-1" in told) == in_place
+    if in_place:
+        assert told["1-1"] == ["1", "1", "1"]
+
+
+def test_restarts_within_an_attempt_are_counted_when_they_are_used_up(
+    harness: Harness, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    command = (sys.executable, str(script))
+    job = shell("", command=command, kind=JobKind.TRAIN, workers=1, retry=RetryPolicy(limit=2))
+
+    async def test() -> None:
+        harness.start(job)
+        outcome = await harness.outcome()
+        assert (outcome.cause, outcome.signal, outcome.restarts) == (Cause.SIGNAL, signal.SIGKILL, 2)
 
     run(harness, test)

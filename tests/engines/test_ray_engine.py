@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from artesian.engines.local.records import AttemptFolder
-from artesian.engines.ray import engine as ray_engine_module
-from artesian.engines.ray.client import RayClient, RayJob, Unreachable
+from artesian.engines.ray.client import RayClient, RayJob
 from artesian.engines.ray.engine import RayEngine
 from artesian.engines.ray.files import REQUEST, node_folder
 from artesian.engines.ray.settings import RaySettings
+from artesian.engines.watching import Unreachable
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.scheduler import Scheduler
 from artesian.model.events import JobSubmitted, NodeLost
@@ -295,7 +295,7 @@ def test_while_ray_is_out_of_reach_nothing_is_lost_and_nothing_starts_twice(
 def test_a_job_that_no_command_speaks_of_is_stopped(
     harness: Harness, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_engine_module, "_ORPHANS_AFTER_S", 0.0)
+    monkeypatch.setattr("artesian.engines.watching.ORPHANS_AFTER_S", 0.0)
     client = RayClient(RaySettings(address=cluster.address))
     job = shell("exec sleep 600")
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.options import OptionsError
 from artesian.engines.ray import keeper
-from artesian.engines.ray.client import RayClient, RayJob, RayNode, Refused, Unreachable
+from artesian.engines.ray.client import RayClient, RayJob, RayNode
 from artesian.engines.ray.files import read_request
 from artesian.engines.ray.inventory import Offer, Stock, offers_of
 from artesian.engines.ray.outcome import outcome_of_verdict, outcome_without_verdict
@@ -33,6 +34,7 @@ from artesian.engines.ray.request import (
     write_request,
 )
 from artesian.engines.ray.settings import RaySettings
+from artesian.engines.watching import Refused, Unreachable
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.job import Cause, Job, JobKind
 from artesian.model.placement import NodeShare, Placement
@@ -154,14 +156,16 @@ def test_the_line_for_ray_is_quoted(folder: str) -> None:
         assert shlex.split(line) == ["exec", "/opt/py thon", "-m", f"artesian.engines.ray.{module}", folder]
 
 
-def test_a_gang_is_divided_evenly_among_its_nodes_or_refused(tmp_path: Path) -> None:
+def test_a_gang_is_divided_as_the_devices_of_its_nodes_are_or_refused(tmp_path: Path) -> None:
     folder = AttemptFolder(tmp_path / "attempt-1")
     job = a_job(devices="cpu:4", kind=JobKind.TRAIN)
     request = written(folder, job, a_placement(("n1", [0, 1]), ("n2", [0, 1])), offers("n1", "n2"))
-    assert request["workers_per_node"] == 2
+    assert request["workers"] == [2, 2]
     assert [node["ray_id"] for node in request["nodes"]] == ["n1-ray", "n2-ray"]
-    with pytest.raises(Unsuitable, match="as many on each of 2 nodes"):
-        written(folder, job, a_placement(("n1", [0, 1, 2]), ("n2", [0])), offers("n1", "n2"))
+    uneven = a_placement(("n1", [0, 1, 2]), ("n2", [0]))
+    assert written(folder, job, uneven, offers("n1", "n2"))["workers"] == [3, 1]
+    with pytest.raises(Unsuitable, match="6 workers cannot be divided"):
+        written(folder, replace(job, workers=6), uneven, offers("n1", "n2"))
     with pytest.raises(NodesGone, match="n2"):
         written(folder, job, a_placement(("n1", [0, 1]), ("n2", [0, 1])), offers("n1"))
 

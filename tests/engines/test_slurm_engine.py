@@ -326,7 +326,7 @@ def test_of_two_jobs_for_one_attempt_one_runs_it(
 def test_jobs_of_ours_that_no_command_speaks_of_are_cancelled_and_others_are_not(
     harness: Harness, cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("artesian.engines.slurm.engine._ORPHANS_AFTER_S", 0.5)
+    monkeypatch.setattr("artesian.engines.watching.ORPHANS_AFTER_S", 0.5)
     foreign = cluster("sbatch", "--parsable", "--wrap=sleep 600", "--comment=artesian/other/j1/1").strip()
 
     async def test() -> None:

@@ -29,6 +29,8 @@ def test_the_example_trains_on_a_gpu_and_its_mfu_rests_on_a_known_ceiling(tmp_pa
     training = report["training"]
     assert training["steps"] == 40
     assert training["final_loss"] < training["first_loss"]
-    assert training["recoveries"][0]["resumed_from_step"] == 20
+    (recovery,) = training["recoveries"]
+    assert recovery["layer"] == "fork"
+    assert 20 <= recovery["resumed_from_step"] < 25
     assert 0 < training["mfu"] < 1
     assert "bf16" in training["mfu_basis"]

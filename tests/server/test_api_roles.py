@@ -18,6 +18,7 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/jobs/{job}/attempts"): Role.VIEWER,
     ("GET", "/api/v1/jobs/{job}/training"): Role.VIEWER,
     ("GET", "/api/v1/jobs/{job}/report"): Role.VIEWER,
+    ("GET", "/api/v1/jobs/{job}/metrics"): Role.VIEWER,
     ("POST", "/api/v1/jobs/{job}/cancel"): Role.MEMBER,
     ("GET", "/api/v1/jobs/{job}/logs"): Role.VIEWER,
     ("GET", "/api/v1/jobs/{job}/follow"): Role.VIEWER,
@@ -25,6 +26,8 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/fleet"): Role.VIEWER,
     ("GET", "/api/v1/nodes"): Role.VIEWER,
     ("GET", "/api/v1/nodes/{node:path}"): Role.VIEWER,
+    ("POST", "/api/v1/nodes/{node:path}/exclude"): Role.OPERATOR,
+    ("POST", "/api/v1/nodes/{node:path}/return"): Role.OPERATOR,
     ("GET", "/api/v1/teams"): Role.VIEWER,
     ("GET", "/api/v1/queue"): Role.VIEWER,
     ("GET", "/api/v1/census"): Role.VIEWER,
@@ -128,6 +131,18 @@ def test_a_member_cancels_their_own_jobs_and_an_operator_anybodys(served: Served
     assert cancel("a3", served.token("admin", user="bob")) == 202
 
 
+def test_an_operator_of_one_team_keeps_no_node_from_the_others(served: Served) -> None:
+    def exclude(token: str) -> int:
+        return served.http.post(
+            "/api/v1/nodes/n1/exclude",
+            params={"reason": "it is slow"},
+            headers={"Authorization": f"Bearer {token}"},
+        ).status_code
+
+    assert exclude(served.token("operator", team="red")) == 403
+    assert exclude(served.token("operator")) in (200, 404)
+
+
 def test_a_token_of_a_team_sees_and_submits_nothing_of_another(served: Served) -> None:
     served.tell(submitted(a_job("r1", name="red-job", team="red"), 4.0))
     served.tell(submitted(a_job("b1", name="blue-job", team="blue"), 4.0))
@@ -136,7 +151,7 @@ def test_a_token_of_a_team_sees_and_submits_nothing_of_another(served: Served) -
     def get(path: str) -> int:
         return served.http.get(f"/api/v1{path}", headers=red).status_code
 
-    for path in ("", "/why", "/attempts", "/training", "/report", "/logs"):
+    for path in ("", "/why", "/attempts", "/training", "/report", "/metrics", "/logs"):
         assert get(f"/jobs/b1{path}") == 404
     assert get("/jobs/blue-job") == 404
     assert get("/jobs/r1") == 200

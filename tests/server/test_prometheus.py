@@ -11,11 +11,16 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from api_harness import RealServer, a_server
-from builders import a_job, submitted
+from artesian.engines.local.engine import attempt_folder
+from artesian.model.job import JobKind
+from artesian.wire.channel import ProgressWriter, worker_file
+from builders import Kernel, a_job, a_node, ended, joined, started, submitted
 from cli_harness import Cli, until
 from limits import needs
+from worker_messages import began, step
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -166,6 +171,32 @@ def test_no_series_grows_with_the_number_of_jobs(tmp_path: Path) -> None:
         grown = names() - before
         assert len(grown) < 100
         assert not any("j1" in name for name in grown | before)
+
+
+def test_a_job_has_a_page_of_its_own_with_its_goodput(tmp_path: Path) -> None:
+    with a_server(tmp_path) as served:
+        kernel = Kernel()
+        kernel.step(joined(a_node(devices=1)))
+        kernel.step(submitted(a_job(kind=JobKind.TRAIN), 2.0))
+        kernel.step(started(at_s=2.0))
+        kernel.step(ended(at_s=6.0))
+        served.tell(*kernel.journal)
+        folder = attempt_folder(served.state.jobs, "j1", 1)
+        folder.create()
+        writer = ProgressWriter(worker_file(folder.progress, 0))
+        writer.send(began(0, 2.0, world=1))
+        writer.send(step(0, 1, 3.0, 5.0))
+        writer.close()
+        page = served.http.get("/api/v1/jobs/j1/metrics")
+        assert page.headers["content-type"].startswith("application/openmetrics-text")
+        found = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(page.text)  # type: ignore[no-untyped-call]
+            for sample in family.samples
+        }
+        assert found["artesian_job_device_seconds", "j1", "productive"] == 2.0
+        assert found["artesian_job_goodput_ratio", "j1", "all"] == 0.5
+        assert served.http.get("/api/v1/jobs/none/metrics").status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

@@ -91,6 +91,7 @@ def test_replicas_wait_for_a_database_that_is_away_and_go_on(
     replicas: Replicas, postgres: PostgresServer
 ) -> None:
     processes = [replicas.start(), replicas.start()]
+    replicas.until_all_follow()
     replicas.leading()
     replicas.submit(replicas.noting_job("runs-on", sleeps_s=1.0))
     replicas.until(lambda: replicas.starts() == ["runs-on/1"])

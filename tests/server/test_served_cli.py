@@ -204,3 +204,25 @@ def test_a_server_that_is_told_to_stop_ends_its_streams_and_followers_go_on_at_t
     finally:
         server.running.process.kill()
         own.end()
+
+
+def test_a_node_is_kept_out_of_use_and_returned(either: Cli) -> None:
+    ((node,),) = [[one["id"] for one in either.json("nodes")]]
+    assert either("nodes", "exclude", node, "nope", "--reason", "x", code=1).stderr.startswith(
+        "error: node 'nope' is not known here"
+    )
+    assert either.json("nodes")[0]["state"] == "up", "all of them or none"
+    assert either("nodes", "exclude", node, "--reason", "a fan \x1b[31m").stderr == f"{node} is excluded\n"
+    try:
+        assert "excluded: a fan \\x1b[31m (" in either("nodes").stdout
+        id_ = either("submit", either.file("waits")).stdout.strip()
+        until(lambda: f"if node {node} came back" in either("why", id_).stdout)
+        (healthy, *_) = either.json("waterfall")["stages"]
+        assert "excluded" in {loss["cause"] for loss in healthy["lost"]}
+    finally:
+        either("nodes", "return", node)
+    until_state(either, id_, "succeeded")
+    assert either("nodes", "return", node, code=1).stderr.startswith(
+        f"error: node {node}: expected one that is"
+    )
+    assert either.json("nodes", "--pool", "none") == []

@@ -185,6 +185,53 @@ def test_a_module_and_a_program_can_be_run_too(tmp_path: Path) -> None:
     assert program.stdout == "0\n"
 
 
+def test_a_whole_command_line_is_run_as_a_script_where_it_is_this_python(tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("import sys; print(sys.argv, sys.flags.optimize, __file__)")
+    file = str(tmp_path / "x.py")
+    agent = [sys.executable, "-m", "artesian.train.launch"]
+    for preload in ([], ["--preload", "json"]):
+        for words, said in (
+            ([sys.executable, "x.py", "-m", "a"], f"['x.py', '-m', 'a'] 0 {file}\n"),
+            ([sys.executable, "-O", "x.py"], f"['x.py'] 1 {file}\n"),
+            (["sh", "-c", "echo $RANK"], "0\n"),
+        ):
+            command = [*agent, *preload, "--command", *words]
+            ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S)
+            assert (ran.stdout, ran.returncode) == (said, 0), ran.stderr
+
+
+def test_only_what_a_restart_is_for_leads_to_one(start: Start) -> None:
+    body = "if os.environ['ARTESIAN_RESTART'] == '0': sys.exit(3)"
+    assert start(body, "--max-restarts", "2", "--restart-on", "signal").finish()[0] == 3
+    assert start(body, "--max-restarts", "2", "--restart-on", "signal,user_error").finish()[0] == 0
+
+
+def test_a_worker_that_does_not_come_to_its_first_step_shows_its_stacks_and_is_killed(start: Start) -> None:
+    body = """
+from artesian.train.heartbeat import Activity
+from artesian.train.link import link
+link().heart.set(Activity.STARTING, 0.5)
+def stuck_in_its_start(): signal.pause()
+if os.environ["ARTESIAN_RESTART"] == "0": stuck_in_its_start()
+"""
+    code, _, err = start(body, "--max-restarts", "1").finish()
+    assert code == 0, err
+    assert "has not come to its first step within 0.5 s; restart 1 of 1" in err
+    assert "in stuck_in_its_start" in err
+
+
+def test_a_worker_that_is_slow_is_started_anew_where_nobody_can_take_its_place(start: Start) -> None:
+    body = """
+from artesian.train.link import link
+if os.environ["ARTESIAN_RESTART"] == "0":
+    if RANK == 1: link().is_slow("it says so")
+    signal.pause()
+"""
+    code, _, err = start(body, "--nproc-per-node", "2", "--max-restarts", "1").finish()
+    assert code == 0, err
+    assert "is slow: it says so; restart 1 of 1" in err
+
+
 def test_a_killed_worker_is_reported_and_ends_the_others(start: Start, tmp_path: Path) -> None:
     body = "if RANK == 1: os.kill(os.getpid(), signal.SIGKILL)\n" + WAIT_FOREVER
     launch = start(body, "--nproc-per-node", "3", env={"ARTESIAN_PROGRESS_DIR": str(tmp_path / "progress")})
@@ -243,6 +290,57 @@ signal.signal(signal.SIGTERM, save)
     assert sorted(out.splitlines()) == ["saved 0", "saved 1"]
     assert err == ""
     assert_all_end(pidfds)
+
+
+def test_who_does_not_leave_after_a_stop_is_killed_after_its_grace(start: Start) -> None:
+    """Rank 0 is stopped, as by a debugger: no signal but SIGKILL reaches it. Rank 1 saves and leaves."""
+    body = """
+def save(number, frame):
+    os.write(1, f"saved {RANK}\\n".encode())
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+child = subprocess.Popen(["sleep", "1000"])
+ready(child.pid)
+if RANK == 0:
+    os.kill(os.getpid(), signal.SIGSTOP)
+while True: signal.pause()
+"""
+    launch = start(body, "--nproc-per-node", "2", "--stop-grace", "1.5")
+    pidfds = launch.pidfds_of_ready(2)
+    launch.process.send_signal(signal.SIGTERM)
+    code, out, err = launch.finish()
+    assert code == 128 + signal.SIGTERM
+    assert out == "saved 1\n"
+    assert "told to stop by SIGTERM, and still there: worker 0" in err
+    assert "worker 1" not in err
+    assert_all_end(pidfds)
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+def test_the_grace_of_a_stop_is_nine_tenths_of_the_engines(
+    start: Start, kind: signal.Signals, code: int
+) -> None:
+    body = f"signal.signal(signal.{kind.name}, signal.SIG_IGN)\n" + WAIT_FOREVER
+    launch = start(body, env={"ARTESIAN_STOP_GRACE": "0.5"})
+    pidfds = launch.pidfds_of_ready(1)
+    launch.process.send_signal(kind)
+    assert launch.finish()[0] == code
+    assert_all_end(pidfds)
+
+
+def test_a_stop_before_any_worker_runs_is_no_good_end(tmp_path: Path) -> None:
+    """The template hangs in an import: it never comes to start a worker, so none ends badly."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "hanging.py").write_text(f"import signal; open({str(gate)!r}, 'w').close(); signal.pause()")
+    launch = Launch(
+        tmp_path, "", "--preload", "hanging", "--stop-grace", "0.1", env={"PYTHONPATH": str(tmp_path)}
+    )
+    gate.read_text()
+    launch.process.send_signal(signal.SIGTERM)
+    code, _, err = launch.finish()
+    assert code == 128 + signal.SIGTERM
+    assert "still there: workers that were about to start" in err
 
 
 def test_a_notice_of_preemption_is_passed_on_and_the_code_is_that_of_a_stop(start: Start) -> None:
@@ -381,7 +479,14 @@ def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
         (["--max-restarts", "-1", "x.py"], "expected a whole number, got '-1'"),
         (["--node-rank", "1", "x.py"], "--node-rank must lie between 0 and --nnodes - 1 = 0, got 1"),
         (["-m", "--no-python", "x"], "--module needs python"),
-        (["--grace", "-1", "x.py"], "--grace must not be negative"),
+        (["--grace", "-1", "x.py"], "--grace: expected seconds, 0 or more, got '-1'"),
+        (["--stop-grace", "inf", "x.py"], "/--stop_grace: expected seconds, 0 or more, got 'inf'"),
+        (["--start-timeout", "0", "x.py"], "--start-timeout must be above 0, got 0"),
+        (["--command", "--no-python", "x"], "--command takes a command line as it is"),
+        (
+            ["--restart-on", "signal,rain", "x.py"],
+            "expected some of signal, oom_kill, user_error, got 'rain'",
+        ),
         (["--rdzv-conf", "x", "x.py"], "unrecognized arguments: --rdzv-conf"),
     ],
 )
@@ -401,6 +506,25 @@ def test_a_wrong_number_of_workers_in_the_environment_is_explained(
     with pytest.raises(SystemExit):
         main(["x.py"])
     assert "$ARTESIAN_WORKERS: expected a whole number of at least 1, got 'two'" in capsys.readouterr().err
+
+
+def test_a_process_in_which_nothing_runs_is_told_from_a_busy_one() -> None:
+    def runs(body: str) -> Iterator[WorkerProcess]:
+        worker = execute(0, [sys.executable, "-c", body], dict(os.environ), None, kills_before=(0, 0))
+        try:
+            while True:
+                yield worker
+        finally:
+            worker.kill()
+            worker.reap()
+
+    assert any(not worker.is_still for worker in runs("while True: pass"))
+    assert any(worker.is_still for worker in runs("import signal; signal.pause()"))
+    for worker in runs("while True: pass"):
+        worker.send(signal.SIGSTOP)
+        if worker.is_stopped:
+            assert worker.is_still
+            break
 
 
 def test_only_sigkill_is_asked_of_the_out_of_memory_killer() -> None:

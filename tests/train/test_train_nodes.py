@@ -1,19 +1,23 @@
 """Agents as nodes, on loopback: what happens to the gang when one of them is lost."""
 
-import select
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from artesian.train.roster import can_grow, line_up
-from artesian.wire.messages import Layer, StepCommitted
-from recovery_harness import BATCH, STEPS, Job, lose_node
-
-DEADLINE_S = 240.0
+from artesian.wire.messages import Layer
+from recovery_harness import (
+    BATCH,
+    DEADLINE_S,
+    STEPS,
+    Job,
+    free_port,
+    lose_node,
+    start_node,
+    wait_for_step,
+    wait_until_bound,
+)
 
 
 @pytest.fixture
@@ -21,36 +25,6 @@ def job(tmp_path: Path) -> Iterator[Job]:
     job = Job(tmp_path, STEP_S="0.1")
     yield job
     job.end()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
-def start_node(job: Job, port: int, nodes: str) -> subprocess.Popen[str]:
-    options = ("--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", "3")
-    return job.start(*options, "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-backend", "c10d")
-
-
-def wait_until_bound(port: int) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline_s:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        select.select([], [], [], 0.05)
-    raise TimeoutError(f"nobody listens on port {port}")
-
-
-def wait_for_step(job: Job, step: int, rank: int) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline_s:
-        if any(isinstance(m, StepCommitted) and m.rank == rank and m.step >= step for m in job.messages()):
-            return
-        select.select([], [], [], 0.05)
-    raise TimeoutError(f"rank {rank} does not come to step {step}")
 
 
 @pytest.mark.slow
@@ -67,6 +41,26 @@ def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job)
     (record,) = job.records()
     assert record.layer is Layer.SPARE
     assert "lost" in record.cause
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_a_spare_takes_the_place_of_a_node_that_is_slow(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "2")]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "2", SAYS_SLOW="1"))
+    wait_for_step(job, 1, rank=1)
+    nodes.append(start_node(job, port, "2"))
+    _, errors = nodes[1].communicate(timeout=DEADLINE_S)
+    assert "makes room for a spare one" in errors
+    assert nodes[1].returncode == 1
+    for agent in (nodes[0], nodes[2]):
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    (record,) = job.records()
+    assert record.layer is Layer.SPARE
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH
 

@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from artesian.train import CheckpointError
+from artesian.train.holder_process import decode, holding
 from artesian.train.memory import Memory, load
-from artesian.train.peer import Holder, Peer, fetch, held, send
+from artesian.train.peer import Holder, Peer, fetch, held, held_steps, send
 from artesian.train.persist import Report
 from artesian.train.saver import Saver
-from artesian.train.segment import JobFolder
+from artesian.train.segment import SHARED_MEMORY, JobFolder
+from artesian.wire import environment
 
 TOKEN = secrets.token_hex(8)
 
@@ -212,3 +214,56 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
     while data := source.recv(1 << 14):
         target.sendall(data)
     target.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_peer_tells_the_steps_that_it_has_and_gives_any_of_them(node_a: Path, holder: Holder) -> None:
+    folder = JobFolder("j", base=node_a)
+    memory = Memory(folder, 1)
+    for step in (4, 7):
+        assert send(holder.peer, 1, snapshot_of(memory, step))
+    memory.close()
+    assert held_steps(holder.peer, 1) == [7, 4]
+    assert held_steps(holder.peer, 2) == []
+    assert fetch(holder.peer, 1, folder, 5) is None
+    assert fetch(holder.peer, 1, folder, 4) is not None
+    found = load(folder, 1)
+    assert found is not None
+    assert_is(found.state, 4)
+    folder.leave(keep=False)
+
+
+def test_a_holder_beside_the_agent_holds_until_the_agent_is_done(tmp_path: Path, node_a: Path) -> None:
+    job = f"test-{secrets.token_hex(4)}"
+    folder = JobFolder("j", base=node_a)
+    memory = Memory(folder, 0)
+    with holding({environment.MEMORY: job}, ("127.0.0.1", 9)) as (environ, problem):
+        assert problem is None
+        peer = decode(environ[environment.HOLDER])
+        assert peer.host == "127.0.0.1"
+        assert send(peer, 0, snapshot_of(memory, 3))
+        assert held_steps(peer, 0) == [3]
+        assert list(SHARED_MEMORY.glob(f"*{job}*"))
+    with pytest.raises(CheckpointError, match="does not answer"):
+        held_steps(peer, 0)
+    assert not list(SHARED_MEMORY.glob(f"*{job}*"))
+    memory.close()
+    folder.leave(keep=False)
+
+
+def test_without_other_nodes_or_without_memory_there_is_nothing_to_hold() -> None:
+    with holding({environment.MEMORY: "j"}, None) as (environ, problem):
+        assert (dict(environ), problem) == ({environment.MEMORY: "j"}, None)
+    with holding({}, ("127.0.0.1", 9)) as (environ, problem):
+        assert (dict(environ), problem) == ({}, None)
+
+
+def test_where_no_holder_can_be_started_that_is_told_and_the_agent_goes_on() -> None:
+    with holding({environment.MEMORY: "no/name"}, ("127.0.0.1", 9)) as (environ, problem):
+        assert environment.HOLDER not in environ
+        assert "no memory for the state of other nodes" in str(problem)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"host": "a"}', '"x"'])
+def test_what_does_not_describe_a_holder_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"ARTESIAN_HOLDER does not describe a holder"):
+        decode(text)

@@ -344,10 +344,14 @@ def test_arguments_win_over_the_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "options", "message"),
     [
-        ({environment.CHECKPOINT_EVERY: "often"}, {}, "ARTESIAN_CHECKPOINT_EVERY must be a whole number"),
+        (
+            {environment.CHECKPOINT_EVERY: "often"},
+            {},
+            "ARTESIAN_CHECKPOINT_EVERY must be a number of steps, seconds such as 600s, or auto",
+        ),
         ({environment.EPOCH: "-1"}, {}, "ARTESIAN_EPOCH must be a whole number"),
         ({environment.FAULTS: "{}"}, {}, "not a list of faults"),
-        ({}, {"checkpoint_every": 0}, "checkpoint_every must be positive, got 0"),
+        ({}, {"checkpoint_every": 0}, "the interval must be at least one step, got 0"),
     ],
 )
 def test_settings_that_do_not_parse_are_refused(
@@ -359,3 +363,22 @@ def test_settings_that_do_not_parse_are_refused(
 
 def test_the_age_of_this_process_is_positive_and_grows() -> None:
     assert 0 < process_age_s() <= process_age_s()
+
+
+def test_a_pause_is_told_as_what_it_is_for(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Run.from_env(model=model, optimizer=optimizer, progress_dir=tmp_path) as run:
+        for batch in run.batches(Numbers(), global_batch=BATCH, steps=2):
+            model(batch).square().mean().backward()
+            run.commit()
+            with run.paused():
+                model(batch)
+        with pytest.raises(ValueError, match="'a nap' is not a valid Phase"), run.paused("a nap"):
+            pass
+    evaluations = [told for told in messages(tmp_path, PhaseEnded) if told.phase is Phase.EVALUATION]
+    steps = messages(tmp_path, StepCommitted)
+    assert len(evaluations) == 2
+    assert all(
+        told.end_s >= told.start_s >= step.end_s for told, step in zip(evaluations, steps, strict=True)
+    )

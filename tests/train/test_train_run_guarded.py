@@ -11,7 +11,9 @@ from torch import Tensor
 
 from artesian.train import Run
 from artesian.train.errors import UnstableError
+from artesian.train.from_env import every_of, interval_of
 from artesian.train.guards import Action, Policy
+from artesian.train.interval import BestInterval, EverySeconds, EverySteps
 
 STEPS, BATCH = 20, 4
 
@@ -128,6 +130,27 @@ def test_a_run_with_memory_comes_back_from_its_last_step_and_leaves_nothing(
     assert second.steps[0] == 10
     for one, other in zip(undisturbed.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [("40", EverySteps(40)), ("600.0s", EverySeconds(600.0)), ("auto", BestInterval), ("", None)],
+)
+def test_the_environment_says_when_to_save(text: str, interval: Any) -> None:
+    every = every_of({"ARTESIAN_CHECKPOINT_EVERY": text})
+    found = None if every is None else interval_of(every, nodes=4, failures=2)
+    if interval is BestInterval:
+        assert isinstance(found, BestInterval)
+        assert found.mttf_s == pytest.approx(86400 / 3.8e-3 / 4 / 3)
+    else:
+        assert found == interval
+
+
+def test_an_interval_in_seconds_is_over_with_the_first_step_after_it() -> None:
+    interval = EverySeconds(2.0)
+    assert not interval.is_due(5, 4, 1.9)
+    assert interval.is_due(5, 4, 2.0)
+    assert not interval.is_due(4, 4, 9.0)
 
 
 def test_an_interval_that_chooses_itself_saves_and_the_end_is_saved_in_any_case(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """What watches the ranks: stragglers, replicas that differ, and guards, in real gangs over gloo."""
 
 import math
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from artesian.train import Run
 from artesian.train.divergence import Divergence, ReplicaCheck, checksum, differing
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.loader import Loader
-from artesian.train.stragglers import ComputeTimer, Straggler, Stragglers, slow_ranks
+from artesian.train.membership import current
+from artesian.train.stragglers import (
+    ComputeTimer,
+    Straggler,
+    StragglerPolicy,
+    Stragglers,
+    StragglerWatch,
+    slow_ranks,
+)
+from artesian.wire.channel import ProgressReader
+from artesian.wire.messages import StragglerFound
 from gang_harness import in_gang
 
 # -- stragglers ------------------------------------------------------------------------------------------
@@ -99,6 +112,55 @@ def test_compute_time_ends_with_the_first_parameters_gradient_though_others_are_
         return bool(rows[1] > rows[0])
 
     assert in_gang(2, work) == [True, True]
+
+
+def test_a_straggler_is_told_by_rank_0_less_and_less_often_and_asks_for_its_own_replacement() -> None:
+    def work(rank: int) -> tuple[list[tuple[int, int, float, int]], list[str]]:
+        told: list[tuple[int, int, float, int]] = []
+        asked: list[str] = []
+        model = torch.nn.Linear(1, 1)
+        watch = StragglerWatch(
+            StragglerPolicy(every=2, patience=2, replaces=True),
+            model,
+            current(torch.device("cpu")),
+            lambda *words: told.append(words),
+            asked.append,
+        )
+        for step in range(1, 23):
+            watch.begin()
+            model(torch.ones(1, 1)).sum().backward()
+            assert watch._timer._begin is not None
+            watch._timer._begin, watch._timer._end = 0.0, 2.0 if rank == 1 else 1.0
+            watch.note(step)
+        watch.close()
+        return told, asked
+
+    first, second = in_gang(2, work)
+    # The word on a window comes with the end of the next.
+    assert first == ([(1, 6, 2.0, 4), (1, 10, 2.0, 8), (1, 18, 2.0, 16)], [])
+    assert second[0] == []
+    assert [text.split(" (")[1] for text in second[1]] == [f"{n} windows in a row)" for n in (2, 4, 8)]
+
+
+def test_a_run_finds_the_rank_that_computes_longer(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        model = torch.nn.Linear(2, 1)
+        replica = DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        policy = StragglerPolicy(every=2, patience=2)
+        with Run.from_env(
+            model=replica, optimizer=optimizer, progress_dir=tmp_path, stragglers=policy
+        ) as run:
+            for batch in run.batches(Points(), global_batch=2, steps=8):
+                if rank == 1:
+                    time.sleep(0.05)
+                (replica(batch.nan_to_num()) ** 2).sum().backward()
+                run.commit()
+
+    in_gang(2, work)
+    found = [told for told in ProgressReader(tmp_path).read() if isinstance(told, StragglerFound)]
+    assert [(told.rank, told.step, told.steps) for told in found] == [(1, 6, 4)]
+    assert found[0].ratio > 1.3
 
 
 def test_a_model_without_a_parameter_to_train_cannot_be_timed() -> None:

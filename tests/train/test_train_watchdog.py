@@ -62,6 +62,60 @@ def test_time_outside_of_steps_does_not_count_as_the_pace(page: int) -> None:
     assert read_page(page).pace_s is None
 
 
+def test_a_pause_is_no_step_and_what_comes_after_it_is_no_wait(page: int) -> None:
+    heart = Heart(page)
+    heart.set(Activity.STARTING, 60.0)
+    heart.set(Activity.PAUSED, 5.0)
+    paused = read_page(page)
+    assert (paused.activity, paused.limit_s) == (Activity.PAUSED, 5.0)
+    heart.go_on()
+    assert (read_page(page).activity, read_page(page).limit_s) == (Activity.STARTING, 60.0)
+    heart.beat(1)
+    first = read_page(page)
+    assert (first.activity, first.limit_s, first.pace_s) == (Activity.STEPPING, 60.0, None)
+    heart.beat(2)
+    before = read_page(page)
+    heart.set(Activity.PAUSED)
+    heart.go_on()
+    after = read_page(page)
+    assert (after.activity, after.limit_s, after.pace_s) == (Activity.STEPPING, None, before.pace_s)
+    assert after.beat_s is not None
+    assert before.beat_s is not None
+    assert after.beat_s > before.beat_s
+
+
+@pytest.mark.parametrize(
+    ("activity", "pace_s", "what"),
+    [
+        (Activity.STARTING, None, "has not come to its first step within 9.0 s"),
+        (Activity.STEPPING, None, "has not come to its second step within 9.0 s"),
+        (Activity.BUSY, 0.06, "is not done with what it does between its steps within 9.0 s"),
+        (Activity.PAUSED, 0.06, "is not done with what it has paused for within 9.0 s"),
+    ],
+)
+def test_what_is_no_step_may_take_as_long_as_the_worker_says(
+    activity: Activity, pace_s: float | None, what: str
+) -> None:
+    beat = replace(WELL, activity=activity, pace_s=pace_s, since_s=100.0, alive_s=109.0)
+    assert verdict(beat, 109.1) is None
+    assert verdict(replace(beat, limit_s=9.0), 108.9) is None
+    hang = verdict(replace(beat, limit_s=9.0), 109.1)
+    assert hang is not None
+    assert (hang.what, hang.since_s, hang.is_frozen) == (what, 100.0, False)
+
+
+def test_a_limit_for_the_start_that_the_user_sets_goes_before_the_workers_own() -> None:
+    beat = replace(WELL, activity=Activity.STARTING, pace_s=None, since_s=100.0, limit_s=9.0)
+    assert verdict(beat, 110.0, 1.0, 30.0) is None
+    assert verdict(beat, 131.0, 1.0, 30.0) is not None
+
+
+def test_a_worker_that_is_stopped_in_a_pause_is_frozen() -> None:
+    frozen = verdict(replace(WELL, activity=Activity.PAUSED, since_s=100.0), 104.0)
+    assert frozen is not None
+    assert frozen.is_frozen
+
+
 def test_a_worker_that_shows_nothing_but_lives_is_stuck_and_one_that_shows_nothing_is_frozen() -> None:
     assert verdict(WELL, 101.0) is None
     frozen = verdict(WELL, 104.0)

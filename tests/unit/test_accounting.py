@@ -15,7 +15,20 @@ from artesian.wire import (
     Restored,
     StepCommitted,
 )
-from builders import Kernel, a_job, a_node, cancelled, ended, joined, lost, retry, started, ticked
+from builders import (
+    Kernel,
+    a_job,
+    a_node,
+    cancelled,
+    ended,
+    excluded,
+    joined,
+    lost,
+    retry,
+    returned,
+    started,
+    ticked,
+)
 from worker_messages import (
     CEILINGS,
     a_training,
@@ -329,3 +342,29 @@ def test_a_hang_that_the_agent_recovers_from_is_accounted_for_to_the_second() ->
         "wind_down": 11.0,
     }
     assert left(result, Stage.PRODUCTIVE) == 12.0
+
+
+def test_an_excluded_node_is_lost_for_as_long_as_nothing_holds_it() -> None:
+    kernel = Kernel(a_node("n1", devices=2), a_node("n2", devices=2))
+    kernel.submit(a_job("one", devices="cpu:1"), at_s=0)
+    kernel.step(excluded("n1", at_s=10))
+    kernel.step(ended("one", at_s=20))
+    kernel.submit(a_job("large", devices="cpu:4"), at_s=30)  # it waits for the node to come back
+    kernel.step(returned("n1", at_s=40))
+    kernel.step(ended("large", at_s=50))
+    result = account(kernel.state, {}, until=60)
+    # One device of n1 was free from 10 to 40, the one that was held from 20 to 40.
+    assert losses(result, Stage.HEALTHY) == {"excluded": 50.0}
+    # Before, three devices of four; from 10 to 30, n2, and from 50 all. What waits from 30 to 40 could have had n2.
+    assert losses(result, Stage.ALLOCATED) == {"idle": 30.0 + 40.0 + 40.0, "waiting": 20.0}
+
+
+def test_an_excluded_node_that_is_gone_is_counted_once() -> None:
+    kernel = Kernel(a_node("n1", devices=1))
+    kernel.step(excluded("n1", at_s=10))
+    kernel.step(lost("n1", at_s=20))
+    kernel.step(returned("n1", at_s=30))
+    kernel.step(joined(a_node("n1", devices=1), at_s=40))
+    result = account(kernel.state, {}, until=50)
+    assert losses(result, Stage.HEALTHY) == {"excluded": 10.0, "node_lost": 20.0}
+    assert losses(result, Stage.ALLOCATED) == {"idle": 20.0}

@@ -12,6 +12,7 @@ from artesian.kernel.lifecycle import Attempt
 from artesian.kernel.progress import AttemptLog, WorkerLog
 from artesian.kernel.state import State
 from artesian.kernel.timeline import pieces
+from artesian.model.events import Event
 from artesian.model.job import Cause, Outcome
 from artesian.model.ledger import US, Loss, Stage, Waterfall
 from artesian.model.placement import NodeShare, Placement
@@ -21,7 +22,7 @@ from artesian.wire import (
     Recovered,
     WorkerFailed,
 )
-from builders import Kernel, a_node, cancelled, ended, joined, lost, started, ticked
+from builders import Kernel, a_node, cancelled, ended, excluded, joined, lost, returned, started, ticked
 from worker_messages import (
     a_training,
     account,
@@ -57,19 +58,29 @@ gangs = st.sampled_from(["cpu:1", "cpu:2", "cpu:3", 0.3])
 second_ends = st.sampled_from([Cause.COMPLETED, Cause.USER_ERROR, Cause.SIGNAL, Cause.CANCELLED, None])
 
 
-def a_life(devices: str | float, workers: int | None, second: Cause | None, lost_s: float) -> State:
-    """A job with up to two attempts in 0 to 50 s on two nodes, one of which is lost for a while."""
+def a_life(
+    devices: str | float,
+    workers: int | None,
+    second: Cause | None,
+    lost_s: float,
+    out_of_use: tuple[float, float] | None,
+) -> State:
+    """A job with up to two attempts in 0 to 50 s on two nodes: one is lost for a while, the other excluded."""
     kernel = Kernel(a_node("n1", devices=2), a_node("n2", devices=2))
     kernel.submit(a_training(devices, workers=workers), at_s=2)
-    kernel.step(started(at_s=3))
-    kernel.step(ended(cause=Cause.SIGNAL, at_s=20))
-    kernel.step(ticked(at_s=21.5))
-    kernel.step(lost("n2", at_s=lost_s))
-    if second is Cause.CANCELLED:
-        kernel.step(cancelled(at_s=35))
-    if second is not None:
-        kernel.step(ended(epoch=2, cause=second, at_s=40))
-    kernel.step(joined(a_node("n2", devices=2), at_s=44))
+    events: list[Event] = [
+        started(at_s=3),
+        ended(cause=Cause.SIGNAL, at_s=20),
+        ticked(at_s=21.5),
+        lost("n2", at_s=lost_s),
+        *([cancelled(at_s=35)] if second is Cause.CANCELLED else []),
+        *([ended(epoch=2, cause=second, at_s=40)] if second is not None else []),
+        joined(a_node("n2", devices=2), at_s=44),
+    ]
+    if out_of_use is not None:
+        events += [excluded("n1", at_s=min(out_of_use)), returned("n1", at_s=max(out_of_use))]
+    for event in sorted(events, key=lambda event: event.at_s):
+        kernel.step(event)
     return kernel.state
 
 
@@ -95,6 +106,7 @@ def by_cause(parts: Iterable[Waterfall]) -> dict[str, float]:
     workers=st.none() | st.integers(1, 5),
     second=second_ends,
     lost_s=st.integers(22, 43).map(float),
+    out_of_use=st.none() | st.tuples(st.integers(2, 49).map(float), st.integers(2, 49).map(float)),
     first_said=st.lists(messages, max_size=30),
     second_said=st.lists(messages, max_size=30),
     cut=moments,
@@ -104,11 +116,12 @@ def test_whatever_workers_say_the_sums_are_exact_and_windows_add_up(
     workers: int | None,
     second: Cause | None,
     lost_s: float,
+    out_of_use: tuple[float, float] | None,
     first_said: list[Message],
     second_said: list[Message],
     cut: float,
 ) -> None:
-    state = a_life(devices, workers, second, lost_s)
+    state = a_life(devices, workers, second, lost_s, out_of_use)
     progress = {1: first_said, 2: second_said}
     cut = min(max(cut, 0.0), 50.0)
     whole = account(state, progress, until=50)  # the constructor checks that everything adds up

@@ -24,6 +24,8 @@ def test_every_key_reaches_the_job() -> None:
         dataset="/home/ada/text",
         deadline_s=28800.0,
         parallel_share=0.95,
+        profile="decoder-1b",
+        total_steps=300,
         checkpoint_every_steps=40,
         retry=RetryPolicy(
             limit=5, backoff_s=2.0, max_backoff_s=90.0, causes=frozenset({Cause.SIGNAL, Cause.NODE_LOST})
@@ -102,6 +104,31 @@ def test_home_is_the_submitters_home_where_none_is_given() -> None:
     assert parse(LEAST + "data: ~/x", env={"HOME": "/home/bob"}, home=None).dataset == "/home/bob/x"
     with pytest.raises(JobFileError, match="no home folder is known"):
         parse(LEAST + "data: ~/x", home=None)
+
+
+@pytest.mark.parametrize(
+    ("written", "steps", "every_s", "is_best", "promised_s"),
+    [
+        ("{every: 40}", 40, None, False, None),
+        ("{every: 10m}", None, 600.0, False, 600.0),
+        ("{every: auto}", None, None, True, None),
+        ("{every: auto, interval: 1h}", None, None, True, 3600.0),
+        ("{every: 5m, interval: 1h}", None, 300.0, False, 3600.0),
+        ("{interval: 1h}", None, None, False, 3600.0),
+    ],
+)
+def test_checkpoints_come_by_steps_by_time_or_as_is_best(
+    written: str, steps: int | None, every_s: float | None, is_best: bool, promised_s: float | None
+) -> None:
+    job = parse(LEAST + f"checkpoint: {written}")
+    assert (job.checkpoint_every_steps, job.save_every_s, job.saves_when_best) == (steps, every_s, is_best)
+    assert job.checkpoint_every_s == promised_s
+
+
+def test_a_fault_may_come_after_a_restart_in_place() -> None:
+    written = "faults: [{kind: kill, worker: 0, step: 7, restart: 2}, {kind: kill, worker: 0, step: 7}]"
+    first, second = parse(LEAST + written).faults
+    assert ((first.epoch, first.restart), (second.epoch, second.restart)) == ((1, 2), (1, 0))
 
 
 def test_on_is_a_key_and_not_yamls_true() -> None:

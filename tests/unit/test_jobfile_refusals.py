@@ -140,12 +140,23 @@ def test_an_unknown_key_that_is_near_to_none_lists_the_known_ones() -> None:
         ("checkpoint: 40", "checkpoint", "expected checkpoint, which is a mapping, got '40'"),
         ("checkpoint: {}", "checkpoint.every", "expected the key every, got none"),
         (
-            "checkpoint: {every: 10m}",
+            "checkpoint: {every: often}",
             "checkpoint.every",
-            "expected a whole number of steps from 1 to 1000000000000000, got '10m'",
+            "expected steps such as 40, a duration such as 10m, or auto, got 'often'",
+        ),
+        (
+            "checkpoint: {every: -1}",
+            "checkpoint.every",
+            "expected a whole number of steps from 1 to 1000000000000000, got '-1'",
+        ),
+        (
+            "checkpoint: {every: 0s}",
+            "checkpoint.every",
+            "expected a duration above 0 and of at most 100 years, got '0s'",
         ),
         ("retry: 3", "retry", "expected retry, which is a mapping, got '3'"),
         ("retry: {backoff: 2m}", "retry.max_backoff", "expected at least the backoff of 120s, got 60s"),
+        ("retry: {in_place: no}", "retry.in_place", "expected true or false, got 'no'"),
         ("retry: {on: signal}", "retry.on", "expected a list of causes, got 'signal'"),
         (
             "retry: {on: [completed]}",

@@ -13,14 +13,26 @@ from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State, StateImage
 from artesian.model.capacity import Capacity
-from artesian.model.events import CancelRequested, Event
+from artesian.model.events import CancelRequested, Event, NodeJoined
 from artesian.model.job import Cause, Job
 from artesian.model.plan import HoldCode, Plan, Start
 from artesian.model.queue import WaitingQueue
 from artesian.model.resources import MILLI
 from artesian.policy import explain
 from artesian.policy.order import PriorityFifo
-from builders import cancelled, ended, fifo, joined, lost, started, submitted, ticked
+from builders import (
+    cancelled,
+    ended,
+    excluded,
+    fifo,
+    joined,
+    lost,
+    progressed,
+    returned,
+    started,
+    submitted,
+    ticked,
+)
 from strategies import ENDS, fleet_nodes, jobs
 
 JOB_IDS = [f"j{number}" for number in range(12)]
@@ -42,6 +54,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         self.over: dict[str, JobState] = {}
         self.cancelled: set[str] = set()
         self.up: set[str] = set()
+        self.shut: set[str] = set()
         self.image: tuple[int, bytes] = (0, msgspec.json.encode(State(keeps_over=2).image()))
 
     @property
@@ -85,6 +98,17 @@ class AdversarialEngine(RuleBasedStateMachine):
         self.up.discard(id)
         self.say(lost(id, self.now_s), at_once=at_once)
 
+    @rule(id=st.sampled_from([*NODE_IDS, "unknown"]), is_stopping=st.booleans(), at_once=st.booleans())
+    def exclude(self, id: str, is_stopping: bool, at_once: bool) -> None:
+        if id in self.state.nodes or any(isinstance(e, NodeJoined) and e.node.id == id for e in self.batch):
+            self.shut.add(id)
+        self.say(excluded(id, self.now_s, is_stopping=is_stopping), at_once=at_once)
+
+    @rule(id=st.sampled_from([*NODE_IDS, "unknown"]), at_once=st.booleans())
+    def take_back(self, id: str, at_once: bool) -> None:
+        self.shut.discard(id)
+        self.say(returned(id, self.now_s), at_once=at_once)
+
     @rule(data=st.data(), at_once=st.booleans())
     def cancel(self, data: st.DataObject, at_once: bool) -> None:
         unfinished = sorted(id for id, record in self.records.items() if not record.state.is_final)
@@ -96,6 +120,20 @@ class AdversarialEngine(RuleBasedStateMachine):
     def say_that_one_runs(self, data: st.DataObject, at_once: bool) -> None:
         id = data.draw(st.sampled_from(sorted(self.state.running)))
         self.say(started(id, self.epochs[id], self.now_s), at_once=at_once)
+
+    @precondition(lambda self: self.state.running)
+    @rule(
+        data=st.data(),
+        saved_s=st.none() | st.sampled_from([0.0, 1.0, 1e9]),
+        steps=st.sampled_from([0.0, 2.0, 9.0]),
+        at_once=st.booleans(),
+    )
+    def say_how_far_one_is(
+        self, data: st.DataObject, saved_s: float | None, steps: float, at_once: bool
+    ) -> None:
+        id = data.draw(st.sampled_from(sorted(self.state.running)))
+        told = progressed(id, self.epochs[id], self.now_s, saved_s=saved_s, steps=steps, steps_s=steps / 2)
+        self.say(told, at_once=at_once)
 
     @precondition(lambda self: self.state.running)
     @rule(data=st.data(), cause=st.sampled_from(ENDS), at_once=st.booleans())
@@ -164,7 +202,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         assert start.epoch == self.epochs.get(start.job_id, 0) + 1
         assert start.reason
         self.epochs[start.job_id] = start.epoch
-        assert {share.node_id for share in start.placement.shares} <= self.up
+        assert {share.node_id for share in start.placement.shares} <= self.up - self.shut
         for share in start.placement.shares:
             assert not set(share.devices) & set(self.state.nodes[share.node_id].node.occupied)
         free = self.state.capacity
@@ -179,7 +217,7 @@ class AdversarialEngine(RuleBasedStateMachine):
     def nobody_who_may_start_fits_the_empty_fleet(self) -> bool:
         empty = Capacity(record.node for record in self.state.nodes.values())
         empty.occupy()
-        for id in set(NODE_IDS) - self.up:
+        for id in set(NODE_IDS) - self.up | self.shut:
             if id in empty.row:
                 empty.set_up(id, False)
         waiting = list(self.state.waiting.walk(ORDER.key))

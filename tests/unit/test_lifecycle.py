@@ -120,6 +120,16 @@ def test_counted_retries_wait_twice_as_long_each_time_up_to_the_longest_and_then
     assert (delays, record.counted_retries) == ([2.0, 4.0, 8.0, 10.0], 4)
 
 
+def test_restarts_within_an_attempt_count_as_retries() -> None:
+    record = a_running(retry(3, Cause.SIGNAL, Cause.NODE_LOST, backoff_s=0.0))
+    assert record.job_now.retry.limit == 3
+    lifecycle.ended(record, Outcome(cause=Cause.NODE_LOST, restarts=2), 3.0)
+    assert (record.state, record.counted_retries, record.job_now.retry.limit) == (JobState.QUEUED, 2, 1)
+    start(record, 2, 4.0)
+    lifecycle.ended(record, Outcome(cause=Cause.SIGNAL, restarts=1), 5.0)
+    assert (record.state, record.counted_retries, record.job_now.retry.limit) == (JobState.FAILED, 3, 0)
+
+
 def test_a_retry_without_delay_does_not_back_off() -> None:
     record = a_running(retry(1, Cause.SIGNAL, backoff_s=0.0))
     assert end(record, Cause.SIGNAL) is JobState.QUEUED

@@ -17,7 +17,7 @@ def window(productive_us: int, **lost_us: int) -> Window:
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (sample.name, sample.labels.pop("job_id"), *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
     }

@@ -128,6 +128,17 @@ def test_a_job_starts_now_if_a_share_moved_and_it_is_told_what_that_costs() -> N
     assert would[-1] == "if a to n2[0] moved, at a cost of 45.0 s of a device"
 
 
+def test_a_job_starts_now_if_a_node_that_is_out_of_use_came_back() -> None:
+    snapshot = a_snapshot(
+        [a_node("n1", devices=2), a_node("n2", devices=2), a_node("n3", devices=2, **H100)],
+        waiting=[a_job("large", devices="cpu:4")],
+    )
+    for node in ("n2", "n3"):
+        snapshot.capacity.set_up(node, False)
+    assert "if node n2 came back" in outlook(policy("easy"), snapshot, "large").would_start
+    assert not snapshot.capacity.is_up[snapshot.capacity.row["n2"]], "and it is as it was"
+
+
 def test_the_kernel_tells_the_outlook_of_those_who_wait_only() -> None:
     kernel = Kernel(a_node(devices=2))
     kernel.submit(a_job("runs", devices="cpu:2"), a_job("waits"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artesian.model.queue import Index, Key, WaitingJob, WaitingQueue, shape_of
+from artesian.model.queue import Index, Key, Place, WaitingJob, WaitingQueue, shape_of
 from artesian.policy.order import PriorityFifo
 from builders import GIB, a_job, a_waiting
 from strategies import waiting_jobs
@@ -32,11 +32,11 @@ def ids(entries: Iterator[WaitingJob]) -> list[str]:
     return [entry.job.id for entry in entries]
 
 
-def index_of(queue: WaitingQueue, key: Callable[[WaitingJob], Key]) -> dict[object, list[tuple[Key, str]]]:
+def index_of(queue: WaitingQueue, key: Callable[[WaitingJob], Key]) -> dict[object, list[Place]]:
     """What the queue keeps for the key, by shape."""
     queue.walk(key)
     kept: Index = queue._keys[key]
-    return {shape_of(queue[jobs[0][1]].job): list(jobs) for jobs in kept.queues}
+    return {shape_of(queue[alike.jobs[0][1]].job): list(alike.jobs) for alike in kept.shapes}
 
 
 @given(entries=waiting_jobs())

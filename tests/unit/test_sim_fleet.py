@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from artesian.kernel.lifecycle import JobState
 from artesian.model.fleet import Center, Node, Pool
+from artesian.policy.registry import policy
 from artesian.sim import (
     FleetFileError,
     parse_fleet,
@@ -95,3 +96,41 @@ def test_any_text_gives_a_fleet_or_its_error(text: str) -> None:
         assert len({node.id for node in fleet.nodes}) == len(fleet.nodes)
         return
     assert error.mistakes
+
+
+# -- racks --------------------------------------------------------------------------------------------
+
+
+def racks(of: str, nodes: int = 5) -> list[str | None]:
+    pool = f"name: p, nodes: {nodes}, accelerator: X9, devices: 2, cpus: 8, memory: 64GB"
+    fleet = parse_fleet(f"pools: [{{{pool}, rack_nodes: {of}}}]", source="f")
+    return [node.rack for node in fleet.nodes]
+
+
+def test_neighbouring_nodes_share_a_rack() -> None:
+    assert racks("2") == ["rack-0", "rack-0", "rack-1", "rack-1", "rack-2"]
+    assert racks("[1, 4]") == ["rack-0"] + 4 * ["rack-1"]
+    assert {node.rack for node in parse_fleet(POOLS, source="f").nodes} == {None}
+
+
+@given(size=st.integers(1, 12), nodes=st.integers(1, 12))
+def test_every_node_is_in_a_rack_and_no_rack_has_too_many(size: int, nodes: int) -> None:
+    found = racks(str(size), nodes)
+    assert None not in found
+    assert max(found.count(rack) for rack in found) == min(size, nodes)
+
+
+@pytest.mark.parametrize("of", ["0", "[2, 2]", "[]", "x", "[5, -1]", "1.5", "{a: 1}"])
+def test_racks_that_do_not_hold_the_nodes_are_refused(of: str) -> None:
+    with pytest.raises(FleetFileError, match="rack_nodes"):
+        racks(of)
+
+
+def test_topology_keeps_a_gang_within_a_rack_of_the_file() -> None:
+    pool = "name: p, nodes: 4, accelerator: X9, devices: 2, cpus: 8, memory: 64GB, rack_nodes: 2"
+    fleet = parse_fleet(f"pools: [{{{pool}}}]", source="f")
+    small = a_sim_job("small", "X9:2", takes=100.0)
+    gang = a_sim_job("gang", "X9:4", at=1.0)
+    result = run(fleet, small, gang, policy=policy("topology"))
+    shares = result.state.jobs["gang"].attempts[0].placement.shares
+    assert {share.node_id for share in shares} == {"p-2", "p-3"}

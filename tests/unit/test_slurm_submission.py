@@ -20,11 +20,12 @@ from artesian.engines.options import OptionsError
 from artesian.engines.slurm import script
 from artesian.engines.slurm.attempts import UserUnknown, make_folder
 from artesian.engines.slurm.batch import environment_of
-from artesian.engines.slurm.client import Refused, SlurmClient
+from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Offer, offers_of
 from artesian.engines.slurm.parse import SlurmNode
-from artesian.engines.slurm.runner import Done, LocalRunner, SshRunner, Unreachable, remote_line
+from artesian.engines.slurm.runner import Done, LocalRunner, SshRunner, remote_line
 from artesian.engines.slurm.settings import SlurmSettings
+from artesian.engines.watching import Refused, Unreachable
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from builders import GIB, a_job, a_placement
@@ -41,8 +42,8 @@ def offers(*nodes: SlurmNode) -> dict[str, Offer]:
 
 def options(job: Job, placement: Placement, settings: SlurmSettings | None = None) -> list[str]:
     known = offers(a_slurm_node("h1"), a_slurm_node("h2"), a_slurm_node("c1", gres={}))
-    amount = script.amount_of(job, placement, known)
-    return script.options_of(job, placement, amount, known, Path("/f"), "c", settings or SlurmSettings())
+    groups = script.groups_of(job, placement, known)
+    return script.options_of(job, groups, known, Path("/f"), "c", settings or SlurmSettings())
 
 
 @settings(deadline=None, max_examples=60)
@@ -99,14 +100,17 @@ def test_the_sites_own_arguments_go_last() -> None:
     assert said[-2:] == ["--mem=0", "--qos=x"]
 
 
-@pytest.mark.parametrize(
-    "placement",
-    [a_placement(("h1", range(2)), ("h2", range(1))), a_placement(("h1", [0]), milli=500)],
-    ids=["uneven", "half"],
-)
-def test_what_no_batch_job_can_have_is_said(placement: Placement) -> None:
+def test_nodes_that_are_not_alike_are_components_of_one_job() -> None:
+    said = options(a_job(devices="h100:5"), a_placement(("h2", range(3)), ("h1", range(2))))
+    border = said.index(":")
+    assert {"--nodes=1", "--nodelist=h2", "--gres=gpu:h100:3", "--cpus-per-task=12"} <= set(said[:border])
+    assert {"--nodes=1", "--nodelist=h1", "--gres=gpu:h100:2", "--cpus-per-task=8"} <= set(said[border:])
+    assert said.count(":") == 1
+
+
+def test_a_part_of_a_device_is_refused() -> None:
     with pytest.raises(script.Unsuitable):
-        options(a_job(devices="h100:3"), placement)
+        options(a_job(devices="h100:3"), a_placement(("h1", [0]), milli=500))
 
 
 def test_a_node_that_is_not_on_offer_is_gone() -> None:
@@ -118,8 +122,9 @@ def test_the_file_for_the_nodes_is_for_its_user_only(tmp_path: Path) -> None:
     folder = AttemptFolder(tmp_path / "attempt-1")
     folder.create()
     job = a_job(devices="h100:1", env={"MINE": "x"}, workers=0)
+    place, known = a_placement(("h1", [0])), offers(a_slurm_node())
     script.write_attempt(
-        job, 1, a_placement(("h1", [0])), offers(a_slurm_node()), folder, tmp_path, "python3"
+        job, 1, place, script.groups_of(job, place, known), known, folder, tmp_path, "python3"
     )
     path = folder.path / "attempt.json"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -129,8 +134,10 @@ def test_the_file_for_the_nodes_is_for_its_user_only(tmp_path: Path) -> None:
 def test_workers_that_cannot_be_divided_among_the_nodes_are_refused(tmp_path: Path) -> None:
     folder, two = AttemptFolder(tmp_path), a_placement(("h1", [0]), ("h2", [0]))
     known = offers(a_slurm_node("h1"), a_slurm_node("h2"))
+    job = a_job(workers=3)
+    groups = script.groups_of(job, two, known)
     with pytest.raises(script.Unsuitable, match="3 workers"):
-        script.write_attempt(a_job(workers=3), 1, two, known, folder, tmp_path, "python3")
+        script.write_attempt(job, 1, two, groups, known, folder, tmp_path, "python3")
 
 
 def test_an_attempt_sees_its_devices_by_slurms_word_and_nothing_else_of_the_login_node() -> None:
@@ -163,8 +170,8 @@ def test_an_attempt_sees_its_devices_by_slurms_word_and_nothing_else_of_the_logi
 
 
 def test_ssh_never_asks_and_takes_the_users_configuration(tmp_path: Path) -> None:
-    runner = SshRunner(host="login", control_folder=tmp_path, options=("-p", "2222"))
-    words = " ".join(runner.command)
+    runner = SshRunner(host="login", root=tmp_path, options=("-p", "2222"))
+    words = " ".join(runner.command(tmp_path))
     assert words.startswith("ssh -T -o BatchMode=yes ")
     assert words.endswith("-p 2222 -- login")
     assert "StrictHostKeyChecking" not in words
@@ -179,7 +186,8 @@ def test_through_ssh_a_command_gets_its_words_its_input_and_its_settings(
     fake.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift 2; exec sh -c "$*"\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{'/usr/bin:/bin'}")
-    runner = SshRunner(host="login", control_folder=tmp_path, extra_env={"SLURM_CONF": "/a b"})
+    runner = SshRunner(host="login", root=tmp_path, extra_env={"SLURM_CONF": "/a b"})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     words = ("sh", "-c", 'printf "%s|" "$SLURM_CONF" "$@"; cat', "sh", "$(id)", "a b", "'")
     done = asyncio.run(runner.run(words, stdin="in"))
     assert done == Done(code=0, stdout="/a b|$(id)|a b|'|in", stderr="")

@@ -19,7 +19,21 @@ from artesian.model.resources import DeviceRequest
 from artesian.store import UnstorableRecord
 from artesian.store.codec import MOST_BYTES, RECORD_TYPES, UnknownRecord, decode, encode
 from artesian.wire import Fault
-from builders import a_job, a_node, a_placement, cancelled, ended, joined, lost, started, submitted, ticked
+from builders import (
+    a_job,
+    a_node,
+    a_placement,
+    cancelled,
+    ended,
+    excluded,
+    joined,
+    lost,
+    progressed,
+    returned,
+    started,
+    submitted,
+    ticked,
+)
 
 floats = st.floats(allow_nan=False, allow_infinity=False)
 amounts = st.floats(min_value=0, allow_infinity=False, allow_nan=False)
@@ -128,10 +142,13 @@ def records_of(name: str) -> st.SearchStrategy[Record]:
 ONE_OF_EACH: tuple[Record, ...] = (
     joined(),
     lost(),
+    excluded(),
+    returned(),
     submitted(),
     cancelled(),
     started(),
     ended(),
+    progressed(saved_s=1.5, steps=3.0, steps_s=2.0),
     ticked(),
     Plan(at_s=0.0),
 )
@@ -176,16 +193,19 @@ def test_the_form_on_disk_is_pinned() -> None:
     assert name == "AttemptEnded"
     assert body.decode() == (
         '{"at_s":0.0,"job_id":"j1","epoch":1,"outcome":{"cause":"signal","exit_code":null,"signal":null,'
-        '"worker":null,"message":""}}'
+        '"worker":null,"message":"","restarts":0}}'
     )
     assert sorted(RECORD_TYPES) == [
         "AttemptEnded",
+        "AttemptProgressed",
         "AttemptStarted",
         "CancelRequested",
         "ClockTicked",
         "JobSubmitted",
+        "NodeExcluded",
         "NodeJoined",
         "NodeLost",
+        "NodeReturned",
         "Plan",
     ]
 

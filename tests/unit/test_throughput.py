@@ -57,6 +57,11 @@ def a_problem(
         weight=np.array(weight if weight is not None else [1.0] * jobs),
         on=np.array(on if on is not None else [-1] * jobs, dtype=np.int64),
         capacity=np.array(capacity, dtype=np.float64),
+        least=np.array(devices, dtype=np.float64) if devices is not None else np.ones_like(rates),
+        has=np.zeros(jobs),
+        begun=np.zeros(jobs),
+        lost_s=np.zeros(jobs),
+        node_devices=np.ones(rates.shape[1]),
     )
 
 

@@ -7,7 +7,16 @@ import pytest
 from artesian.model.job import JobKind
 from artesian.model.resources import parse_devices
 from artesian.sim import parse_fleet
-from artesian.sim.traces import BadCell, BadDocument, BadRows, TooLarge, UnreadableTrace, own, own_yaml
+from artesian.sim.traces import (
+    BadCell,
+    BadDocument,
+    BadRows,
+    TooLarge,
+    UnreadableTrace,
+    own,
+    own_yaml,
+    read_trace,
+)
 from trace_files import lines, place, written
 
 CSV = """\
@@ -167,6 +176,31 @@ def test_a_document_that_is_none_is_an_error_of_traces(tmp_path: Path, text: byt
     assert str(path) in str(caught.value)
     with pytest.raises((BadDocument, UnreadableTrace)):
         own_yaml.read_fleet(path)
+
+
+def test_racks_are_the_same_as_table_and_as_document(tmp_path: Path) -> None:
+    pools = [("a", 5, "2", "2"), ("b", 3, "1;2", "[1, 2]"), ("c", 1, "", None)]
+    header = "name,nodes,accelerator,devices,cpus,memory,rack_nodes"
+    table = written(
+        tmp_path, lines(header, *(f"{name},{count},A,8,8,1TB,{racks}" for name, count, racks, _ in pools))
+    )
+    told = [
+        f"{{name: {name}, nodes: {count}, accelerator: A, devices: 8, cpus: 8, memory: 1TB"
+        + ("}" if racks is None else f", rack_nodes: {racks}}}")
+        for name, count, _, racks in pools
+    ]
+    fleet = read_trace(table).fleet
+    assert fleet == parse_fleet(f"pools: [{', '.join(told)}]", source="f")
+    assert fleet is not None
+    assert [node.rack for node in fleet.nodes][5:] == ["rack-0", "rack-1", "rack-1", None]
+
+
+@pytest.mark.parametrize("racks", ["0", "2;2", "x", "1.5", "-1", "nan", ";"])
+def test_racks_that_do_not_hold_the_nodes_are_refused_with_their_row(tmp_path: Path, racks: str) -> None:
+    header = "name,nodes,accelerator,devices,cpus,memory,rack_nodes"
+    with pytest.raises(BadCell) as caught:
+        own.read_fleet(written(tmp_path, lines(header, f"train,3,A,8,8,1TB,{racks}")))
+    assert place(caught.value) == ("trace.csv", 2, "rack_nodes")
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,26 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from artesian.kernel.training import Recovery, TrainingSummary, training_summary
+from artesian.kernel.training import Recovery, SlowWorker, TrainingSummary, slow_text, training_summary
 from artesian.model.job import Cause, JobKind
 from artesian.model.ledger import Ceiling
-from artesian.wire import CheckpointCommitted, Message, Restored, StepCommitted, WorkerFailed, WorkerStarted
+from artesian.wire import (
+    CheckpointCommitted,
+    Layer,
+    Message,
+    Restored,
+    StepCommitted,
+    StragglerFound,
+    WorkerFailed,
+    WorkerStarted,
+)
 from builders import Kernel, a_job, a_node, cancelled, ended, started, ticked
+from worker_messages import recovered
 
 CEILINGS = {("n1", "fp32"): Ceiling(flops=2e9, basis="measured fp32")}
 
@@ -108,6 +120,52 @@ def test_an_attempt_that_never_came_to_a_step_is_part_of_the_recovery() -> None:
         Recovery(cause=Cause.SIGNAL, failed_s=12.0, seconds=2.0, worker=None, resumed_from_step=2),
     )
     assert result.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [
+        ({"signal": 9}, Cause.SIGNAL),
+        ({"exit_code": 137}, Cause.SIGNAL),
+        ({"exit_code": 1}, Cause.USER_ERROR),
+        ({"signal": 9, "is_oom_kill": True}, Cause.OOM_KILL),
+        ({"rank": -1, "exit_code": 1}, Cause.NODE_LOST),
+    ],
+)
+def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], cause: Cause) -> None:
+    said = replace(recovered(12, 2.0, detect_s=0.5, load_s=0.5, rank=1), **told)
+    messages = [
+        *[message for rank in (0, 1) for message in (began(rank, 1), step(rank, 1, 2), step(rank, 2, 4))],
+        *[Restored(rank=rank, at_s=10, step=2) for rank in (0, 1)],
+        *[step(rank, 3, 12) for rank in (0, 1)],
+        said,
+        replace(said, layer=Layer.GROW, at_s=13),
+    ]
+    (recovery,) = summary(training(), {1: messages}).recoveries
+    worker = None if cause is Cause.NODE_LOST else 1
+    expected = Recovery(
+        cause=cause, failed_s=9.0, seconds=3.0, worker=worker, resumed_from_step=2, layer=Layer.FORK
+    )
+    assert recovery == expected
+
+
+def test_a_worker_that_held_the_others_up_is_named_with_how_long_and_how_much() -> None:
+    def slow(rank: int, at_s: float, ratio: float) -> StragglerFound:
+        return StragglerFound(rank=rank, at_s=at_s, step=1, ratio=ratio, steps=1)
+
+    said = [slow(1, 8.0, 1.6), slow(1, 4.0, 1.4), slow(0, 5.0, 3.0)]
+    assert summary(training(), {1: [began(0, 1), *said]}).stragglers == (
+        SlowWorker(worker=0, epoch=1, since_s=5.0, until_s=5.0, ratio=3.0),
+        SlowWorker(worker=1, epoch=1, since_s=4.0, until_s=8.0, ratio=1.6),
+    )
+
+
+def test_a_slow_worker_is_said_in_words() -> None:
+    slow = SlowWorker(worker=3, epoch=2, since_s=10.0, until_s=70.0, ratio=2.0)
+    assert slow_text(slow) == (
+        "worker 3 computes 2.00 times as long as the middle one, which holds the gang up by 50% of its computing "
+        "(attempt 2, told of for 1m00s so far)"
+    )
 
 
 def test_a_job_that_said_nothing_is_unknown_in_everything() -> None:

@@ -2,6 +2,7 @@
 
 ``discover``     the machine, in milliseconds: CPUs, memory, NUMA nodes, accelerators
 ``benchmark``    matrix products and memory bandwidth of each device, checked, in a process of its own
+``peers``        what healthy devices of a kind reach, from the censuses of many machines
 ``report``       both, against the nameplate, with a verdict per device; saved and loaded
 
 A figure that was not measured is None with its reason; a measurement that others disturbed is kept, but
@@ -13,6 +14,7 @@ from artesian.census.discover import discover
 from artesian.census.errors import CensusError
 from artesian.census.machine import CPU, FoundDevice, Host, Machine, NumaNode
 from artesian.census.measurement import Figure, Measurement
+from artesian.census.peers import Peers
 from artesian.census.report import Baseline, Census, Verdict
 from artesian.model.ledger import Ceiling
 
@@ -29,6 +31,7 @@ __all__ = [
     "Machine",
     "Measurement",
     "NumaNode",
+    "Peers",
     "Verdict",
     "benchmark",
     "discover",

@@ -61,6 +61,14 @@ class Census:
     at_s: float
     artesian: str = __version__
 
+    @property
+    def is_good(self) -> bool:
+        """Whether every device was measured, correctly, and nobody disturbed it."""
+        return bool(self.measurements) and all(
+            measurement.figures and all(figure.is_valid for figure in measurement.figures)
+            for measurement in self.measurements
+        )
+
     def verdicts(self, baselines: Mapping[str, Baseline] | None = None) -> tuple[Verdict, ...]:
         """Return a verdict for each measurement; ``baselines`` are by accelerator name."""
         known = baselines or {}

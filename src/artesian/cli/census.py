@@ -11,12 +11,10 @@ from artesian.census import (
     BenchmarkSettings,
     Census,
     CensusError,
-    Figure,
-    Measurement,
-    Verdict,
     benchmark,
     discover,
 )
+from artesian.cli.measured import device_name, measured_rows, measured_table
 from artesian.cli.output import Failure, output_option, print_json, stderr, stdout
 from artesian.cli.state import embedded
 from artesian.model.units import format_duration, format_flops, format_size
@@ -28,14 +26,55 @@ _MAX_AGE_S = 7 * 86_400
 @click.command()
 @click.option("--no-benchmark", is_flag=True, help="Only find the devices; do not measure them.")
 @click.option("--cached", is_flag=True, help="Print the latest census instead of taking one.")
+@click.option("--engine", metavar="NAME", help="Of all nodes of this engine, instead of this machine.")
+@click.option(
+    "--nodes",
+    metavar="NODE,...",
+    default="",
+    help="With --engine: of these nodes only, by the engine's names.",
+)
+@click.option(
+    "--wait", is_flag=True, help="With --engine: wait for nodes that are busy; else they are left out."
+)
+@click.option(
+    "--at-once",
+    type=click.IntRange(1, 10_000),
+    default=64,
+    show_default=True,
+    help="With --engine: how many nodes are measured at one time.",
+)
+@click.option(
+    "--exclude",
+    is_flag=True,
+    help="With --engine: exclude nodes that are slow, against others of their kind, or compute wrong results.",
+)
 @output_option
-def census(no_benchmark: bool, cached: bool, output: str) -> None:
+def census(
+    no_benchmark: bool,
+    cached: bool,
+    engine: str | None,
+    nodes: str,
+    wait: bool,
+    at_once: int,
+    exclude: bool,
+    output: str,
+) -> None:
     """Find this machine's devices and measure them: FLOP/s in fp32 and bf16, memory bandwidth.
 
     Each figure is the best of several undisturbed runs whose results were checked. A machine that others
     use meanwhile cannot be measured: the figures are then marked as contended, and nothing is compared
     with them.
+
+    With --engine a job of the engine measures each node, and the figures are kept as the node's ceilings.
     """
+    if engine is not None:
+        if cached:
+            _show_latest(engine, exclude, output)
+            return
+        _of_engine(engine, nodes, not no_benchmark, wait, at_once, exclude, output)
+        return
+    if nodes or wait or exclude:
+        raise click.UsageError("--nodes, --wait and --exclude are for the nodes of an --engine")
     with embedded() as plane:
         if cached:
             found = _latest(plane)
@@ -53,6 +92,25 @@ def census(no_benchmark: bool, cached: bool, output: str) -> None:
         stdout().print(_picture(found))
 
 
+def _of_engine(
+    engine: str, nodes: str, has_benchmark: bool, waits: bool, at_once: int, excludes: bool, output: str
+) -> None:
+    from artesian.cli import survey
+    from artesian.server.survey import Request
+
+    only = tuple(name for name in nodes.split(",") if name)
+    request = Request(only=only, has_benchmark=has_benchmark, waits=waits, at_once=at_once)
+    survey.take(engine, request, output, excludes=excludes)
+
+
+def _show_latest(engine: str, exclude: bool, output: str) -> None:
+    from artesian.cli import survey
+
+    if exclude:
+        raise click.UsageError("--exclude goes by a census that is taken now, not by a --cached one")
+    survey.show_latest(engine, output)
+
+
 def ensure_census(talk: Console) -> None:
     """Take a census unless there is a recent one of this machine that others did not disturb."""
     with embedded() as plane:
@@ -62,7 +120,7 @@ def ensure_census(talk: Console) -> None:
 def _ensure(plane: ControlPlane, talk: Console) -> None:
     latest = _latest(plane)
     age_s = None if latest is None else time.time() - latest.at_s
-    if latest is not None and age_s is not None and _is_good(latest) and age_s < _MAX_AGE_S:
+    if latest is not None and age_s is not None and latest.is_good and age_s < _MAX_AGE_S:
         talk.print(f"census of {format_duration(age_s)} ago: {_one_line(latest)}", soft_wrap=True)
         return
     if plane.state().holding:
@@ -71,7 +129,7 @@ def _ensure(plane: ControlPlane, talk: Console) -> None:
     talk.print("taking a census of this machine (once, about 10 s) ...")
     found = _take(plane, talk)
     talk.print(_one_line(found), soft_wrap=True)
-    if not _is_good(found):
+    if not found.is_good:
         talk.print(
             "MFU will be unknown; take another census when the machine is quiet: artesian census",
             soft_wrap=True,
@@ -88,7 +146,7 @@ def _take(plane: ControlPlane, talk: Console) -> Census:
         )
     found = Census(machine=machine, measurements=measurements, at_s=time.time())
     latest = _latest(plane)
-    if _is_good(found) or latest is None or not _is_good(latest):
+    if found.is_good or latest is None or not latest.is_good:
         found.save(plane.dir.census)  # a disturbed census does not take the place of a good one
     return found
 
@@ -103,13 +161,6 @@ def _latest(plane: ControlPlane) -> Census | None:
         click.echo(f"{error}", err=True)
         return None
     return latest if latest.machine.is_same_as(discover()) else None
-
-
-def _is_good(found: Census) -> bool:
-    return bool(found.measurements) and all(
-        measurement.figures and all(figure.is_valid for figure in measurement.figures)
-        for measurement in found.measurements
-    )
 
 
 def _one_line(found: Census) -> str:
@@ -146,7 +197,10 @@ def _picture(found: Census) -> Group:
         facts.add_row("problem", Text(problem, style="yellow"))
     parts: list[Table | Text] = [facts]
     if found.measurements:
-        parts += [Text(), _measured(found)]
+        table = measured_table()
+        for row in measured_rows(found):
+            table.add_row(*row)
+        parts += [Text(), table]
         parts += [Text(note, style="dim") for note in _notes(found)]
     return Group(*parts)
 
@@ -157,58 +211,6 @@ def _cores(found: Census) -> str:
     if host.usable_cores == total:
         return f"{total} cores"
     return f"{host.usable_cores} of {total} cores usable"
-
-
-def _measured(found: Census) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("device", "fp32", "bf16", "of nameplate", "memory", "of nameplate", "verdict"):
-        table.add_column(name, justify="left" if name in ("device", "verdict") else "right")
-    for measurement, verdict in zip(found.measurements, found.verdicts(), strict=True):
-        table.add_row(
-            _device(measurement),
-            _flops(measurement.fp32_flops, measurement.devices),
-            _flops(measurement.bf16_flops, measurement.devices),
-            _share(verdict.nameplate_ratio),
-            _bandwidth(measurement.memory_bytes_per_s, measurement.devices),
-            _share(verdict.bandwidth_ratio),
-            _verdict(measurement, verdict),
-        )
-    return table
-
-
-def _device(measurement: Measurement) -> str:
-    if measurement.index is None:
-        return f"{measurement.accelerator}, each of {measurement.devices} together"
-    return f"{measurement.index} {measurement.accelerator}"
-
-
-def _flops(figure: Figure | None, devices: int) -> str:
-    return "unknown" if figure is None else format_flops(figure.best / devices) + _mark(figure)
-
-
-def _bandwidth(figure: Figure | None, devices: int) -> str:
-    return "unknown" if figure is None else f"{figure.best / devices / 1e9:.3g} GB/s" + _mark(figure)
-
-
-def _mark(figure: Figure) -> str:
-    return "" if figure.is_valid else " (invalid)"
-
-
-def _share(ratio: float | None) -> str:
-    return "unknown" if ratio is None else f"{ratio:.0%}"
-
-
-def _verdict(measurement: Measurement, verdict: Verdict) -> Text:
-    if verdict.is_functional is False:
-        return Text("defective", style="red")
-    if verdict.is_slow:
-        return Text("slow", style="red")
-    if measurement.is_contended:
-        return Text("contended", style="yellow")
-    return Text(
-        "unknown" if verdict.is_functional is None else "works",
-        style="green" if verdict.is_functional else "",
-    )
 
 
 def _notes(found: Census) -> list[str]:
@@ -225,7 +227,7 @@ def _notes(found: Census) -> list[str]:
             f"{f.kernel}: best of {f.valid_runs} undisturbed runs of {f.runs}" for f in measurement.figures
         )
         notes += [
-            f"{_device(measurement)}: {verdict.reason}",
+            f"{device_name(measurement)}: {verdict.reason}",
             *([kernels] if kernels else []),
             *([known] if known else []),
         ]

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("logs", "logs", "Print what a job printed."),
     "waterfall": ("waterfall", "waterfall", "Show where device-seconds went, from nameplate to model FLOPs."),
     "simulate": ("simulate", "simulate", "Run jobs on a fleet in virtual time, under several policies."),
+    "nodes": ("nodes", "nodes", "List the nodes; keep one out of use, and return it."),
     "census": ("census", "census", "Find and measure this machine's devices."),
     "serve": ("serve", "serve", "Serve the HTTP API to a team, and drive the scheduler."),
     "token": ("token", "token", "Make, list and revoke tokens for a server."),

@@ -11,7 +11,9 @@ from artesian.kernel.lifecycle import JobRecord
 from artesian.model.errors import ArtesianError
 from artesian.model.fleet import Fleet
 from artesian.model.units import format_duration
+from artesian.policy.moves import Move
 from artesian.sim.report import Group, Report, Spread, Summary
+from artesian.sim.teams import TeamFigures
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1060px; padding: 1.5rem; }
@@ -36,6 +38,7 @@ class Run:
     policy: str
     figures: Report
     records: Sequence[JobRecord]
+    moves: Sequence[Move] = ()
 
 
 def check_path(path: Path) -> None:
@@ -72,6 +75,12 @@ def _page(title: str, fleet: Fleet, runs: Sequence[Run]) -> str:
         "<h2>Where device time went</h2>",
         _waterfalls(runs),
     ]
+    if any(run.figures.deadlines for run in runs):
+        parts += ["<h2>Deadlines</h2>", _deadlines(runs)]
+    if any(run.figures.teams for run in runs):
+        parts += ["<h2>What teams are entitled to</h2>", _entitlements(runs)]
+    if any(run.moves for run in runs):
+        parts += ["<h2>Moves</h2>", _moves(runs)]
     for heading, name in (("Teams", "by_team"), ("Models of device", "by_accelerator")):
         parts.append(f"<h2>{heading}</h2>")
         for run in runs:
@@ -161,6 +170,54 @@ def _shown(column: int, value: float | None) -> str:
     if column in (9, 10):
         return f"{value:.2f}"
     return f"{value:,.0f}" if column in (8, 11) else format_duration(value)
+
+
+def _deadlines(runs: Sequence[Run]) -> str:
+    def cells(run: Run) -> str:
+        found = run.figures.deadlines
+        if found is None:
+            return "<td>–</td>" * 5
+        late = _figures(found.late, "mean_s", "p99_s")
+        values = [f"{found.jobs:,}", f"{found.met:,}", f"{found.missed:,}"]
+        values += ["–" if value is None else format_duration(value) for value in late]
+        return "".join(f"<td>{_text(value)}</td>" for value in values)
+
+    names = ("policy", "jobs with one", "met", "missed", "late by, mean", "p99")
+    return _table(names, ((run.policy, cells(run)) for run in runs))
+
+
+def _entitlements(runs: Sequence[Run]) -> str:
+    def cells(team: TeamFigures) -> str:
+        satisfied = "–" if team.satisfaction is None else f"{team.satisfaction:.1%}"
+        hours = [team.used_device_s, team.borrowed_device_s, team.wanted_device_s]
+        values = [*(f"{value / 3600:,.0f}" for value in hours), satisfied]
+        return "".join(f"<td>{_text(value)}</td>" for value in values)
+
+    names = (
+        "policy, team",
+        "device-hours",
+        "of them borrowed",
+        "wanted within the guarantee",
+        "of these had",
+    )
+    rows = [
+        (f"{run.policy}, {name}", cells(team))
+        for run in runs
+        for name, team in (run.figures.teams or {}).items()
+    ]
+    return _table(names, rows)
+
+
+def _moves(runs: Sequence[Run]) -> str:
+    def cells(run: Run, kind: str) -> str:
+        some = [move for move in run.moves if move.kind == kind]
+        let_start = {move.lets_start for move in some if move.lets_start is not None}
+        hours = sum(move.cost_device_s for move in some) / 3600
+        return f"<td>{len(some):,}</td><td>{hours:,.1f}</td><td>{len(let_start):,}</td>"
+
+    names = ("policy, what a running job does", "moves", "cost, device-hours", "jobs that this lets start")
+    kinds = ("moves", "shrinks", "grows")
+    return _table(names, ((f"{run.policy}, {kind}", cells(run, kind)) for run in runs for kind in kinds))
 
 
 def _groups(groups: dict[str, Group]) -> str:

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from artesian.kernel.training import Recovery, TrainingSummary
+from artesian.kernel.training import Recovery, TrainingSummary, slow_text
 from artesian.model.ledger import US, Stage, StageResult, Waterfall
 from artesian.model.units import format_duration, format_flops
 
@@ -143,6 +143,8 @@ class TrainingPicture:
             table.add_row("model FLOP/s", format_flops(summary.model_flops_per_s))
         table.add_row("MFU", _mfu_text(summary))
         table.add_row("recoveries", "\n".join(map(_recovery_text, summary.recoveries)) or "none")
+        if summary.stragglers:
+            table.add_row("slow workers", "\n".join(map(slow_text, summary.stragglers)))
         return table
 
 
@@ -252,6 +254,8 @@ def _mfu_text(summary: TrainingSummary) -> str:
 def _recovery_text(recovery: Recovery) -> str:
     who = "" if recovery.worker is None else f"worker {recovery.worker}: "
     text = f"{who}{cause_label(recovery.cause.value)}"
+    if recovery.layer is not None:
+        text += f", within the attempt ({cause_label(recovery.layer.value)})"
     if recovery.seconds is None:
         return f"{text}; no step since"
     text += f"; {format_duration(recovery.seconds)} from the failure to the next step"

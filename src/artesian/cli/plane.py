@@ -7,7 +7,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from artesian.model.ledger import Waterfall
-from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, NewToken, TokenView
+from artesian.model.views import (
+    Decision,
+    Happening,
+    JobFile,
+    JobList,
+    JobView,
+    NewToken,
+    NodeView,
+    TokenView,
+)
 
 if TYPE_CHECKING:  # numpy comes with them; most commands do not need them
     from artesian.kernel.training import JobReport, TrainingSummary
@@ -74,6 +83,18 @@ class Plane(Protocol):
 
     def follow(self, job: str) -> Iterator[Happening]:
         """Yield what happens to it until it is over."""
+        ...
+
+    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+        """Yield the nodes in the order of their ids."""
+        ...
+
+    def exclude(self, node: str, *, reason: str, is_stopping: bool = False) -> NodeView:
+        """Have nothing more start on a node; UnknownNode where there is none."""
+        ...
+
+    def return_node(self, node: str) -> NodeView:
+        """Have an excluded node used again; NotExcluded where it is in use."""
         ...
 
     def ids(self, beginning: str) -> list[str]:

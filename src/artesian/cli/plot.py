@@ -29,6 +29,7 @@ _LABEL_SPACE = 0.036
 LEFT, INK, FAINT = "#2f6f8f", "#222222", "#8a8a8a"
 _COLOURS = {
     Loss.NODE_LOST: "#b2182b",
+    Loss.EXCLUDED: "#7f3b08",
     Loss.IDLE: "#c7c7c7",
     Loss.WAITING: "#a39b8b",
     Loss.START_UP: "#e6b450",

@@ -1,41 +1,33 @@
 """``artesian simulate``: what would this policy have made of these jobs? And, in a command of its own, goodput."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from artesian.cli import page
+from artesian.cli import simulated as tables
 from artesian.cli.goodput import FailureRate, Rate, goodput_command
 from artesian.cli.output import output_option, print_json, stderr, stdout
+from artesian.cli.simulated import Outcome
 from artesian.cli.waterfall import Duration
-from artesian.kernel.lifecycle import JobRecord
 from artesian.model.fleet import Fleet
 from artesian.model.quota import Teams
-from artesian.model.units import format_duration
 from artesian.policy import registry as policies
 from artesian.policy.base import Policy
 from artesian.server.settings import load_teams
 from artesian.sim.faults import NodeFaults
-from artesian.sim.report import Report, Summary, report
+from artesian.sim.moves import moves_dict, watched
+from artesian.sim.report import report
 from artesian.sim.run import simulate as run_simulation
 from artesian.sim.speeds import throughputs_of
 from artesian.sim.traces import Trace, fleet_for_load, read_trace, with_estimates
 
 _TELL_EVERY = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
-    policy: str
-    figures: Report
-    records: tuple[JobRecord, ...]
-    """Of the jobs, where a page is to show who ran where."""
+_REPORTS_EVERY_S = 60.0
 
 
 @click.group(invoke_without_command=True)
@@ -76,6 +68,16 @@ class _Outcome:
     help="For jobs that do not tell: what every start takes before the work goes on.",
 )
 @click.option(
+    "--reports-every",
+    type=Duration(),
+    help="Running jobs tell so often of checkpoints and steps, as live ones do every minute.",
+)
+@click.option(
+    "--learn-speeds",
+    is_flag=True,
+    help="Policies for mixed fleets know no speeds in advance, but learn them from what jobs report.",
+)
+@click.option(
     "--failures",
     type=FailureRate(),
     help="How often a node or a device fails: 3.8e-3/node-day, 0.2/device-year.",
@@ -86,6 +88,11 @@ class _Outcome:
     default="4h",
     show_default=True,
     help="With --failures: how long a node is gone.",
+)
+@click.option(
+    "--dry-run-moves",
+    is_flag=True,
+    help="Move no running job; list the moves that would have let a waiting job start.",
 )
 @click.option(
     "--html",
@@ -118,8 +125,11 @@ def simulate(
     estimate_error: float | None,
     checkpoint_every: float | None,
     restart_cost: float | None,
+    reports_every: float | None,
+    learn_speeds: bool,
     failures: Rate | None,
     repair: float,
+    dry_run_moves: bool,
     page_file: Path | None,
     teams_file: Path | None,
     seed: int,
@@ -157,28 +167,42 @@ def simulate(
         )
     for note in trace.notes:
         click.echo(note, err=True)
+    if reports_every == 0:
+        raise click.UsageError("--reports-every: expected a time above 0")
+    if learn_speeds and reports_every is None:
+        reports_every = _REPORTS_EVERY_S
     outcomes = []
     for name in chosen:
         with _Bar(name, len(trace.jobs)) as tell:
             faults = None if failures is None else _faults(failures, repair, fleet).events(fleet, seed)
+            policy = watched(_policy(name, None if learn_speeds else trace, teams), is_dry=dry_run_moves)
             result = run_simulation(
                 fleet,
                 trace.jobs,
-                _policy(name, trace, teams),
+                policy,
                 faults=faults,
                 progress=tell,
                 keeps_records=False,
+                reports_every_s=reports_every,
             )
             records = () if page_file is None else tuple(result.state.jobs.values())
-            outcomes.append(_Outcome(policy=name, figures=report(result), records=records))
+            outcomes.append(
+                Outcome(policy=name, figures=report(result, teams), records=records, moves=policy.moves)
+            )
     if page_file is not None:
-        runs = [page.Run(policy=o.policy, figures=o.figures, records=o.records) for o in outcomes]
+        runs = [
+            page.Run(policy=o.policy, figures=o.figures, records=o.records, moves=o.moves) for o in outcomes
+        ]
         page.write(page_file, title=jobs_file.name, fleet=fleet, runs=runs)
         click.echo(f"wrote {page_file}", err=True)
     if output == "json":
         print_json(_as_json(trace, fleet, outcomes))
     else:
-        stdout(is_wide=True).print(_table(trace, fleet, outcomes))
+        stdout(is_wide=True).print(tables.policies(trace, fleet, outcomes))
+        if any(outcome.figures.teams for outcome in outcomes):
+            stdout(is_wide=True).print(tables.teams(outcomes))
+        if any(outcome.moves for outcome in outcomes):
+            stdout(is_wide=True).print(tables.moves(outcomes, is_dry=dry_run_moves))
 
 
 simulate.add_command(goodput_command, "goodput")
@@ -201,9 +225,9 @@ def _faults(rate: Rate, repair_s: float, fleet: Fleet) -> NodeFaults:
         raise click.UsageError(f"--repair: {error}") from error
 
 
-def _policy(name: str, trace: Trace, teams: Teams | None) -> Policy:
-    """Return the policy; one for mixed fleets knows the speeds that the trace tells."""
-    if name in policies.RANKINGS:
+def _policy(name: str, trace: Trace | None, teams: Teams | None) -> Policy:
+    """Return the policy; one for mixed fleets knows the speeds that the trace tells, if there is one."""
+    if trace is not None and name in policies.RANKINGS:
         return policies.in_rounds(name, throughputs_of(trace.jobs))
     return policies.policy(name, teams)
 
@@ -261,63 +285,14 @@ class _Bar:
             self._progress.update(self._task, completed=over)
 
 
-def _as_json(trace: Trace, fleet: Fleet, outcomes: list[_Outcome]) -> dict[str, Any]:
+def _as_json(trace: Trace, fleet: Fleet, outcomes: list[Outcome]) -> dict[str, Any]:
     return {
         "simulated": True,
         "jobs": len(trace.jobs),
         "skipped": trace.skipped_rows,
         "devices": fleet.devices,
-        "policies": [{"policy": outcome.policy, **outcome.figures.to_dict()} for outcome in outcomes],
+        "policies": [
+            {"policy": outcome.policy, "moves": moves_dict(outcome.moves), **outcome.figures.to_dict()}
+            for outcome in outcomes
+        ],
     }
-
-
-def _table(trace: Trace, fleet: Fleet, outcomes: list[_Outcome]) -> Table:
-    table = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        title=f"simulated: {len(trace.jobs):,} jobs on {fleet.devices:,} devices of {len(fleet.nodes):,} nodes",
-        title_justify="left",
-    )
-    for name in (
-        "policy",
-        "mean JCT",
-        "median",
-        "p99",
-        "mean wait",
-        "p99 wait",
-        "makespan",
-        "allocated",
-        "stranded",
-        "preemptions",
-        "ρ mean",
-        "unstarted",
-    ):
-        table.add_column(name, justify="left" if name == "policy" else "right")
-    for outcome in outcomes:
-        figures = outcome.figures
-        ratio = figures.finish_time_ratio
-        table.add_row(
-            outcome.policy,
-            *_times(figures.jct, "mean_s", "median_s", "p99_s"),
-            *_times(figures.wait, "mean_s", "p99_s"),
-            _time(figures.makespan_s),
-            _share(figures.allocated_share),
-            _share(figures.stranded_share),
-            f"{figures.preemptions:,}",
-            "unknown" if ratio is None else f"{ratio.mean:.2f}",
-            str(len(figures.unstarted)),
-        )
-    return table
-
-
-def _times(summary: Summary | None, *names: str) -> list[str]:
-    return [_time(None if summary is None else getattr(summary, name)) for name in names]
-
-
-def _share(share: float | None) -> str:
-    return "unknown" if share is None else f"{share:.1%}"
-
-
-def _time(seconds: float | None) -> str:
-    return "unknown" if seconds is None else format_duration(seconds)

@@ -26,6 +26,7 @@ from artesian.model.views import (
     LogPage,
     NewToken,
     NodePage,
+    NodeView,
     Output,
     Over,
     QueueView,
@@ -250,6 +251,23 @@ class Client:
     def nodes(self, *, limit: int = 100, cursor: str | None = None) -> NodePage:
         """Return a page of the nodes."""
         return self._http.get(NodePage, "/nodes", limit=limit, cursor=cursor)
+
+    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+        """Yield the nodes in the order of their ids, read page by page."""
+        cursor: str | None = None
+        while True:
+            page = self._http.get(NodePage, "/nodes", pool=pool, limit=_PAGE, cursor=cursor)
+            yield from page.nodes
+            if (cursor := page.next) is None:
+                return
+
+    def exclude(self, node: str, *, reason: str, is_stopping: bool = False) -> NodeView:
+        """Have nothing more start on a node. Raises UnknownNode. For operators."""
+        return self._http.post(NodeView, f"/nodes/{_quoted(node)}/exclude", reason=reason, stop=is_stopping)
+
+    def return_node(self, node: str) -> NodeView:
+        """Have an excluded node used again. Raises UnknownNode, NotExcluded. For operators."""
+        return self._http.post(NodeView, f"/nodes/{_quoted(node)}/return")
 
     def teams(self) -> tuple[TeamView, ...]:
         """Return what the teams have."""

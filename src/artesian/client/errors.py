@@ -6,19 +6,30 @@
     ├── ClientError
     │   ├── Unreachable   nobody answers, or what answers is no artesian
     │   └── Refused       the server says no: ``status``, and ``problem`` as it said it
-    └── UnknownJob, AttemptUnknown, AlreadyOver, JobImpossible, JobFileError    (model) as without a server
+    └── UnknownJob, AttemptUnknown, AlreadyOver, JobImpossible, UnknownNode, NotExcluded, JobFileError
+            (model) as without a server
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from artesian.model.errors import AlreadyOver, ArtesianError, AttemptUnknown, JobImpossible, UnknownJob
+from artesian.model.errors import (
+    AlreadyOver,
+    ArtesianError,
+    AttemptUnknown,
+    JobImpossible,
+    NotExcluded,
+    UnknownJob,
+    UnknownNode,
+)
 
 _OWN: dict[str, type[ArtesianError]] = {
     "unknown-job": UnknownJob,
     "unknown-attempt": AttemptUnknown,
     "already-over": AlreadyOver,
     "job-impossible": JobImpossible,
+    "unknown-node": UnknownNode,
+    "not-excluded": NotExcluded,
 }
 _PREFIX = "urn:artesian:problem:"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artesian.engines.base import Clock, Engine, HostNode, Site
+from artesian.engines.listening import Listening
 from artesian.engines.local.engine import LocalEngine
 from artesian.engines.options import Options
 from artesian.engines.several import Several
@@ -88,6 +89,5 @@ def engine_of(tables: Tables, root: Path, hosts: Sequence[HostNode], clock: Cloc
         )
         for name, table in (tables or {"local": {"kind": "local"}}).items()
     }
-    if len(made) == 1:
-        return next(iter(made.values()))
-    return Several(made, clock)
+    one = next(iter(made.values())) if len(made) == 1 else Several(made, clock)
+    return Listening(one, root, clock)

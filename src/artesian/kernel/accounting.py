@@ -58,26 +58,30 @@ def waterfall(
     if end_s < start_s:
         raise ValueError(f"the window must not end before it starts, got {start_s} to {end_s}")
     start, end = to_us(start_s), to_us(end_s)
-    owned, up = _owned_and_up(state, start, end)
+    owned, up, shut = _owned_up_and_shut(state, start, end)
     devices = {node_id: record.node.devices for node_id, record in state.nodes.items()}
     tally = _Tally(waited=_waited(state, end) if waited is None else _times(waited, end))
     for record in state.records(ended_after_s=start_s):
         if any(_is_in(a.decided_s, a.ended_s, start, end) for a in record.attempts):
             for log in read_log(record, progress).attempts:
                 if _is_in(log.attempt.decided_s, log.attempt.ended_s, start, end):
-                    _count(tally, record, log, up=up, devices=devices, end=end, ceilings=ceilings)
+                    _count(tally, record, log, up=up, shut=shut, devices=devices, end=end, ceilings=ceilings)
 
     nameplate_us = sum(devices[node_id] * times.length for node_id, times in owned.items())
-    healthy_us = sum(devices[node_id] * times.length for node_id, times in up.items())
+    up_us = sum(devices[node_id] * times.length for node_id, times in up.items())
     waited_milli = sum(
         MILLI * devices[node_id] * tally.waited.length_within(*interval)
         for node_id, times in up.items()
-        for interval in times
+        for interval in (times.without(shut[node_id]) if node_id in shut else times)
     )
     waiting = waited_milli - tally.held_while_waited
-    free = {Loss.WAITING: waiting, Loss.IDLE: MILLI * healthy_us - tally.held - waiting}
-    healthy = _stage(Stage.HEALTHY, nameplate_us, {Loss.NODE_LOST: MILLI * (nameplate_us - healthy_us)})
-    allocated = _stage(Stage.ALLOCATED, healthy_us, free, tally.held)
+    shut_milli = MILLI * sum(devices[node_id] * times.length for node_id, times in shut.items())
+    excluded = shut_milli - tally.held_while_shut
+    free = {Loss.WAITING: waiting, Loss.IDLE: MILLI * up_us - tally.held - excluded - waiting}
+    gone = {Loss.NODE_LOST: MILLI * (nameplate_us - up_us), Loss.EXCLUDED: excluded}
+    healthy = _stage(Stage.HEALTHY, nameplate_us, gone)
+    assert healthy.left_us is not None
+    allocated = _stage(Stage.ALLOCATED, healthy.left_us, free, tally.held)
     productive = _productive(tally, allocated.left_us)
     model_flops, why_unknown = _model_flops(tally, productive.left_us, state)
     return Waterfall(
@@ -97,20 +101,24 @@ def held_by_job(
     reported at all.
     """
     start, end = to_us(start_s), to_us(end_s)
-    _, up = _owned_and_up(state, start, end)
+    _, up, _ = _owned_up_and_shut(state, start, end)
     devices = {node_id: node.node.devices for node_id, node in state.nodes.items()}
     tally = _Tally(waited=Times())
     for log in job.attempts:
         if _is_in(log.attempt.decided_s, log.attempt.ended_s, start, end):
-            _count(tally, record, log, up=up, devices=devices, end=end, ceilings={})
+            _count(tally, record, log, up=up, shut={}, devices=devices, end=end, ceilings={})
     if tally.held and not tally.reports:
         return None
     parts: dict[Loss | None, int] = {None: tally.productive, **dict(tally.lost.items())}
     return _apportion(parts, MILLI, tally.held // MILLI)
 
 
-def _owned_and_up(state: State, start: int, end: int) -> tuple[dict[str, Times], dict[str, Times]]:
-    """Return when each node was there, and when it was there and not lost."""
+def _owned_up_and_shut(
+    state: State, start: int, end: int
+) -> tuple[dict[str, Times], dict[str, Times], dict[str, Times]]:
+    """Return when each node was owned; when it was there; and, of those that ever were, when it was there and
+    excluded.
+    """
     owned = {
         node_id: Times([(max(start, to_us(record.joined_s)), end)]) for node_id, record in state.nodes.items()
     }
@@ -120,7 +128,14 @@ def _owned_and_up(state: State, start: int, end: int) -> tuple[dict[str, Times],
         )
         for node_id, record in state.nodes.items()
     }
-    return owned, up
+    shut = {
+        node_id: up[node_id].within(
+            Times((to_us(e.start_s), end if e.end_s is None else to_us(e.end_s)) for e in record.exclusions)
+        )
+        for node_id, record in state.nodes.items()
+        if record.exclusions
+    }
+    return owned, up, shut
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,6 +145,9 @@ class _Tally:
     waited: Times
     held: int = 0
     held_while_waited: int = 0
+    """Held on nodes that were not excluded, while a job waited."""
+    held_while_shut: int = 0
+    """Held on nodes that were excluded."""
     productive: int = 0
     lost: dict[Loss, int] = field(default_factory=dict)
     at_ceiling: int = 0
@@ -169,6 +187,7 @@ def _count(
     log: AttemptLog,
     *,
     up: Mapping[str, Times],
+    shut: Mapping[str, Times],
     devices: Mapping[str, int],
     end: int,
     ceilings: Ceilings,
@@ -182,11 +201,10 @@ def _count(
     if total == 0:
         return
     tally.held += total
-    tally.held_while_waited += sum(
-        milli * tally.waited.length_within(*interval)
-        for milli, times in zip(gang.milli, held, strict=True)
-        for interval in times
-    )
+    for node_id, milli, times in zip(gang.nodes, gang.milli, held, strict=True):
+        in_use = times.without(shut[node_id]) if node_id in shut else times
+        tally.held_while_shut += milli * (times.length - in_use.length)
+        tally.held_while_waited += sum(milli * tally.waited.length_within(*interval) for interval in in_use)
     tally.reports |= bool(log.workers)
     parts: dict[Loss | None, int] = {Loss.UNMEASURED: total * gang.workers}
     ideal_s = 0.0

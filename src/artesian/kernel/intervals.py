@@ -40,6 +40,10 @@ class Times:
         """Return the part of the set in [start, end)."""
         return Times((max(first, start), min(last, end)) for first, last in self)
 
+    def within(self, others: "Times") -> "Times":
+        """Return the part of the set that is in one of ``others``."""
+        return Times(piece for start, end in others for piece in self.clipped(start, end))
+
     def without(self, others: "Times") -> "Times":
         """Return the part of the set that is in none of ``others``."""
         left: list[Interval] = []

@@ -38,12 +38,15 @@ Rules that hold everywhere:
 - Whether there is a next attempt is for the job's RetryPolicy to say, by cause.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from artesian.model.history import Holding
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode
+from artesian.model.speeds import Speed, family_of
 
 
 class JobState(StrEnum):
@@ -103,6 +106,7 @@ class Attempt:
     """One run of a job: where, when, why then and there, and how it ended.
 
     ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
+    ``saved_s``, ``steps`` and ``steps_s`` are what ``AttemptProgressed`` said last.
     """
 
     epoch: int
@@ -116,6 +120,9 @@ class Attempt:
     stop_reason: str = ""
     is_stop_decided: bool = False
     accelerator: str | None = None
+    saved_s: float | None = None
+    steps: float = 0.0
+    steps_s: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,6 +166,12 @@ class JobRecord:
         return self.attempts[-1]
 
     @property
+    def job_now(self) -> Job:
+        """The job as an engine is to run it now: with the retries that it has left."""
+        retry = self.job.retry
+        return replace(self.job, retry=replace(retry, limit=max(0, retry.limit - self.counted_retries)))
+
+    @property
     def served_device_s(self) -> float:
         """What the attempts that are over have had, in device-seconds."""
         return sum(
@@ -166,6 +179,30 @@ class JobRecord:
             for attempt in self.attempts
             if attempt.ended_s is not None
         )
+
+    def holdings(self) -> Iterator[Holding]:
+        """Yield when its team came to hold its devices, and when it gave them back."""
+        for attempt in self.attempts:
+            yield self._holding(attempt, attempt.decided_s, 1)
+            if attempt.ended_s is not None:
+                yield self._holding(attempt, attempt.ended_s, -1)
+
+    def holding(self, at_s: float, sign: int) -> Holding:
+        """Return that its team now holds the devices of the latest attempt (1), or does no longer (-1)."""
+        return self._holding(self.attempt, at_s, sign)
+
+    def _holding(self, attempt: Attempt, at_s: float, sign: int) -> Holding:
+        assert attempt.accelerator is not None
+        return at_s, self.job.team, attempt.accelerator, sign * attempt.placement.whole_devices
+
+    @property
+    def saved_s(self) -> float | None:
+        """Up to when the work is in a checkpoint that workers told of; None where they told of none, ever."""
+        if self.attempt.saved_s is not None or self.epoch == 1:
+            return self.attempt.saved_s
+        # What the attempts before it left, it went on from.
+        has_saved = any(attempt.saved_s is not None for attempt in self.attempts)
+        return self.attempt.decided_s if has_saved else None
 
     @property
     def ended_s(self) -> float | None:
@@ -197,6 +234,24 @@ def started(record: JobRecord, at_s: float) -> None:
         _enter(record, JobState.RUNNING, at_s)
 
 
+def progressed(record: JobRecord, saved_s: float | None, steps: float, steps_s: float) -> Speed | None:
+    """The workers of the latest attempt said where they are; return what that adds to what was measured, if anything."""
+    attempt = record.attempt
+    if saved_s is not None and (attempt.saved_s is None or saved_s > attempt.saved_s):
+        attempt.saved_s = saved_s
+    more, more_s = steps - attempt.steps, steps_s - attempt.steps_s
+    if attempt.accelerator is None or more <= 0 or more_s <= 0:
+        return None
+    attempt.steps, attempt.steps_s = steps, steps_s
+    return Speed(
+        family=family_of(record.job),
+        accelerator=attempt.accelerator,
+        devices=attempt.placement.whole_devices,
+        steps=more,
+        seconds=more_s,
+    )
+
+
 def must_stop(record: JobRecord, cause: Cause, reason: str, at_s: float) -> None:
     """The latest attempt is to stop. A user's cancel overrides any other cause, and nothing overrides it."""
     attempt = record.attempt
@@ -224,13 +279,7 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
     """The engine says that nothing of the latest attempt runs any more: retry, or over."""
     attempt = record.attempt
     if attempt.stop_cause is not None:
-        outcome = Outcome(
-            cause=attempt.stop_cause,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            worker=outcome.worker,
-            message=outcome.message,
-        )
+        outcome = replace(outcome, cause=attempt.stop_cause)
     attempt.ended_s, attempt.outcome = at_s, outcome
     if outcome.cause is Cause.COMPLETED:
         _enter(record, JobState.SUCCEEDED, at_s)
@@ -239,6 +288,7 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
         # An engine can say that an attempt was cancelled under it; only our own stop is a user's cancel.
         _enter(record, JobState.CANCELLED if attempt.stop_cause else JobState.FAILED, at_s)
         return
+    record.counted_retries = min(record.counted_retries + outcome.restarts, record.job.retry.limit)
     delay_s = record.job.retry.delay_s(outcome.cause, record.counted_retries)
     if delay_s is None:
         _enter(record, JobState.FAILED, at_s)

@@ -14,8 +14,18 @@ class Outage:
 
 
 @dataclass(slots=True, kw_only=True)
+class Exclusion:
+    """An operator kept a node out of use from ``start_s`` to ``end_s`` (None: it still is), and why."""
+
+    start_s: float
+    reason: str
+    user: str = ""
+    end_s: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
 class NodeRecord:
-    """A node, since when it is owned, and when it was gone.
+    """A node, since when it is owned, and when it was gone or excluded.
 
     ``next_node`` is what the node last said of itself where an attempt still holds a device that it no
     longer has: it replaces ``node`` when such attempts have ended, and until then nothing starts there.
@@ -25,6 +35,7 @@ class NodeRecord:
     joined_s: float
     outages: list[Outage] = field(default_factory=list)
     next_node: Node | None = None
+    exclusions: list[Exclusion] = field(default_factory=list)
 
     @property
     def is_up(self) -> bool:
@@ -32,6 +43,12 @@ class NodeRecord:
         return not self.outages or self.outages[-1].end_s is not None
 
     @property
+    def exclusion(self) -> Exclusion | None:
+        """Why the node is kept out of use now; None where it is not."""
+        last = self.exclusions[-1] if self.exclusions else None
+        return last if last is not None and last.end_s is None else None
+
+    @property
     def is_open(self) -> bool:
         """Whether attempts may start on the node."""
-        return self.is_up and self.next_node is None
+        return self.is_up and self.next_node is None and self.exclusion is None

@@ -20,6 +20,7 @@ from artesian.wire import (
     Recovered,
     Restored,
     StepCommitted,
+    StragglerFound,
     WorkerFailed,
     WorkerStarted,
 )
@@ -57,6 +58,7 @@ class AttemptLog:
     workers: dict[int, WorkerLog] = field(default_factory=dict)
     checkpoints: list[CheckpointCommitted] = field(default_factory=list)
     recoveries: list[Recovered] = field(default_factory=list)
+    stragglers: list[StragglerFound] = field(default_factory=list)
     world_size: int | None = None
     failed_s: float | None = None
     failed_rank: int | None = None
@@ -104,6 +106,9 @@ def _sort(log: AttemptLog, messages: Sequence[Message]) -> list[WorkerFailed]:
             log.recoveries.append(message)
             continue
         if message.rank < 0:
+            continue
+        if isinstance(message, StragglerFound):  # rank 0's word about another
+            log.stragglers.append(message)
             continue
         if isinstance(message, WorkerFailed):
             failures.append(message)

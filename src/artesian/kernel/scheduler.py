@@ -17,7 +17,7 @@ from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
 from artesian.model.quota import Teams
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import Snapshot
-from artesian.policy.base import Policy, Timed
+from artesian.policy.base import Policy, Steady, Timed
 from artesian.policy.explain import backing_off
 from artesian.policy.outlook import Outlook, outlook
 
@@ -35,6 +35,7 @@ class Scheduler:
     def __init__(self, policy: Policy, state: State | None = None) -> None:
         self.policy = policy
         self._timed = policy if isinstance(policy, Timed) else None
+        self._steady = policy if isinstance(policy, Steady) and self._timed is None else None
         self.state = state if state is not None else State()
         self.cycles = 0
         """How often the policy was asked for a plan: not every step has something that it could see."""
@@ -61,14 +62,18 @@ class Scheduler:
         # 1. What happened.
         before_s = None if self.state.first_s is None else self.state.at_s
         happened = self._amended_s is not None
+        settled = self.state.changes if self._is_planned else None
         if self._amended_s is not None:
             before_s, self._amended_s = self._amended_s, None
+        came = []
         for event in events:
             self.state.apply(event)
             happened = True
+            if isinstance(event, JobSubmitted):
+                came.append(event.job)
         if not happened:
             return Plan(at_s=self.state.at_s)
-        if self._timed is None and self._planned == (self.policy, self.state.changes):
+        if self._timed is None and self._is_planned:
             return Plan(at_s=self.state.at_s)  # that an attempt runs now, say, makes nobody fit
 
         # 2. What must stop, whatever the policy thinks: cancelled jobs, jobs on lost nodes.
@@ -76,6 +81,10 @@ class Scheduler:
 
         # 3. What the policy sees: one consistent view.
         snapshot = self._snapshot(before_s)
+        has_only_come = settled is not None and self.state.changes == settled + len(came)
+        if self._steady is self.policy and has_only_come and self._steady.is_unmoved(snapshot, came):
+            self._planned = (self.policy, self.state.changes)
+            return Plan(at_s=self.state.at_s)
 
         # 4. What the policy wants.
         wanted = self.policy.plan(snapshot)
@@ -86,13 +95,10 @@ class Scheduler:
 
         # 6. It is decided, once it is adopted.
         self._planned = (self.policy, self.state.changes)
-        return Plan(
-            at_s=self.state.at_s,
-            stops=(*stops, *wanted.stops),
-            starts=wanted.starts,
-            holds=tuple(hold for hold in wanted.holds if self._is_news(hold)),
-            claims=wanted.claims,
-        )
+        news = tuple([hold for hold in wanted.holds if self._is_news(hold)])
+        if not stops and len(news) == len(wanted.holds):
+            return wanted
+        return replace(wanted, stops=(*stops, *wanted.stops), holds=news)
 
     def amend(self, plan: Plan, events: Sequence[Event]) -> Plan:
         """Take in ``events``, which come before a drafted ``plan`` in the journal; return what stands of it.
@@ -114,6 +120,11 @@ class Scheduler:
         self.state.apply(plan)
         if self._amended_s is None:
             self._planned = (self.policy, self.state.changes)
+
+    @property
+    def _is_planned(self) -> bool:
+        """Whether the policy has seen all that there is now."""
+        return self._planned == (self.policy, self.state.changes)
 
     @property
     def next_due_s(self) -> float | None:
@@ -156,7 +167,9 @@ class Scheduler:
         return commands
 
     def _required_stops(self) -> list[Stop]:
-        stops = []
+        stops: list[Stop] = []
+        if not self.state.to_stop:
+            return stops
         for record in sorted(self.state.to_stop, key=lambda record: record.job.id):
             cause = record.attempt.stop_cause
             assert cause is not None
@@ -183,6 +196,8 @@ class Scheduler:
             running=state.running,
             capacity=state.capacity,
             before_s=before_s,
+            speeds=state.speeds,
+            history=state.history,
         )
 
     def why(self, job_id: str) -> Reason | None:
@@ -224,7 +239,17 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
         if stop.cause is not Cause.PREEMPTED:
             raise PlanRejected(f"{stop.id}: a policy can only preempt, not stop as {stop.cause}")
         stopped.add(stop.job_id)
-    told = set()
+    told: set[str] = set()
+    if plan.starts or plan.claims:
+        _verify_devices(plan, snapshot, told)
+    for hold in plan.holds:
+        if hold.job_id not in snapshot.waiting or hold.job_id in told:
+            raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
+        told.add(hold.job_id)
+
+
+def _verify_devices(plan: Plan, snapshot: Snapshot, told: set[str]) -> None:
+    """Raise PlanRejected unless every start, and every claim, gets devices of its own; add the starts to ``told``."""
     with snapshot.capacity.trial() as trial:
         for start in plan.starts:
             wanting = snapshot.waiting.get(start.job_id)
@@ -235,17 +260,12 @@ def _verify(plan: Plan, snapshot: Snapshot) -> None:
             told.add(start.job_id)
             if len(told) < len(plan.starts) or plan.claims:  # what nobody comes after need not be taken
                 trial.take(wanting.job, start.placement)
-        _verify_claims(plan, snapshot, trial, told)
-    for hold in plan.holds:
-        if hold.job_id not in snapshot.waiting or hold.job_id in told:
-            raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
-        told.add(hold.job_id)
+        if plan.claims:
+            _verify_claims(plan, snapshot, trial, told)
 
 
 def _verify_claims(plan: Plan, snapshot: Snapshot, trial: Trial, started: set[str]) -> None:
     """Raise PlanRejected unless all that is claimed is there once everybody has left who is to."""
-    if not plan.claims:
-        return
     stopped = {stop.job_id for stop in plan.stops}
     for entry in snapshot.running.values():
         if entry.is_stopping or entry.job.id in stopped:
@@ -268,19 +288,21 @@ def _verify_claims(plan: Plan, snapshot: Snapshot, trial: Trial, started: set[st
 def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
     """Return what keeps the job from being placed like this on what is free; None when nothing does."""
     hosted = free.hosted(job) if job.cpus_per_device or job.memory_bytes_per_device else None
+    rows = []
     for share in placement.shares:
         row = free.row.get(share.node_id)
         if row is None or not free.is_up[row]:
             return f"node {share.node_id} is not there, or takes no attempts"
+        rows.append(row)
         last = max(share.devices, default=-1)
-        if last >= free.devices[row]:
+        if last >= free.nodes[row].devices:
             return f"node {share.node_id} has no device {last}"
-        if any(free.left_milli(row, device) < share.milli for device in share.devices):
-            return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
+        for device in share.devices:
+            if free.left_milli(row, device) < share.milli:
+                return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
         if hosted is not None and max(1, len(share.devices)) > hosted[row]:
             wanted = f"{len(share.devices)} devices" if share.devices else "the job"
             return f"node {share.node_id} has not the CPUs and the memory for {wanted}"
-    rows = [free.row[share.node_id] for share in placement.shares]
     if len(rows) > 1 and len(set(free.kind[rows].tolist())) > 1:
         return f"{placement} mixes models of device"
     count = placement.devices
@@ -291,7 +313,7 @@ def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
             is_gang
             and (not request.is_host_only or len(rows) == 1)
             and all(share.milli == milli for share in placement.shares)
-            and free.eligible(request)[rows].all()
+            and all(map(free.eligible(request).item, rows))
         ):
             return None
     return f"{placement} is no gang that the job asked for"

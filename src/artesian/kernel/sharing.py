@@ -29,6 +29,7 @@ class Sharing:
     def __init__(self) -> None:
         self._words: dict[str, str] = {}
         self._parts: dict[Hashable, Any] = {}
+        self._latest: dict[str, Any] = {}
         self._environments: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
 
     def job(self, job: Job) -> None:
@@ -36,12 +37,17 @@ class Sharing:
         same_word, same_part = self._words.setdefault, self._parts.setdefault
         for name in _JOB_WORDS:
             word = getattr(job, name)
-            _set(job, name, same_word(word, word))
+            if (known := same_word(word, word)) is not word:
+                _set(job, name, known)
         if job.command not in self._parts:
             _set(job, "command", tuple([same_word(word, word) for word in job.command]))
         for name in _JOB_PARTS:
             part = getattr(job, name)
-            _set(job, name, same_part(part, part))
+            if part is self._latest.get(name):
+                continue  # to look it up it would be hashed, which takes longer
+            known = self._latest[name] = same_part(part, part)
+            if known is not part:
+                _set(job, name, known)
         if isinstance(job.env, dict):
             _set(job, "env", self._environment(job.env))
         self._forget()

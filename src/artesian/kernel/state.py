@@ -5,50 +5,41 @@ decision. So a journal can be replayed by a version whose policies decide differ
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from artesian.kernel import lifecycle
-from artesian.kernel.archive import Archive, ArchiveImage, Block
+from artesian.kernel.archive import Archive
+from artesian.kernel.image import StateImage as StateImage
 from artesian.kernel.lifecycle import JobRecord, JobState
-from artesian.kernel.nodes import NodeRecord, Outage
+from artesian.kernel.nodes import Exclusion, NodeRecord, Outage
 from artesian.kernel.served import add_served, served_by
 from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
     Event,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.fleet import Node
+from artesian.model.history import History
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
 from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob
+from artesian.model.speeds import Speeds
 
 Record = Event | Plan
 """What a journal holds: what happened, and what was decided."""
-
-
-@dataclass(slots=True, kw_only=True)
-class StateImage:
-    """Everything in a state, as plain data: what a snapshot stores."""
-
-    archive: ArchiveImage
-    blocks: list[Block] = field(default_factory=list)
-    submitted: int
-    at_s: float
-    first_s: float | None
-    stale_events: int
-    nodes: list[NodeRecord] = field(default_factory=list)
-    jobs: list[JobRecord] = field(default_factory=list)
 
 
 class State:
@@ -73,11 +64,16 @@ class State:
         """Jobs that hold devices, as a policy sees them."""
         self.changes = 0
         """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
+        self.history = History(lambda: (change for job in self.records() for change in job.holdings()))
+        """What teams have had of devices."""
+        self.speeds = Speeds()
+        """How fast jobs were measured to run."""
         self.stale_events = 0
         """Events about an attempt that is over, or a job that is not known: ignored, and counted."""
         self._served: dict[str, dict[str, float]] = {}
         self._due: list[tuple[float, str]] = []
         self._to_stop: dict[str, JobRecord] = {}
+        self._excluded: dict[str, None] = {}
         self._capacity: Capacity | None = None
         self._sharing = Sharing()
 
@@ -88,11 +84,14 @@ class State:
         """Return the state that ``image`` was taken of. It takes the image's records over."""
         state = cls(keeps_over=image.archive.keeps)
         state.at_s, state.first_s, state.stale_events = image.at_s, image.first_s, image.stale_events
+        state.speeds = Speeds(image.speeds)
         state.submitted = image.submitted
         state.archive.restore(image.archive, image.blocks)
         for node in image.nodes:
             state._sharing.node(node.node)
             state.nodes[node.node.id] = node
+            if node.exclusion is not None:
+                state._excluded[node.node.id] = None
         state.restore(image.jobs)
         return state
 
@@ -119,6 +118,7 @@ class State:
             stale_events=self.stale_events,
             nodes=list(self.nodes.values()),
             jobs=list(self.jobs.values()) if has_jobs else [],
+            speeds=list(self.speeds),
         )
 
     def __contains__(self, job_id: object) -> bool:
@@ -153,7 +153,12 @@ class State:
         return [self.jobs[job_id] for job_id in self.running]
 
     @property
-    def to_stop(self) -> Iterable[JobRecord]:
+    def excluded(self) -> list[NodeRecord]:
+        """Nodes that are there, and kept out of use."""
+        return [self.nodes[id_] for id_ in self._excluded if self.nodes[id_].is_up]
+
+    @property
+    def to_stop(self) -> Collection[JobRecord]:
         """Jobs that must stop and for which no Stop is decided yet."""
         return self._to_stop.values()
 
@@ -171,11 +176,17 @@ class State:
         self.at_s = max(self.at_s, record.at_s)
         if self.first_s is None:
             self.first_s = record.at_s
-        self._release_due()
+        if self._due:
+            self._release_due()
         match record:
             case AttemptStarted():
                 if (job := self._current(record.job_id, record.epoch)) is not None:
                     lifecycle.started(job, self.at_s)
+                    if job.job.checkpoint_every_s:  # from here on it saves: what it would lose depends on it
+                        self.running[record.job_id] = self._as_running(job)
+                return
+            case AttemptProgressed():
+                self._apply_progressed(record)
                 return
             case ClockTicked():
                 return
@@ -193,6 +204,10 @@ class State:
                 self._apply_joined(record)
             case NodeLost():
                 self._apply_lost(record)
+            case NodeExcluded():
+                self._apply_excluded(record)
+            case NodeReturned():
+                self._apply_returned(record)
         self.changes += 1
 
     def _apply_plan(self, plan: Plan) -> None:
@@ -207,6 +222,8 @@ class State:
             lifecycle.start(job, start.epoch, start.placement, self.at_s, start.reason)
             job.attempt.accelerator = self.nodes[start.placement.shares[0].node_id].node.accelerator
             self._index(job)
+            if self.history.is_kept:
+                self.history.note(job.holding(self.at_s, 1))
             if self._capacity is not None:
                 self._capacity.take(job.job, start.placement)
                 self._capacity.expect(start.placement, self.at_s, job.job.estimated_duration_s)
@@ -237,10 +254,14 @@ class State:
             return
         if self._capacity is not None:
             self._capacity.give(job.job, job.attempt.placement)
+        if self.history.is_kept:
+            self.history.note(job.holding(self.at_s, -1))
         del self.running[event.job_id]
         for share in job.attempt.placement.shares:
-            self._shrink_if_free(self.nodes[share.node_id])
-            if set(self.nodes[share.node_id].node.occupied) & set(share.devices):
+            known = self.nodes[share.node_id]
+            if known.next_node is not None:
+                self._shrink_if_free(known)
+            if known.node.occupied and set(known.node.occupied) & set(share.devices):
                 self._capacity = None  # what was ours is the others' now
         self._to_stop.pop(event.job_id, None)
         lifecycle.ended(job, event.outcome, self.at_s)
@@ -251,6 +272,15 @@ class State:
             # A new dict: what a policy was shown does not change.
             self._served[event.job_id] = add_served(dict(self._served.get(event.job_id, {})), job.attempt)
         self._index(job)
+
+    def _apply_progressed(self, event: AttemptProgressed) -> None:
+        job = self._current(event.job_id, event.epoch)
+        if job is None:
+            return
+        measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s)
+        if measured is not None:
+            self.speeds.add(measured)
+        self.running[event.job_id] = self._as_running(job)
 
     def _over(self, job: JobRecord) -> None:
         if (old := self.archive.over(job.job.id)) is not None:
@@ -265,8 +295,7 @@ class State:
             if not known.is_up:
                 known.outages[-1].end_s = self.at_s
                 if known.node == event.node and known.next_node is None:  # as it was: the usual way back
-                    if self._capacity is not None:
-                        self._capacity.set_up(event.node.id, True)
+                    self._open_or_shut(known)
                     return
             known.next_node = event.node
             for job in self._holders_beyond(event.node):
@@ -297,11 +326,47 @@ class State:
             self.stale_events += 1
             return
         known.outages.append(Outage(start_s=self.at_s))
+        self._open_or_shut(known)
+        for job in self._holders(event.node_id):
+            self._must_stop(job, Cause.NODE_LOST, f"node {event.node_id} is lost")
+
+    def _apply_excluded(self, event: NodeExcluded) -> None:
+        known = self.nodes.get(event.node_id)
+        if known is None:
+            self.stale_events += 1
+            return
+        if (before := known.exclusion) is None:
+            known.exclusions.append(Exclusion(start_s=self.at_s, reason=event.reason, user=event.user))
+            self._excluded[event.node_id] = None
+            self._open_or_shut(known)
+        else:
+            before.reason, before.user = event.reason, event.user
+        if event.is_stopping:
+            for job in self._holders(event.node_id):
+                reason = f"node {event.node_id} is excluded: {event.reason}"
+                self._must_stop(job, Cause.PREEMPTED, reason)
+
+    def _apply_returned(self, event: NodeReturned) -> None:
+        known = self.nodes.get(event.node_id)
+        if known is None or known.exclusion is None:
+            self.stale_events += 1
+            return
+        known.exclusion.end_s = self.at_s
+        del self._excluded[event.node_id]
+        self._open_or_shut(known)
+
+    def _open_or_shut(self, known: NodeRecord) -> None:
+        """Have the capacity know whether attempts may start on the node."""
         if self._capacity is not None:
-            self._capacity.set_up(event.node_id, False)
-        for job in self.holding:
-            if any(share.node_id == event.node_id for share in job.attempt.placement.shares):
-                self._must_stop(job, Cause.NODE_LOST, f"node {event.node_id} is lost")
+            self._capacity.set_up(known.node.id, known.is_open)
+
+    def _holders(self, node_id: str) -> list[JobRecord]:
+        """Return the jobs that hold something of the node."""
+        return [
+            job
+            for job in self.holding
+            if any(share.node_id == node_id for share in job.attempt.placement.shares)
+        ]
 
     def _must_stop(self, job: JobRecord, cause: Cause, reason: str) -> None:
         lifecycle.must_stop(job, cause, reason, self.at_s)
@@ -347,7 +412,7 @@ class State:
             submitted_s=record.submitted_s,
             next_epoch=record.epoch + 1,
             waits_since_s=record.history[-1].at_s,
-            served_device_s=sum(served.values()),
+            served_device_s=sum(served.values()) if served else 0.0,
             claim=record.claim,
             served_by_accelerator=served,
         )
@@ -362,9 +427,11 @@ class State:
             since_s=attempt.decided_s,
             is_stopping=attempt.stop_cause is not None,
             submitted_s=record.submitted_s,
-            served_device_s=sum(served.values()),
+            served_device_s=sum(served.values()) if served else 0.0,
             served_by_accelerator=served,
             claim=record.claim,
+            started_s=attempt.started_s if record.job.checkpoint_every_s else None,
+            saved_s=record.saved_s,
         )
 
     # -- what must always hold ----------------------------------------------------------------------
@@ -391,6 +458,9 @@ class State:
         for (node_id, device), milli in taken.items():
             assert device < self.nodes[node_id].node.devices, (node_id, device)
             assert milli <= MILLI, f"device {node_id}[{device}] is oversubscribed: {milli}"
+        assert set(self._excluded) == {
+            id_ for id_, known in self.nodes.items() if known.exclusion is not None
+        }
         for node_id, known in self.nodes.items():
             assert known.next_node is None or self._holders_beyond(known.next_node), node_id
         for job_id, job in self.jobs.items():

@@ -72,6 +72,8 @@ def node_view(record: NodeRecord, *, held_milli: int, jobs: tuple[str, ...]) -> 
         peak_flops=node.peak_flops,
         joined_s=record.joined_s,
         jobs=jobs,
+        excluded=None if record.exclusion is None else record.exclusion.reason,
+        excluded_by=None if record.exclusion is None else record.exclusion.user,
     )
 
 

@@ -14,19 +14,22 @@ from artesian.kernel.progress import AttemptLog, JobLog, Progress, read_log
 from artesian.model.job import Cause
 from artesian.model.ledger import US, Ceiling, Waterfall, to_us
 from artesian.model.resources import MILLI
+from artesian.model.units import format_duration
 from artesian.model.views import JobView
-from artesian.wire import StepCommitted
+from artesian.wire import Layer, Recovered, StepCommitted, StragglerFound
 
+_SHELL_SIGNAL_BASE = 128
 _Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """An attempt that was cut short and followed by another.
+    """An attempt that was cut short and followed by another, or a gang that its launch agent brought back within one.
 
     ``cause`` is why it ended, ``failed_s`` when, ``worker`` the rank that failed first where that is known.
-    ``seconds`` is the time from ``failed_s`` to the first step after it began, ``resumed_from_step`` the
-    last step that was not lost (0: all were); both are None while no step has followed.
+    ``seconds`` is the time from ``failed_s`` to the first step after it (that it began; within an attempt: was
+    committed), ``resumed_from_step`` the last step that was not lost (0: all were); both are None while no step
+    has followed. ``layer`` is how the agent did it; None: it took another attempt.
     """
 
     cause: Cause
@@ -34,6 +37,21 @@ class Recovery:
     seconds: float | None
     worker: int | None
     resumed_from_step: int | None
+    layer: Layer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowWorker:
+    """A worker for which the others have waited: from ``since_s`` to ``until_s``, as far as it was told.
+
+    ``ratio`` is how many times as long as the middle rank it computed, by the last word on it.
+    """
+
+    worker: int
+    epoch: int
+    since_s: float
+    until_s: float
+    ratio: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +62,8 @@ class TrainingSummary:
     the last of which are ``first_loss`` and ``final_loss``. ``tokens`` is the sum over all ranks.
     ``tokens_per_s`` and ``model_flops_per_s`` are over the time in which at least one rank was in such a
     step; ``tokens_per_s_overall`` is over the job's life, from submit to end. ``mfu`` is the share of its
-    ceiling that the devices reached in these steps; ``mfu_basis`` is what the ceiling rests on.
+    ceiling that the devices reached in these steps; ``mfu_basis`` is what the ceiling rests on. ``stragglers`` are
+    there where the script looks for them.
     """
 
     job_id: str
@@ -59,6 +78,7 @@ class TrainingSummary:
     mfu_basis: str | None
     recoveries: tuple[Recovery, ...]
     losses: tuple[tuple[int, float], ...]
+    stragglers: tuple[SlowWorker, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +123,9 @@ def training_summary(
         model_flops_per_s=_rate(flops, in_steps_us / US),
         mfu=mfu,
         mfu_basis=basis,
-        recoveries=tuple(_recoveries(job.attempts)),
+        recoveries=tuple(sorted(_recoveries(job.attempts), key=lambda recovery: recovery.failed_s)),
         losses=losses,
+        stragglers=tuple(_slow_workers(job.attempts)),
     )
 
 
@@ -172,7 +193,33 @@ def _in_steps_s(steps: Iterable[StepCommitted]) -> float:
     return Times((to_us(step.start_s), to_us(step.end_s)) for step in steps).length / US
 
 
+def slow_text(slow: SlowWorker) -> str:
+    """Return what is known of a slow worker, in words. What of a step it takes longer, the others wait."""
+    lasted = format_duration(max(0.0, slow.until_s - slow.since_s))
+    return (
+        f"worker {slow.worker} computes {slow.ratio:.2f} times as long as the middle one, which holds the gang up by "
+        f"{1 - 1 / slow.ratio:.0%} of its computing (attempt {slow.epoch}, told of for {lasted} so far)"
+    )
+
+
+def _slow_workers(attempts: Sequence[AttemptLog]) -> Iterator[SlowWorker]:
+    for log in attempts:
+        told: dict[int, list[StragglerFound]] = defaultdict(list)
+        for said in sorted(log.stragglers, key=lambda said: said.at_s):
+            told[said.rank].append(said)
+        for rank, words in sorted(told.items()):
+            yield SlowWorker(
+                worker=rank,
+                epoch=log.attempt.epoch,
+                since_s=words[0].at_s,
+                until_s=words[-1].at_s,
+                ratio=words[-1].ratio,
+            )
+
+
 def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:
+    for log in attempts:
+        yield from (_within(said, log) for said in log.recoveries if said.layer is not Layer.GROW)
     for index, log in enumerate(attempts[:-1]):
         outcome, ended_s = log.attempt.outcome, log.attempt.ended_s
         assert outcome is not None, "an attempt that another follows has ended"
@@ -187,3 +234,32 @@ def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:
             worker=log.failed_rank,
             resumed_from_step=next((s for each in later if (s := each.resumed_from_step) is not None), None),
         )
+
+
+def _within(said: Recovered, log: AttemptLog) -> Recovery:
+    """Return a recovery within an attempt. What no worker has failed of is the loss of a node."""
+    seconds = (said.detect_s or 0.0) + said.restart_s + (said.load_s or 0.0)
+    failed_s = said.at_s - seconds
+    workers = log.workers.values()
+    restored = [each.step for worker in workers for each in worker.restored if each.at_s >= failed_s]
+    steps = [each.step for worker in workers for each in worker.steps if each.start_s >= failed_s]
+    return Recovery(
+        cause=_cause(said),
+        failed_s=failed_s,
+        seconds=seconds,
+        worker=said.rank if said.rank >= 0 else None,
+        resumed_from_step=restored[0] if restored else max(0, min(steps) - 1) if steps else None,
+        layer=said.layer,
+    )
+
+
+def _cause(said: Recovered) -> Cause:
+    if said.rank < 0:
+        return Cause.NODE_LOST
+    if said.is_oom_kill:
+        return Cause.OOM_KILL
+    return (
+        Cause.USER_ERROR
+        if said.signal is None and (said.exit_code or 0) <= _SHELL_SIGNAL_BASE
+        else Cause.SIGNAL
+    )

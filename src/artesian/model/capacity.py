@@ -1,18 +1,20 @@
 """What is free on which node, as arrays: a fleet of 10,000 nodes is looked through at once."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from artesian import catalog
+from artesian.model.ends import Ends, view
 from artesian.model.fleet import Node
 from artesian.model.job import Job
+from artesian.model.levels import Levels, bits
 from artesian.model.placement import NodeShare, Placement
 from artesian.model.resources import MILLI, DeviceRequest
+from artesian.model.usage import Usage
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -31,13 +33,10 @@ class Capacity:
     ``kind`` [N] numbers the models of device, from 0: a gang runs on devices of one model.
     ``attempts`` [N, D + 2] counts what runs there: shares of a device, host only, then attempts that hold
     1 … D devices. ``changed`` [N] is the number of the last change to the row, ``changes`` that of the last
-    change to any: what was worked out for a row holds until its number grows. ``held`` counts the attempts
-    by what their jobs ask for, and ``mix_changes`` grows when one of these counts passes a power of two.
+    change to any: what was worked out for a row holds until its number grows.
     ``free_by_kind`` [K] counts the devices of each kind of which nothing is taken, on lost nodes too.
-    ``used`` has what the jobs of a team and priority hold: thousandths of devices of each kind, of CPUs,
-    and bytes of memory.
-    ``since_s`` and ``ends_s`` [N, D] are from when to when each device is held, by estimate: -inf where it is
-    free, and inf where nobody can tell.
+    ``levels`` has the nodes by ``free_whole``, and ``open_devices`` counts the devices of which anything is free, on
+    lost nodes too.
     A node that is lost has ``is_up`` False and keeps its row: what runs there is still accounted for.
     """
 
@@ -49,9 +48,10 @@ class Capacity:
         self.free_milli = np.full((len(self.nodes), width), _ABSENT, dtype=np.int16)
         self.free_milli[np.arange(width) < self.devices[:, None]] = MILLI
         self.free_whole = self.devices.copy()
-        self.since_s: FloatArray = np.full((len(self.nodes), width), -np.inf)
-        # A device that is not there never comes free.
-        self.ends_s: FloatArray = np.where(self.free_milli == _ABSENT, np.inf, -np.inf)
+        self._width = width
+        self.levels = Levels(self.free_whole, width)
+        self.open_devices = int(self.devices.sum())
+        self._ends = Ends(self.free_milli != _ABSENT)
         self._cpu_milli: IntArray = np.array([node.cpus * MILLI for node in self.nodes], dtype=np.int64)
         self._memory_bytes: IntArray = np.array([node.memory_bytes for node in self.nodes], dtype=np.int64)
         self.free_cpu_milli = self._cpu_milli.copy()
@@ -60,8 +60,6 @@ class Capacity:
         self.attempts: IntArray = np.zeros((len(self.nodes), width + 2), dtype=np.int64)
         self.changed: IntArray = np.zeros(len(self.nodes), dtype=np.int64)
         self.changes = 0
-        self.held: dict[tuple[tuple[DeviceRequest, ...], float | None], int] = {}
-        self.mix_changes = 0
         models: dict[tuple[str | None, str], int] = {}
         self.kind: IntArray = np.array(
             [models.setdefault((node.vendor, node.accelerator), len(models)) for node in self.nodes],
@@ -69,22 +67,36 @@ class Capacity:
         )
         self.free_by_kind = np.bincount(self.kind, weights=self.devices).astype(int).tolist()
         self.kinds = len(models)
-        self.used: dict[tuple[str, int], list[int]] = {}
+        self._usage = Usage(self.kinds)
         self._eligible: dict[tuple[str | None, str | None, int | None], BoolArray] = {}
         self._remembered: dict[Hashable, Any] = {}
         self._look_into()
 
     def _look_into(self) -> None:
         """Make views through which single figures are read and written several times faster than through numpy."""
-        self._free = _view(self.free_milli)
-        self._whole = _view(self.free_whole)
-        self._since, self._ends = _view(self.since_s), _view(self.ends_s)
+        self._free = view(self.free_milli)
+        self._whole = view(self.free_whole)
         self._free_cpu, self._free_memory = (
-            _view(self.free_cpu_milli),
-            _view(self.free_memory_bytes),
+            view(self.free_cpu_milli),
+            view(self.free_memory_bytes),
         )
-        self._counts, self._changed = _view(self.attempts), _view(self.changed)
+        self._counts, self._changed = view(self.attempts), view(self.changed)
         self._kinds: list[int] = self.kind.tolist()  # looked up one by one, a list is quicker
+
+    @property
+    def used(self) -> Mapping[tuple[str, int], list[int]]:
+        """What the jobs of each team and priority hold: see ``Usage``."""
+        return self._usage.used
+
+    @property
+    def held(self) -> Mapping[tuple[tuple[DeviceRequest, ...], float | None], int]:
+        """How many attempts there are of jobs that ask for the same: see ``Usage``."""
+        return self._usage.held
+
+    @property
+    def mix_changes(self) -> int:
+        """A number that grows with the mix of jobs that run: see ``Usage``."""
+        return self._usage.mix_changes
 
     def trial(self) -> "Trial":
         """Let a policy take things to see what is left; all that it took is given back at the end of ``with``."""
@@ -103,6 +115,7 @@ class Capacity:
 
     def set_up(self, node_id: str, is_up: bool) -> None:
         """Say whether attempts may start on the node."""
+        self.is_up = self.is_up.copy()  # whoever holds the old one has what it was
         self.is_up[self.row[node_id]] = is_up
         self._remembered.clear()
 
@@ -117,7 +130,10 @@ class Capacity:
                 devices = list(node.occupied)
                 self.free_milli[row, devices] = 0
                 self.free_whole[row] = np.count_nonzero(self.free_milli[row] == MILLI)
-                self.ends_s[row, devices] = np.inf
+                for device in devices:
+                    self._ends.put(row, device, -math.inf, math.inf)
+        self.levels = Levels(self.free_whole, self._width)
+        self.open_devices = int(np.count_nonzero(self.free_milli > 0))
 
     def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Return what ``compute`` returns, computed once per ``key`` for as long as the nodes stay the same.
@@ -140,22 +156,38 @@ class Capacity:
         )
         twin.free_milli = self.free_milli.copy()
         twin.free_whole = self.free_whole.copy()
-        twin.since_s, twin.ends_s = self.since_s.copy(), self.ends_s.copy()
+        twin._width = self._width
+        twin.levels, twin.open_devices = self.levels.copy(), self.open_devices
+        twin._ends = self._ends.copy()
         twin.free_cpu_milli = self.free_cpu_milli.copy()
         twin.free_memory_bytes = self.free_memory_bytes.copy()
         twin.is_up = self.is_up.copy()
         twin.attempts = self.attempts.copy()
         twin.changed, twin.changes = self.changed.copy(), self.changes
-        twin.kinds, twin.used = self.kinds, {key: list(value) for key, value in self.used.items()}
-        twin.held, twin.mix_changes = dict(self.held), self.mix_changes
+        twin.kinds, twin._usage = self.kinds, self._usage.copy()
         twin.free_by_kind = list(self.free_by_kind)
         twin._remembered = {}
         twin._look_into()
         return twin
 
     def eligible(self, request: DeviceRequest) -> BoolArray:
-        """Return which nodes [N] have devices of the kind that ``request`` names, free or not."""
+        """Return which nodes [N] have devices of the kind that ``request`` names, free or not; not to be changed."""
         key = (request.vendor, request.accelerator, request.memory_bytes)
+        return self.remember(("eligible", key), lambda: self._of_kind(request, key) & self.is_up)
+
+    def eligible_bits(self, request: DeviceRequest, allowed: BoolArray) -> int:
+        """Return the same as a set of bits (see ``levels``), of the nodes where ``allowed`` [N] holds."""
+        key = (request.vendor, request.accelerator, request.memory_bytes)
+        rows = self.remember(("eligible bits", key), lambda: bits(self.eligible(request)))
+        return rows if allowed is self.is_up else rows & bits(allowed)
+
+    def kind_bits(self) -> tuple[int, ...]:
+        """Return the nodes of each kind as sets of bits."""
+        return self.remember(
+            "kind bits", lambda: tuple(bits(self.kind == kind) for kind in range(self.kinds))
+        )
+
+    def _of_kind(self, request: DeviceRequest, key: tuple[str | None, str | None, int | None]) -> BoolArray:
         mask = self._eligible.get(key)
         if mask is None:
             kinds: dict[tuple[str | None, str, int | None], bool] = {}
@@ -163,10 +195,10 @@ class Capacity:
             for row, node in enumerate(self.nodes):
                 kind = (node.vendor, node.accelerator, node.device_memory_bytes)
                 if kind not in kinds:
-                    kinds[kind] = _suits(request, node)
+                    kinds[kind] = request.suits(node)
                 mask[row] = kinds[kind]
             self._eligible[key] = mask
-        return mask & self.is_up
+        return mask
 
     def startable(self, job: Job, request: DeviceRequest) -> IntArray:
         """Return how many whole devices [N] of each node the job could have now.
@@ -186,14 +218,9 @@ class Capacity:
 
     def whole_devices(self, row: int, count: int) -> tuple[int, ...]:
         """Return the first ``count`` devices of the node in this row of which nothing is taken; fewer if there are."""
-        found: list[int] = []
         free = self._free
-        for device in range(self.free_milli.shape[1]):
-            if len(found) == count:
-                break
-            if free[row, device] == MILLI:
-                found.append(device)
-        return tuple(found)
+        whole = [device for device in range(self._width) if free[row, device] == MILLI]
+        return tuple(whole[:count])
 
     def by_kind(self, count: IntArray) -> IntArray:
         """Return the sums [K] of ``count`` [N] over the nodes of each kind; K is at least 1."""
@@ -246,96 +273,62 @@ class Capacity:
         for share in placement.shares:
             row = self.row[share.node_id]
             for device in share.devices:
-                self._since[row, device] = since_s
-                if end_s > self._ends[row, device]:
-                    self._ends[row, device] = end_s
+                self._ends.extend(row, device, since_s, end_s)
 
     def expected_ends_s(self, at_s: float) -> FloatArray:
-        """Return when each device [N, D] comes free, as seen at ``at_s``; -inf where it is.
-
-        A job that has outlived its estimate is taken to need as long again, and again: a guess that is
-        never in the past, and never far off for long.
-        """
-        ends_s = self.ends_s
-        late = np.isfinite(ends_s) & (ends_s <= at_s)
-        if late.any():
-            ends_s = ends_s.copy()
-            had_s, estimate_s = at_s - self.since_s[late], ends_s[late] - self.since_s[late]
-            doublings = np.floor(np.log2(had_s / np.maximum(estimate_s, 1e-9))) + 1
-            ends_s[late] = self.since_s[late] + np.maximum(estimate_s, 1e-9) * 2.0**doublings
-        return ends_s
+        """Return when each device [N, D] comes free, as seen at ``at_s``; -inf where it is. Not to be changed."""
+        return self._ends.expected_s(at_s)
 
     def _change_all(self, job: Job, placement: Placement, sign: int) -> None:
         # All is checked before anything is changed: whoever catches the error goes on with what is true.
         free = self._free
         for share in placement.shares:
             row, change = self.row[share.node_id], sign * share.milli
+            least, most = (-change, MILLI) if change < 0 else (0, MILLI - change)
             for device in share.devices:
-                before = free[row, device]
-                is_sound = before != _ABSENT and 0 <= before + change <= MILLI
-                assert is_sound, (
+                assert least <= free[row, device] <= most, (
                     f"device {share.node_id}[{','.join(map(str, share.devices))}] is oversubscribed"
                 )
         for share in placement.shares:
             self._change(job, share, sign)
-        self._count(job, -sign)
-        self.charge(job, placement, -sign)
-
-    def _count(self, job: Job, change: int) -> None:
-        """Keep ``held`` and ``mix_changes``: what kinds of jobs run."""
-        wish = (job.devices, job.cpus_per_device)
-        before = self.held.get(wish, 0)
-        if before + change:
-            self.held[wish] = before + change
-        else:
-            del self.held[wish]
-        self.mix_changes += before.bit_length() != (before + change).bit_length()
+        kind = self._kinds[self.row[placement.shares[0].node_id]]
+        self._usage.count(job, placement, kind, -sign)
 
     def charge(self, job: Job, placement: Placement, sign: int) -> None:
         """Keep ``used``: count the placement in (+1) or out (-1)."""
-        account = (job.team, job.priority)
-        used = self.used.get(account)
-        if used is None:
-            used = self.used[account] = [0] * (self.kinds + 2)
-        milli = rations = 0
-        for share in placement.shares:
-            devices = len(share.devices)
-            milli += share.milli * devices
-            rations += devices or 1
-        used[self._kinds[self.row[placement.shares[0].node_id]]] += sign * milli
-        if job.cpus_per_device:
-            used[-2] += sign * round(job.cpus_per_device * MILLI) * rations
-        if job.memory_bytes_per_device:
-            used[-1] += sign * job.memory_bytes_per_device * rations
-        if not any(used):
-            del self.used[account]
+        kind = self._kinds[self.row[placement.shares[0].node_id]]
+        self._usage.charge(job, placement, kind, sign)
 
     def _change(self, job: Job, share: NodeShare, sign: int) -> None:
         row, devices, change = self.row[share.node_id], share.devices, sign * share.milli
         free = self._free
-        whole = 0
+        whole = opened = 0
         for device in devices:
             before = free[row, device]
             free[row, device] = after = before + change
             if after == MILLI:
                 whole += 1
-                self._ends[row, device] = -math.inf
+                self._ends.clear(row, device)
             elif before == MILLI:
                 whole -= 1
+            if not before:
+                opened += 1
+            elif not after:
+                opened -= 1
+        self.open_devices += opened
         if whole:
-            self._whole[row] += whole
+            had = self._whole[row]
+            self._whole[row] = had + whole
+            self.levels.move(row, had, had + whole)
             self.free_by_kind[self._kinds[row]] += whole
         if job.cpus_per_device or job.memory_bytes_per_device:
             rations = max(1, len(devices))
             self._free_cpu[row] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
             self._free_memory[row] += sign * (job.memory_bytes_per_device or 0) * rations
-        self._counts[row, share_kind(len(devices), share.milli)] -= sign
+        column = len(devices) + 1
+        self._counts[row, column if column == 1 or share.milli == MILLI else 0] -= sign
         self.changes += 1
         self._changed[row] = self.changes
-
-
-def _view(array: Any) -> Any:  # that its items may be floats, memoryview's type does not tell
-    return memoryview(array)
 
 
 def share_kind(devices: int, milli: int = MILLI) -> int:
@@ -365,7 +358,9 @@ class Trial:
 
     def take(self, job: Job, placement: Placement, *, at_s: float | None = None) -> None:
         """Take the placement's devices for the job, until the trial is over; from ``at_s`` on, if that matters."""
-        times = self._times(placement) if at_s is not None else []
+        # What a device that was free was held by before that does not matter.
+        is_shared = at_s is not None and placement.shares[0].milli < MILLI
+        times = self._times(placement) if is_shared else []
         self.capacity.take(job, placement)
         self._taken.append((job, placement, +1, times))
         if at_s is not None:
@@ -390,25 +385,14 @@ class Trial:
         while self._taken:
             job, placement, sign, times = self._taken.pop()
             (self.capacity.give if sign > 0 else self.capacity.take)(job, placement)
-            for row, device, since_s, ends_s in times:
-                self.capacity._since[row, device], self.capacity._ends[row, device] = since_s, ends_s
+            for row, device, since_s, end_s in times:
+                self.capacity._ends.put(row, device, since_s, end_s)
 
     def _times(self, placement: Placement) -> "_Times":
         capacity = self.capacity
         return [
-            (row, device, capacity._since[row, device], capacity._ends[row, device])
+            (row, device, *capacity._ends.of(row, device))
             for share in placement.shares
             for row in (capacity.row[share.node_id],)
             for device in share.devices
         ]
-
-
-def _suits(request: DeviceRequest, node: Node) -> bool:
-    if request.vendor is not None and request.vendor != (node.vendor or "").lower():
-        return False
-    if request.accelerator is not None and not catalog.matches(request.accelerator, node.accelerator):
-        return False
-    if request.memory_bytes is None:
-        return True
-    # A card sold as 80 GB reports a little less than 80·10⁹ bytes or a little more; 3% covers both.
-    return node.device_memory_bytes is not None and node.device_memory_bytes >= 0.97 * request.memory_bytes

@@ -7,6 +7,8 @@
     ├── JobError        a job that cannot be what it says
     ├── UnknownJob      no job is called so, or more than one
     ├── AttemptUnknown  the job has no such attempt
+    ├── UnknownNode     no node is called so
+    ├── NotExcluded     the node is in use, so that it cannot be returned
     ├── AlreadyOver     the job is over, so that it cannot be cancelled
     └── JobImpossible   the whole fleet could not hold the job
 
@@ -39,6 +41,14 @@ class UnknownJob(ArtesianError, LookupError):  # noqa: N818 - reads as what it i
 
 class AttemptUnknown(ArtesianError, LookupError):  # noqa: N818 - reads as what it is
     """The job has no such attempt, or none yet."""
+
+
+class UnknownNode(ArtesianError, LookupError):  # noqa: N818 - reads as what it is
+    """No node is called so."""
+
+
+class NotExcluded(ArtesianError):  # noqa: N818 - reads as what it is
+    """The node is not excluded, so that it cannot be returned."""
 
 
 class AlreadyOver(ArtesianError):  # noqa: N818 - reads as what it is

@@ -30,6 +30,30 @@ class NodeLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeExcluded:
+    """An operator wants nothing more to start on a node: it is broken, or slow, or somebody works on it.
+
+    What runs there goes on, unless ``is_stopping``: then it gets its grace, and is tried again elsewhere. Said
+    again, it replaces the reason.
+    """
+
+    at_s: float
+    node_id: str
+    reason: str
+    user: str = ""
+    is_stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReturned:
+    """An excluded node may be used again."""
+
+    at_s: float
+    node_id: str
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSubmitted:
     """A user asks for a job. The same id again changes nothing: a submit may be repeated."""
 
@@ -66,19 +90,50 @@ class AttemptEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptProgressed:
+    """What the attempt's first worker has said by now: said now and then, and only where it is news.
+
+    ``saved_s`` is up to when its work is in a durable checkpoint (None: there is none of this attempt yet).
+    It did ``steps`` steps in ``steps_s`` seconds, from the attempt's beginning on, its first step and what
+    lies between two restarts left out: 0 and 0 where it tells of no steps. Later ones replace earlier ones.
+    """
+
+    at_s: float
+    job_id: str
+    epoch: int
+    saved_s: float | None = None
+    steps: float = 0.0
+    steps_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockTicked:
     """Nothing but time has passed: what is due by ``at_s`` may go on."""
 
     at_s: float
 
 
-Event = NodeJoined | NodeLost | JobSubmitted | CancelRequested | AttemptStarted | AttemptEnded | ClockTicked
+Event = (
+    NodeJoined
+    | NodeLost
+    | NodeExcluded
+    | NodeReturned
+    | JobSubmitted
+    | CancelRequested
+    | AttemptStarted
+    | AttemptEnded
+    | AttemptProgressed
+    | ClockTicked
+)
 EVENT_TYPES: tuple[type[Event], ...] = (
     NodeJoined,
     NodeLost,
+    NodeExcluded,
+    NodeReturned,
     JobSubmitted,
     CancelRequested,
     AttemptStarted,
     AttemptEnded,
+    AttemptProgressed,
     ClockTicked,
 )

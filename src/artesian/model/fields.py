@@ -71,6 +71,14 @@ def word(node: Node, subject: str) -> str:
     return text
 
 
+def yes_or_no(node: Node, subject: str) -> bool:
+    """Return whether a scalar says ``true``; it may say ``false``."""
+    text = scalar(node, subject, "true or false")
+    if text not in ("true", "false"):
+        refuse_type(node, subject, "true or false")
+    return text == "true"
+
+
 def integer(*, least: int, most: int = MAX_COUNT, of: str = "") -> Converter[int]:
     """Return a converter to a whole number from ``least`` to ``most``; ``of`` says what it counts."""
     what = f"a whole number{of} from {least} to {most}"

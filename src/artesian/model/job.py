@@ -51,7 +51,8 @@ class Cause(StrEnum):
 class Outcome:
     """How an attempt ended: the cause, and what the operating system said.
 
-    ``worker`` is the rank of the worker that failed first, where the launch agent told.
+    ``worker`` is the rank of the worker that failed first, where the launch agent told; ``restarts`` how often
+    the agent had restarted the gang in the attempt.
     """
 
     cause: Cause
@@ -59,6 +60,7 @@ class Outcome:
     signal: int | None = None
     worker: int | None = None
     message: str = ""
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +70,16 @@ class RetryPolicy:
     Causes that are nobody's fault in the job (``node_lost``, ``preempted``) are retried without
     limit; the others in ``causes`` up to ``limit`` times. The delay doubles from ``backoff_s`` with
     every counted retry, up to ``max_backoff_s``.
+
+    ``in_place``: a gang that runs Python is restarted by its launch agent, within the attempt and at once; such
+    restarts count, too. Only what they do not mend ends the attempt.
     """
 
     limit: int = 3
     backoff_s: float = 1.0
     max_backoff_s: float = 60.0
     causes: frozenset[Cause] = frozenset({Cause.SIGNAL, Cause.NODE_LOST, Cause.PREEMPTED})
+    in_place: bool = True
 
     def __post_init__(self) -> None:
         if self.limit < 0 or not 0 <= self.backoff_s <= self.max_backoff_s:
@@ -109,6 +115,8 @@ class Job:
     ``grace_s``: time between SIGTERM and SIGKILL. ``estimated_duration_s``: the user's estimate.
     ``deadline_s``: it should be done so long after its submission. ``checkpoint_every_s``: it saves its
     state at least so often (0: at every moment; None: not known, so that a stop may lose all of an attempt).
+    ``checkpoint_every_steps``, ``save_every_s``, ``saves_when_best``: when its run is to save, of which at most one is set; by
+    itself it does so at its end, and when it is told to stop.
     ``parallel_share``: the part of its work, 0 to 1, that more devices make faster (None: not known).
     ``profile`` names the kind of work, as tables of throughput do (a model and its batch size), and
     ``total_steps`` is how many steps it takes in all; None where nobody said.
@@ -135,6 +143,8 @@ class Job:
     profile: str | None = None
     total_steps: float | None = None
     checkpoint_every_steps: int | None = None
+    save_every_s: float | None = None
+    saves_when_best: bool = False
     dataset: str | None = None
     faults: tuple[Fault, ...] = ()
     retry: RetryPolicy = RetryPolicy()
@@ -157,6 +167,13 @@ class Job:
         if self.checkpoint_every_s is not None and not 0 <= self.checkpoint_every_s < math.inf:
             raise JobError(
                 f"job {self.name}: the time between checkpoints must be at least 0, got {self.checkpoint_every_s} s"
+            )
+        asked = (self.checkpoint_every_steps is not None, self.save_every_s is not None, self.saves_when_best)
+        if sum(asked) > 1:
+            raise JobError(f"job {self.name}: expected one way to say when it saves, got {sum(asked)}")
+        if self.save_every_s is not None and not 0 < self.save_every_s < math.inf:
+            raise JobError(
+                f"job {self.name}: the time between saves must be above 0, got {self.save_every_s} s"
             )
         if self.parallel_share is not None and not 0 <= self.parallel_share <= 1:
             raise JobError(

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from artesian import catalog
 from artesian.model import document, fields
@@ -17,6 +18,7 @@ from artesian.model.errors import JobError, UnitError
 from artesian.model.fields import Reader, path, refuse, refuse_type
 from artesian.model.job import PRIORITY_CLASSES, Cause, Job, JobKind, RetryPolicy
 from artesian.model.resources import DeviceRequest, parse_devices
+from artesian.model.units import parse_duration_s
 from artesian.wire import Fault, FaultKind
 
 KEYS = (
@@ -38,13 +40,15 @@ KEYS = (
     "estimated_duration",
     "deadline",
     "parallel_share",
+    "profile",
+    "steps",
     "faults",
 )
 """The keys of a job; ``name``, ``devices`` and ``command`` must be given."""
 
-RETRY_KEYS = ("limit", "backoff", "max_backoff", "on")
+RETRY_KEYS = ("limit", "backoff", "max_backoff", "on", "in_place")
 CHECKPOINT_KEYS = ("every", "interval")
-FAULT_KEYS = ("kind", "worker", "step", "epoch")
+FAULT_KEYS = ("kind", "worker", "step", "epoch", "restart")
 
 RETRIABLE = tuple(cause for cause in Cause if cause not in {Cause.COMPLETED, Cause.CANCELLED})
 """Causes that ``retry: {on: [...]}`` may name: an end that can lead to another attempt."""
@@ -57,6 +61,7 @@ _DEVICES_HINT = (
     "write it like 8, H100:8, nvidia:A100:80GB:4..8, 0.5, H100:8 | 910B:16, or {H100: 8, 910B: 16}"
 )
 _MAX_STEP = 10**15
+_EVERY = "steps such as 40, a duration such as 10m, or auto"
 _PRIORITY = fields.integer(least=-(10**9), most=10**9, of=f", or {', '.join(PRIORITY_CLASSES)},")
 _DEFAULTS = Job(id="", name="default", command=("true",), devices=parse_devices(1), workdir=".")
 """Where the defaults are: those of Job itself."""
@@ -135,7 +140,7 @@ class _Reading:
         """Return the job, or None when there is a mistake in it."""
         file = self.reader.section(root, subject, keys=KEYS, what="a job", example=_EXAMPLE)
         before = len(self.reader.mistakes)
-        checkpoint_steps, checkpoint_s = file.read("checkpoint", self._checkpoint, (None, None))
+        checkpoint = file.read("checkpoint", self._checkpoint, {})
         devices = file.require("devices", self._devices, "devices: H100:8")
         workers = file.read("workers", fields.integer(least=0), None)
         kind = file.read("kind", fields.choice(JobKind), _DEFAULTS.kind)
@@ -161,8 +166,9 @@ class _Reading:
             estimated_duration_s=file.read("estimated_duration", fields.duration_s, None),
             deadline_s=file.read("deadline", _deadline_s, None),
             parallel_share=file.read("parallel_share", fields.number(least=0, most=1), None),
-            checkpoint_every_steps=checkpoint_steps,
-            checkpoint_every_s=checkpoint_s,
+            **checkpoint,
+            profile=file.read("profile", fields.word, None),
+            total_steps=file.read("steps", fields.integer(least=1, most=_MAX_STEP, of=" of steps"), None),
             dataset=file.read("data", self._path, None),
             retry=file.read("retry", self._retry, _DEFAULTS.retry),
         )
@@ -212,16 +218,22 @@ class _Reading:
             refuse_type(node, subject, "a path", "only ~ itself, for your own home folder, is understood")
         return posixpath.normpath(posixpath.join(self.base_dir, text))
 
-    def _checkpoint(self, node: Node, subject: str) -> tuple[int | None, float | None]:
-        """Return the steps and the seconds from one checkpoint to the next."""
+    def _checkpoint(self, node: Node, subject: str) -> dict[str, Any]:
+        """Return the fields of Job that say when it saves, and what it promises."""
         section = self.reader.section(
             node, subject, keys=CHECKPOINT_KEYS, what="checkpoint", example="checkpoint: {every: 40}"
         )
-        steps = fields.integer(least=1, most=_MAX_STEP, of=" of steps")
         interval_s = section.read("interval", fields.duration_s, None)
         if section.has("interval"):
-            return section.read("every", steps, None), interval_s
-        return section.require("every", steps, "every: 40"), None
+            every = section.read("every", _every, None)
+        else:
+            every = section.require("every", _every, "every: 40")
+        found = every or {}
+        # Who saves that often does not lose more; the time for a step and the save is not known.
+        return {
+            "checkpoint_every_s": found.get("save_every_s") if interval_s is None else interval_s,
+            **found,
+        }
 
     def _retry(self, node: Node, subject: str) -> RetryPolicy:
         section = self.reader.section(
@@ -232,6 +244,7 @@ class _Reading:
         backoff_s = section.read("backoff", fields.duration_s, usual.backoff_s)
         max_backoff_s = section.read("max_backoff", fields.duration_s, usual.max_backoff_s)
         causes = section.read("on", self._causes, usual.causes)
+        in_place = section.read("in_place", fields.yes_or_no, usual.in_place)
         if backoff_s > max_backoff_s:
             self.reader.note(
                 section.at("max_backoff" if section.has("max_backoff") else "backoff"),
@@ -241,7 +254,9 @@ class _Reading:
                 f"max_backoff ({usual.max_backoff_s:g}s by default)",
             )
             return usual
-        return RetryPolicy(limit=limit, backoff_s=backoff_s, max_backoff_s=max_backoff_s, causes=causes)
+        return RetryPolicy(
+            limit=limit, backoff_s=backoff_s, max_backoff_s=max_backoff_s, causes=causes, in_place=in_place
+        )
 
     def _causes(self, node: Node, subject: str) -> frozenset[Cause]:
         return frozenset(self.reader.items(node, subject, fields.choice(Cause, RETRIABLE), "causes"))
@@ -257,6 +272,7 @@ class _Reading:
         worker = section.require("worker", fields.integer(least=0), "worker: 1")
         step = section.require("step", fields.integer(least=1, most=_MAX_STEP), "step: 150")
         epoch = section.read("epoch", fields.integer(least=1), 1)
+        restart = section.read("restart", fields.integer(least=0), 0)
         if kind is None or worker is None or step is None:
             return None
         if gang and worker >= gang:
@@ -266,7 +282,7 @@ class _Reading:
                 f"expected a worker of the gang, from 0 to {gang - 1}, got {worker}",
                 f"the gang has {gang} workers; they are counted from 0",
             )
-        return Fault(kind=kind, worker=worker, step=step, epoch=epoch)
+        return Fault(kind=kind, worker=worker, step=step, epoch=epoch, restart=restart)
 
 
 # -- one value at a time ------------------------------------------------------------------------------
@@ -278,6 +294,23 @@ def _name(node: Node, subject: str) -> str:
         return replace(_DEFAULTS, name=text).name  # what a name may be is for Job to say
     except JobError as error:
         refuse(node, subject, str(error).removeprefix("name: "))
+
+
+def _every(node: Node, subject: str) -> dict[str, Any]:
+    """Return the field of Job that says how often it saves: steps, a duration, or ``auto``."""
+    text = fields.scalar(node, subject, _EVERY)
+    if text == "auto":
+        return {"saves_when_best": True}
+    if text.lstrip("+-").isdigit():
+        steps = fields.integer(least=1, most=_MAX_STEP, of=" of steps")(node, subject)
+        return {"checkpoint_every_steps": steps}
+    try:
+        every_s = parse_duration_s(text)
+    except UnitError:
+        refuse_type(node, subject, _EVERY)
+    if not 0 < every_s <= fields.MAX_DURATION_S:
+        refuse_type(node, subject, "a duration above 0 and of at most 100 years")
+    return {"save_every_s": every_s}
 
 
 def _priority(node: Node, subject: str) -> int:

@@ -29,6 +29,8 @@ class Loss(StrEnum):
     # healthy
     NODE_LOST = "node_lost"
     """Devices of a node that was gone."""
+    EXCLUDED = "excluded"
+    """Devices of a node that an operator kept out of use, while no attempt held them."""
 
     # allocated
     IDLE = "idle"

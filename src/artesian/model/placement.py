@@ -17,7 +17,8 @@ class NodeShare:
     milli: int = MILLI
 
     def __post_init__(self) -> None:
-        if len(set(self.devices)) < len(self.devices) or min(self.devices, default=0) < 0:
+        devices = self.devices
+        if devices and (min(devices) < 0 or len(set(devices)) < len(devices)):
             raise ValueError(f"node {self.node_id}: expected distinct device indices, got {self.devices}")
         if not 0 < self.milli <= MILLI:
             raise ValueError(f"node {self.node_id}: expected 1 to {MILLI} thousandths, got {self.milli}")
@@ -30,6 +31,8 @@ class Placement:
     shares: tuple[NodeShare, ...]
 
     def __post_init__(self) -> None:
+        if len(self.shares) == 1:
+            return  # nearly always
         ids = [share.node_id for share in self.shares]
         if not ids or len(set(ids)) < len(ids):
             raise ValueError(f"placement: expected one share per node, got shares of {ids}")
@@ -37,12 +40,12 @@ class Placement:
     @property
     def devices(self) -> int:
         """Number of devices that the attempt holds, or has a share of."""
-        return sum(len(share.devices) for share in self.shares)
+        return sum([len(share.devices) for share in self.shares])
 
     @property
     def whole_devices(self) -> float:
         """Devices that the attempt holds, shares counted as what they are."""
-        return sum(len(share.devices) * share.milli for share in self.shares) / MILLI
+        return sum([len(share.devices) * share.milli for share in self.shares]) / MILLI
 
     def __str__(self) -> str:
-        return " + ".join(f"{share.node_id}[{','.join(map(str, share.devices))}]" for share in self.shares)
+        return " + ".join([f"{share.node_id}[{','.join(map(str, share.devices))}]" for share in self.shares])

@@ -6,8 +6,9 @@ once one job of it has failed.
 """
 
 import heapq
+import math
 from bisect import bisect_left, insort
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,30 +47,66 @@ def shape_of(job: Job) -> Hashable:
     return (job.devices, job.cpus_per_device, job.memory_bytes_per_device)
 
 
+Place = tuple[Key, str, float]
+"""A waiting job as its shape lists it: its key, its id, and its estimated duration, infinity where there is none."""
+
+
+class Alike:
+    """The waiting jobs of one shape: ``jobs`` by falling rank, and their estimated durations, the shortest first."""
+
+    __slots__ = ("durations_s", "jobs")
+
+    def __init__(self) -> None:
+        self.jobs: list[Place] = []
+        self.durations_s: list[float] = []
+
+    def add(self, place: Place) -> None:
+        """Take a job in."""
+        insort(self.jobs, place)
+        insort(self.durations_s, place[2])
+
+    def remove(self, place: Place) -> None:
+        """Take a job out that was taken in as exactly this."""
+        number = bisect_left(self.jobs, place)
+        assert self.jobs[number] == place, "a key must not change while its job waits"
+        del self.jobs[number]
+        del self.durations_s[bisect_left(self.durations_s, place[2])]
+
+
 class Index:
     """Waiting jobs by shape, those of one shape sorted by a key."""
 
     def __init__(self, key: Callable[[WaitingJob], Key]) -> None:
         self._key = key
-        self._shapes: dict[Hashable, list[tuple[Key, str]]] = {}
+        self._shapes: dict[Hashable, Alike] = {}
 
     def add(self, entry: WaitingJob) -> None:
         """Take a job in."""
-        insort(self._shapes.setdefault(shape_of(entry.job), []), (self._key(entry), entry.job.id))
+        shape = shape_of(entry.job)
+        alike = self._shapes.get(shape)
+        if alike is None:
+            alike = self._shapes[shape] = Alike()
+        alike.add(self._place(entry))
 
     def remove(self, entry: WaitingJob) -> None:
         """Take a job out that was taken in as exactly this."""
         shape = shape_of(entry.job)
-        queue = self._shapes[shape]
-        place = bisect_left(queue, (self._key(entry), entry.job.id))
-        assert queue[place][1] == entry.job.id, "a key must not change while its job waits"
-        del queue[place]
-        if not queue:
+        alike = self._shapes[shape]
+        alike.remove(self._place(entry))
+        if not alike.jobs:
             del self._shapes[shape]
 
+    def first_like(self, entry: WaitingJob) -> str:
+        """Return the id of the first job of the shape of one that was taken in."""
+        return self._shapes[shape_of(entry.job)].jobs[0][1]
+
+    def _place(self, entry: WaitingJob) -> Place:
+        duration_s = entry.job.estimated_duration_s
+        return self._key(entry), entry.job.id, math.inf if duration_s is None else duration_s
+
     @property
-    def queues(self) -> Iterable[list[tuple[Key, str]]]:
-        """The jobs of each shape, as sorted pairs of key and id."""
+    def shapes(self) -> Collection[Alike]:
+        """The jobs of each shape."""
         return self._shapes.values()
 
 
@@ -97,7 +134,7 @@ class Groups:
         """Take a job out that was taken in as exactly this."""
         name = self._group(entry)
         self.indices[name].remove(entry)
-        if not self.indices[name].queues:
+        if not self.indices[name].shapes:
             del self.indices[name]
 
 
@@ -106,8 +143,8 @@ class Walk:
 
     def __init__(self, entries: Mapping[str, WaitingJob], index: Index) -> None:
         self._entries = entries
-        self._queues = list(index.queues)
-        self._heap = [(*queue[0], number, 0) for number, queue in enumerate(self._queues)]
+        self._shapes = list(index.shapes)
+        self._heap = [(*alike.jobs[0], number, 0) for number, alike in enumerate(self._shapes)]
         heapq.heapify(self._heap)
         self._latest: tuple[int, int] | None = None
         self.shape = -1
@@ -119,13 +156,13 @@ class Walk:
     def __next__(self) -> WaitingJob:
         if self._latest is not None:
             number, place = self._latest
-            queue = self._queues[number]
-            if place + 1 < len(queue):
-                heapq.heappush(self._heap, (*queue[place + 1], number, place + 1))
+            jobs = self._shapes[number].jobs
+            if place + 1 < len(jobs):
+                heapq.heappush(self._heap, (*jobs[place + 1], number, place + 1))
             self._latest = None
         if not self._heap:
             raise StopIteration
-        _, job_id, number, place = heapq.heappop(self._heap)
+        _, job_id, _, number, place = heapq.heappop(self._heap)
         self._latest = (number, place)
         self.shape = number
         return self._entries[job_id]
@@ -133,6 +170,20 @@ class Walk:
     def leave_shape(self) -> None:
         """Leave out all other jobs of the shape of the job that came last."""
         self._latest = None
+
+    def leave_later(self, at_s: float, until_s: float) -> None:
+        """Leave out those next in the same shape that, started at ``at_s``, would end after ``until_s``."""
+        assert self._latest is not None
+        number, place = self._latest
+        alike = self._shapes[number]
+        self._latest = None
+        if at_s + alike.durations_s[0] > until_s:
+            return  # the usual answer, and it does not matter how many they are
+        jobs = alike.jobs
+        for behind in range(place + 1, len(jobs)):
+            if at_s + jobs[behind][2] <= until_s:
+                self._latest = (number, behind - 1)
+                return
 
 
 class WaitingQueue(Mapping[str, WaitingJob]):
@@ -152,6 +203,9 @@ class WaitingQueue(Mapping[str, WaitingJob]):
 
     def __getitem__(self, job_id: str) -> WaitingJob:
         return self._entries[job_id]
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._entries  # as a mapping has it, that is an error caught
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -208,12 +262,19 @@ class WaitingQueue(Mapping[str, WaitingJob]):
 
         ``key`` must depend on the entry alone, and be the same object, or equal, every time.
         """
+        return Walk(self._entries, self._index(key))
+
+    def _index(self, key: Callable[[WaitingJob], Key]) -> Index:
         index = self._keys.get(key)
         if index is None:
             index = self._keys[key] = Index(key)
             for entry in self._entries.values():
                 index.add(entry)
-        return Walk(self._entries, index)
+        return index
+
+    def leads(self, key: Callable[[WaitingJob], Key], job_id: str) -> bool:
+        """Return whether the job goes before all others of its shape in a walk by ``key``."""
+        return self._index(key).first_like(self._entries[job_id]) == job_id
 
     def walks(self, group: Callable[[WaitingJob], str], key: Callable[[WaitingJob], Key]) -> dict[str, Walk]:
         """Return a walk through the jobs of each group; ``group`` is bound by what binds ``key``."""

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from artesian.model.errors import ArtesianError
+from artesian.model.errors import ArtesianError, UnitError
+from artesian.model.units import parse_duration_s
 
 ANY = "any"
 """In a guarantee: devices of whichever model."""
 
 _EXAMPLE = "[teams.vision] weight = 2, guaranteed = {H100 = 8}, borrow = 16"
+_HALF_LIFE = "usage_half_life"
 _KEYS = ("parent", "weight", "guaranteed", "borrow", "lend")
 
 
@@ -52,16 +54,21 @@ class Team:
 class Teams:
     """All teams. One that a job names and that is not here stands beside those at the top, with no guarantee.
 
-    What is guaranteed to a team that does not say it is what its children are, together.
+    What is guaranteed to a team that does not say it is what its children are, together. With
+    ``usage_half_life_s`` (None: without), what a team has had counts as well as what it holds, by half with every
+    half-life.
     Raises QuotaError for a parent that is not there, a circle, and children who are guaranteed more than
     their parent.
     """
 
     teams: tuple[Team, ...] = ()
+    usage_half_life_s: float | None = None
     _paths: dict[str, tuple[Team, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         by_name = {team.name: team for team in self.teams}
+        if self.usage_half_life_s is not None and not 0 < self.usage_half_life_s < math.inf:
+            raise QuotaError(f"teams: expected a half-life above 0, got {self.usage_half_life_s} s")
         if len(by_name) < len(self.teams):
             raise QuotaError(f"teams: expected each name once, got {[team.name for team in self.teams]}")
         paths = {name: _path(by_name, team) for name, team in by_name.items()}
@@ -82,7 +89,22 @@ class Teams:
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, source: str = "teams") -> "Teams":
         """Return the teams of a table as ``artesian.toml`` has it. Raises QuotaError, which names the key."""
-        return cls(tuple(_team(name, entry, source) for name, entry in table.items()))
+        half_life_s = _half_life_s(table[_HALF_LIFE], source) if _HALF_LIFE in table else None
+        tables = {name: entry for name, entry in table.items() if name != _HALF_LIFE}
+        return cls(tuple(_team(name, entry, source) for name, entry in tables.items()), half_life_s)
+
+
+def _half_life_s(value: Any, source: str) -> float:
+    try:
+        half_life_s = parse_duration_s(value) if isinstance(value, str) else 0.0
+    except UnitError:
+        half_life_s = 0.0
+    if half_life_s <= 0:
+        raise QuotaError(
+            f"{source}: {_HALF_LIFE}: expected a duration such as 7d, got {value!r}",
+            hint=f'[teams]\n{_HALF_LIFE} = "7d"',
+        )
+    return half_life_s
 
 
 def _path(by_name: Mapping[str, Team], team: Team) -> tuple[Team, ...]:

@@ -19,6 +19,7 @@ from decimal import Decimal
 
 from artesian import catalog
 from artesian.model.errors import UnitError
+from artesian.model.fleet import Node
 from artesian.model.units import parse_size_bytes
 
 MILLI = 1000
@@ -36,8 +37,13 @@ _LIKE_A_COUNT = re.compile(r"[-+.\d]+([eE][-+.\d]*)?")
 _MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]i?B", re.IGNORECASE)
 
 
+class _Hashed:
+    __slots__ = ("_hash",)
+    _hash: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRequest:
+class DeviceRequest(_Hashed):
     """Devices of one kind: ``min_milli`` to ``max_milli`` thousandths of a device in all.
 
     ``vendor``, ``accelerator`` and ``memory_bytes`` (least memory per device) narrow the kind down;
@@ -63,6 +69,15 @@ class DeviceRequest:
                 hint=_HINT,
             )
 
+    def __hash__(self) -> int:
+        # Asked for dozens of times in the life of a job, and worked out once.
+        try:
+            return self._hash
+        except AttributeError:
+            fields = (self.min_milli, self.max_milli, self.vendor, self.accelerator, self.memory_bytes)
+            object.__setattr__(self, "_hash", hash(fields))
+            return self._hash
+
     @property
     def min_devices(self) -> int:
         """Fewest devices that the gang runs on (1 for a share of a device)."""
@@ -82,6 +97,17 @@ class DeviceRequest:
     def is_host_only(self) -> bool:
         """Whether it asks for no device, only for CPUs and memory of one node."""
         return self.min_milli == self.max_milli == 0
+
+    def suits(self, node: Node) -> bool:
+        """Return whether the node's devices are of the kind."""
+        if self.vendor is not None and self.vendor != (node.vendor or "").lower():
+            return False
+        if self.accelerator is not None and not catalog.matches(self.accelerator, node.accelerator):
+            return False
+        if self.memory_bytes is None:
+            return True
+        # A card sold as 80 GB reports a little less than 80·10⁹ bytes or a little more; 3% covers both.
+        return node.device_memory_bytes is not None and node.device_memory_bytes >= 0.97 * self.memory_bytes
 
     def __str__(self) -> str:
         if self.is_host_only:

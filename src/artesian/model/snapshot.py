@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from artesian.model.capacity import Capacity
+from artesian.model.history import NO_HISTORY, History
 from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.queue import NOTHING_SERVED, WaitingQueue
+from artesian.model.speeds import NOTHING_MEASURED, Speeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +18,8 @@ class RunningJob:
     ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
     ``served_by_accelerator`` the same by model of device. ``claim`` is where devices are kept for it,
     to go on at once when it has stopped, if any.
+    ``started_s`` is when the engine said that its processes run, ``saved_s`` up to when its work is in a
+    checkpoint that workers told of; None where nobody said so.
     """
 
     job: Job
@@ -27,6 +31,13 @@ class RunningJob:
     served_device_s: float = 0.0
     served_by_accelerator: Mapping[str, float] = field(default_factory=lambda: NOTHING_SERVED)
     claim: Placement | None = None
+    started_s: float | None = None
+    saved_s: float | None = None
+
+    @property
+    def saves(self) -> bool:
+        """Whether it is known to save its state: its user said so, or its workers did."""
+        return self.saved_s is not None or self.job.checkpoint_every_s is not None
 
     @property
     def is_preemptible(self) -> bool:
@@ -40,12 +51,16 @@ class RunningJob:
     def lost_s(self, at_s: float) -> float:
         """Return how much of what the attempt did would be lost if it stopped now, in seconds.
 
-        All of it where it is not known how often the job saves its state.
+        What its workers told of checkpoints counts; else how often the job's user says that it saves. All of
+        it where nobody told.
         """
-        ran_s, every_s = at_s - self.since_s, self.job.checkpoint_every_s
+        if self.saved_s is not None:
+            return max(0.0, at_s - max(self.saved_s, self.since_s))
+        every_s = self.job.checkpoint_every_s
         if every_s is None:
-            return ran_s
-        return ran_s % every_s if every_s > 0 else 0.0
+            return at_s - self.since_s
+        began_s = self.since_s if self.started_s is None else self.started_s
+        return max(0.0, at_s - began_s) % every_s if every_s > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +71,7 @@ class Snapshot:
     different ones. A policy changes nothing; what it tries out on ``capacity`` it does in ``trial``.
     ``before_s`` is when the cycle before this one was (None: this is the first): a policy that decides
     in rounds knows from it whether a round has ended since, and needs no memory of its own.
+    ``speeds`` are the steps per second that were measured of jobs so far, ``history`` what teams have had.
     """
 
     at_s: float
@@ -63,3 +79,5 @@ class Snapshot:
     running: Mapping[str, RunningJob]
     capacity: Capacity
     before_s: float | None = None
+    speeds: Speeds = field(default_factory=lambda: NOTHING_MEASURED)
+    history: History = field(default_factory=lambda: NO_HISTORY)

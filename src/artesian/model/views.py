@@ -198,6 +198,7 @@ class DeviceView:
 class NodeView:
     """A node and what of it is held. ``peak_flops`` of one device, dense FP16/BF16; None where unknown.
 
+    ``excluded`` is why an operator keeps it out of use, None where nobody does; ``excluded_by`` is who.
     ``jobs``, each device by itself and ``ceilings`` are told of single nodes only. ``ceilings``, by dtype: the FLOP/s
     of one device that MFU is taken against, of nodes of which there is a census.
     """
@@ -214,8 +215,17 @@ class NodeView:
     peak_flops: float | None
     joined_s: float
     jobs: tuple[str, ...] = ()
+    excluded: str | None = None
+    excluded_by: str | None = None
     each: tuple[DeviceView, ...] = ()
     ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """``up``, ``excluded`` or ``gone``, in a word."""
+        if not self.is_up:
+            return "gone"
+        return "up" if self.excluded is None else "excluded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,8 +238,8 @@ class NodePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindView:
-    """The devices of one model in one pool. ``devices`` is the sum of ``held``, ``free`` and ``lost``: those
-    that are not held, of nodes that are gone.
+    """The devices of one model in one pool. ``devices`` is the sum of ``held``, ``free``, and those that are not
+    held: ``lost``, of nodes that are gone, and ``excluded``, of nodes that an operator keeps out of use.
     """
 
     accelerator: str
@@ -239,6 +249,7 @@ class KindView:
     held: float
     free: float
     lost: float
+    excluded: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

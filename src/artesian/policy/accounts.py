@@ -1,6 +1,7 @@
 """What teams hold, against what they are entitled to: in thousandths of devices, for one cycle."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.quota import ANY, Team, Teams
 from artesian.model.resources import MILLI, DeviceRequest
+
+_DIGITS = 9
+"""Sums of decayed usage may differ beyond that, by the order in which they came about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class _Fleet:
         left = set(range(len(self.models)))
         found = []
         for model, _ in guaranteed:
-            kinds = tuple(kind for kind in sorted(left) if _is_model(model, self.models[kind][1]))
+            kinds = tuple(kind for kind in sorted(left) if is_model(model, self.models[kind][1]))
             left -= set(kinds)
             found.append(kinds)
         return tuple(found)
@@ -43,19 +47,34 @@ class _Entitlement:
 class Accounts:
     """Who holds what, each team together with all below it. Made for one cycle from what runs.
 
-    ``add`` keeps it up to date while the cycle decides.
+    ``add`` keeps it up to date while the cycle decides. ``had`` are the devices that teams have had in the decayed
+    mean, by team and accelerator; None: history counts for nothing.
     """
 
-    def __init__(self, teams: Teams, capacity: Capacity) -> None:
+    def __init__(
+        self, teams: Teams, capacity: Capacity, had: Mapping[tuple[str, str], float] | None = None
+    ) -> None:
         self.teams = teams
         self._capacity = capacity
         self._fleet = capacity.remember("fleet of accounts", lambda: _fleet(capacity))
         self._used: dict[str, list[int]] = {}
+        self._had = None if had is None else self._by_kind(had)
         for (team, _), used in capacity.used.items():
             for above in teams.path(team):
                 mine = self._account(above.name)
                 for resource, amount in enumerate(used):
                     mine[resource] += amount
+
+    def _by_kind(self, had: Mapping[tuple[str, str], float]) -> dict[str, list[float]]:
+        """Return what each team, with all below it, has had of each kind, in thousandths."""
+        kind_of = {model: kind for kind, (_, model) in reversed(list(enumerate(self._fleet.models)))}
+        found: dict[str, list[float]] = {}
+        for (team, accelerator), devices in had.items():
+            if (kind := kind_of.get(accelerator)) is None:
+                continue  # the fleet has no such device any more
+            for above in self.teams.path(team):
+                found.setdefault(above.name, [0.0] * len(self._fleet.models))[kind] += devices * MILLI
+        return found
 
     def _account(self, team: str) -> list[int]:
         used = self._used.get(team)
@@ -77,13 +96,25 @@ class Accounts:
     def dominant_share(self, team: Team) -> float:
         """Return the largest part that the team has of any one resource, 0 to 1, divided by its weight.
 
-        Ghodsi et al., *Dominant Resource Fairness*, NSDI 2011; each model of device is a resource.
+        Ghodsi et al., *Dominant Resource Fairness*, NSDI 2011; each model of device is a resource. Where history
+        counts, what a team has of a model is the mean of what it has had and what it holds: what it will have had
+        one half-life from now if it keeps that.
         """
         used = self._used.get(team.name)
+        if self._had is not None:
+            return self._share_with_history(used, self._had.get(team.name)) / team.weight
         if used is None:
             return 0.0
         parts = [has / total for has, total in zip(used, self._fleet.totals, strict=True) if total > 0]
         return max(parts, default=0.0) / team.weight
+
+    def _share_with_history(self, used: list[int] | None, had: list[float] | None) -> float:
+        totals = self._fleet.totals
+        holds: list[float] = list(used or [0] * len(totals))
+        for kind, before in enumerate(had or [0.0] * len(self._fleet.models)):
+            holds[kind] = (holds[kind] + before) / 2
+        parts = [has / total for has, total in zip(holds, totals, strict=True) if total > 0]
+        return round(max(parts, default=0.0), _DIGITS)
 
     def kinds_of(self, request: DeviceRequest) -> tuple[int, ...]:
         """Return the kinds that the request may be met with."""
@@ -161,5 +192,6 @@ def _fleet(capacity: Capacity) -> _Fleet:
     return _Fleet(models=tuple(models[kind] for kind in range(len(models))), totals=tuple(totals))
 
 
-def _is_model(name: str, accelerator: str) -> bool:
+def is_model(name: str, accelerator: str) -> bool:
+    """Return whether an entry of a guarantee is about this accelerator."""
     return name == ANY or catalog.matches(name, accelerator)

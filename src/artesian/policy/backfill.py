@@ -10,21 +10,23 @@ several. CPUs and memory are not promised.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from artesian.model.capacity import BoolArray, Capacity, FloatArray, Trial
+from artesian.model.capacity import Capacity, FloatArray, IntArray, Trial
 from artesian.model.job import Job
+from artesian.model.levels import bits
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start
-from artesian.model.queue import WaitingJob
+from artesian.model.queue import WaitingJob, shape_of
 from artesian.model.resources import DeviceRequest
 from artesian.model.snapshot import Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
-from artesian.policy.line import Line, line_of
+from artesian.policy.line import Line, is_shared, line_of
 from artesian.policy.pipeline import wanted_nodes
 
 _DEPTH = 100
@@ -35,28 +37,71 @@ class Promise:
     """The earliest start of a job that waits: at ``at_s``, infinity where no estimate tells when.
 
     It is for devices of the ``kind`` (see ``Capacity.kind``); ``spare`` more of them will be free then, for
-    others to hold beyond it. ``nodes`` [N] are those that the job could run on.
+    others to hold beyond it. ``nodes`` are those that the job could run on, as a set of bits.
     """
 
     job: Job
     at_s: float
     kind: int | None
     spare: int
-    nodes: BoolArray
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Needs:
+    """What jobs of one shape need, for as long as the nodes stay the same.
+
+    ``nodes`` are those that they could run on. ``pools`` has, for each kind of devices, how many it takes, and
+    where they are among all devices [N * D].
+    """
+
+    is_possible: bool
+    nodes: int
+    least: int
+    pools: tuple[tuple[int, int, IntArray], ...]
+
+    @classmethod
+    def of(cls, job: Job, free: Capacity) -> "_Needs":
+        """Return what jobs of this one's shape need."""
+        return free.remember(("needs", shape_of(job)), lambda: cls._found(job, free))
+
+    @classmethod
+    def _found(cls, job: Job, free: Capacity) -> "_Needs":
+        pools = [
+            (max(1, request.min_devices), kind, _devices(request, kind, free))
+            for request in job.devices
+            for kind in np.unique(free.kind[free.eligible(request)]).tolist()
+        ]
+        return cls(
+            is_possible=explain.is_possible(job, free),
+            nodes=bits(wanted_nodes(job, free)),
+            least=min(request.min_devices for request in job.devices),
+            pools=tuple(pools),
+        )
+
+
+def _devices(request: DeviceRequest, kind: int, free: Capacity) -> IntArray:
+    """Return where the devices of the kind that the request may be met with are among all [N * D]."""
+
+    def found() -> IntArray:
+        rows = free.eligible(request) & (free.kind == kind)
+        width = free.free_milli.shape[1]
+        return (np.flatnonzero(rows)[:, None] * width + np.arange(width)).ravel()
+
+    # Jobs of a thousand shapes may want devices of one kind.
+    return free.remember(("devices", request.vendor, request.accelerator, request.memory_bytes, kind), found)
 
 
 @dataclass(slots=True)
 class _Shape:
-    """What holds for all jobs of one shape.
+    """What holds for all jobs of one shape in a cycle.
 
     ``ahead`` are the promises to jobs that want some of the nodes that they could run on, of the first
     ``promises`` of the cycle. ``placement`` is where they fit, whatever is promised to others, after
     ``starts`` starts of the cycle.
     """
 
-    is_possible: bool
-    nodes: BoolArray
-    least: int
+    needs: _Needs
     ahead: list[Promise] = field(default_factory=list)
     promises: int = 0
     placement: Placement | None = None
@@ -82,7 +127,8 @@ class EasyBackfill:
 
     Each job that waits and shares no node with an earlier promise gets a promise of its own, so that a
     queue for one kind of device never holds up another. At most ``depth`` jobs are looked at behind the
-    first that waits: a bound on the time of a cycle, not a rule.
+    first that waits: a bound on the time of a cycle, not a rule. Those that are like one that would put a promise
+    off, and take no less time, do not count.
     """
 
     order: Order
@@ -94,6 +140,16 @@ class EasyBackfill:
         with snapshot.capacity.trial() as trial:
             cycle = self._serve(snapshot, trial)
         return Plan(at_s=snapshot.at_s, starts=tuple(cycle.starts), holds=tuple(cycle.holds))
+
+    def is_unmoved(self, snapshot: Snapshot, came: Sequence[Job]) -> bool:
+        """Return whether nothing is free, and each of those that came is behind another one like it.
+
+        A cycle on a full fleet ends with the first job that it looks at and that could run at all.
+        """
+        if snapshot.capacity.open_devices or is_shared(self.order):
+            return False
+        waiting, key = snapshot.waiting, self.order.key
+        return not any(job.id in waiting and waiting.leads(key, job.id) for job in came)
 
     def promises(self, snapshot: Snapshot) -> tuple[Promise, ...]:
         """Return what the jobs are promised that wait at the head of their queues, the first in order first."""
@@ -111,8 +167,8 @@ class EasyBackfill:
             reason = explain.impossible(job, free) or cycle.line.refusal(job)
             if reason is not None:
                 return reason
-            wanted = wanted_nodes(job, trial.capacity)
-            ahead = next((p for p in cycle.promises if bool((p.nodes & wanted).any())), None)
+            wanted = _Needs.of(job, free).nodes
+            ahead = next((promise for promise in cycle.promises if promise.nodes & wanted), None)
             if ahead is not None and ahead.job.id != job_id:
                 return _behind(job, ahead, snapshot.at_s)
             holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
@@ -132,18 +188,20 @@ class EasyBackfill:
                 if looked > self.depth:
                     break
             shape = _shape(cycle, line.shape, job, free)
-            if not shape.is_possible:
+            if not shape.needs.is_possible:
                 cycle.holds.append(Hold(job_id=job.id, code=explain.impossible_code(job, free)))
                 line.leave_shape()
                 continue
-            late = _late(shape.ahead, job, snapshot.at_s)
-            if not late or all(promise.spare >= shape.least for promise in late):
+            ends_s, until_s = _ends_s(job, snapshot.at_s), _until_s(shape)
+            if ends_s <= until_s:
                 placement = self._fit(cycle, shape, job, free)
-                if placement is not None and _keeps(late, placement, free):
+                if placement is not None and _keeps(shape.ahead, ends_s, placement, free):
                     self._start(cycle, trial, entry, placement, snapshot.at_s)
                     continue
                 if placement is None:
                     line.leave_shape()  # nor does any other of its shape
+            else:
+                line.leave_later(snapshot.at_s, until_s)
             if line.refusal(job) is not None:
                 cycle.holds.append(Hold(job_id=job.id, code=HoldCode.OVER_QUOTA))
                 line.leave_shape()
@@ -152,9 +210,9 @@ class EasyBackfill:
                 shape.is_held = True
                 _hold(cycle, job, shape.ahead)
             if not shape.ahead:
-                if not is_whole and not bool((free.free_milli > 0).any()):
+                if not is_whole and not free.open_devices:
                     break  # the usual end of a cycle on a full fleet
-                cycle.promises.append(_promise(job, shape.nodes, free, snapshot.at_s))
+                cycle.promises.append(_promise(job, shape.needs, free, snapshot.at_s))
         return cycle
 
     def _fit(self, cycle: _Cycle, shape: _Shape, job: Job, free: Capacity) -> Placement | None:
@@ -188,28 +246,31 @@ def _shape(cycle: _Cycle, number: int, job: Job, free: Capacity) -> _Shape:
     """Return what holds for the shape of the job, which has this number in the walk."""
     shape = cycle.shapes.get(number)
     if shape is None:
-        shape = cycle.shapes[number] = _Shape(
-            is_possible=explain.is_possible(job, free),
-            nodes=wanted_nodes(job, free),
-            least=min(request.min_devices for request in job.devices),
-        )
-    for promise in cycle.promises[shape.promises :]:
-        if bool((promise.nodes & shape.nodes).any()):
+        shape = cycle.shapes[number] = _Shape(_Needs.of(job, free))
+    while shape.promises < len(cycle.promises):
+        promise = cycle.promises[shape.promises]
+        if promise.nodes & shape.needs.nodes:
             shape.ahead.append(promise)
-    shape.promises = len(cycle.promises)
+        shape.promises += 1
     return shape
 
 
-def _late(ahead: list[Promise], job: Job, at_s: float) -> list[Promise]:
-    """Return the promises that the job would still be there for, if it started now."""
-    if not ahead:
-        return ahead
-    end_s = math.inf if job.estimated_duration_s is None else at_s + job.estimated_duration_s
-    return [promise for promise in ahead if end_s > promise.at_s or promise.at_s == math.inf]
+def _ends_s(job: Job, at_s: float) -> float:
+    return math.inf if job.estimated_duration_s is None else at_s + job.estimated_duration_s
 
 
-def _keeps(late: list[Promise], placement: Placement, free: Capacity) -> bool:
+def _until_s(shape: _Shape) -> float:
+    """Return until when jobs of the shape may hold devices that were promised to others; infinity: for ever."""
+    until_s = math.inf
+    for promise in shape.ahead:
+        if promise.spare < shape.needs.least:
+            until_s = min(until_s, promise.at_s if promise.at_s < math.inf else -math.inf)
+    return until_s
+
+
+def _keeps(ahead: list[Promise], ends_s: float, placement: Placement, free: Capacity) -> bool:
     """Return whether a start there puts off none of the promises; if so, what is left of them is noted."""
+    late = [promise for promise in ahead if ends_s > promise.at_s or promise.at_s == math.inf]
     if not late:
         return True
     kind = int(free.kind[free.row[placement.shares[0].node_id]])
@@ -221,27 +282,24 @@ def _keeps(late: list[Promise], placement: Placement, free: Capacity) -> bool:
     return True
 
 
-def _promise(job: Job, nodes: BoolArray, free: Capacity, at_s: float) -> Promise:
+def _promise(job: Job, needs: _Needs, free: Capacity, at_s: float) -> Promise:
     """Return the earliest start of the job, as the estimates of what runs say."""
     ends_s = free.expected_ends_s(at_s)
-    best = Promise(job=job, at_s=math.inf, kind=None, spare=0, nodes=nodes)
-    for request in job.devices:
-        rows = free.eligible(request)
-        for kind in np.unique(free.kind[rows]):
-            when_s, spare = _earliest(request, ends_s[rows & (free.kind == kind)])
-            if when_s < best.at_s:
-                best = Promise(job=job, at_s=max(when_s, at_s), kind=int(kind), spare=spare, nodes=nodes)
+    best = Promise(job=job, at_s=math.inf, kind=None, spare=0, nodes=needs.nodes)
+    for needed, kind, devices in needs.pools:
+        when_s, spare = _earliest(needed, ends_s.take(devices))
+        if when_s < best.at_s:
+            best = Promise(job=job, at_s=max(when_s, at_s), kind=kind, spare=spare, nodes=needs.nodes)
     return best
 
 
-def _earliest(request: DeviceRequest, ends_s: FloatArray) -> tuple[float, int]:
-    """Return when as many devices are free as the request needs at least, and how many more are then."""
-    needed = max(1, request.min_devices)
-    times = ends_s.ravel()
-    if times.size < needed:
+def _earliest(needed: int, ends_s: FloatArray) -> tuple[float, int]:
+    """Return when so many of the devices are free, and how many more are then."""
+    if ends_s.size < needed:
         return math.inf, 0
-    when_s = float(np.partition(times, needed - 1)[needed - 1])
-    return when_s, int(np.count_nonzero(times <= when_s)) - needed
+    ends_s.partition(needed - 1)
+    when_s = float(ends_s[needed - 1])
+    return when_s, int(np.count_nonzero(ends_s <= when_s)) - needed
 
 
 def _due(promise: Promise, at_s: float) -> str:

@@ -4,6 +4,7 @@ All are pure: what they return follows from their arguments alone. They see a Sn
 change it.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from artesian.model.capacity import BoolArray, Capacity
@@ -45,6 +46,19 @@ class Timed(Protocol):
 
         It is asked only while a job runs: where none does, time alone makes nobody fit.
         """
+        ...
+
+
+@runtime_checkable
+class Steady(Protocol):
+    """A policy that can tell without a cycle that jobs which have just come change nothing.
+
+    On a full fleet most of what happens is that one more job waits.
+    """
+
+    def is_unmoved(self, snapshot: Snapshot, came: Sequence[Job]) -> bool:
+        """Return True only if ``plan`` would decide nothing new; ``came`` waits, and else nothing has changed since it
+        was asked last. False is always right, and costs a cycle."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Fair shares between teams: whose turn it is depends on what each team has got."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,7 +28,8 @@ class FairShare:
     """The team that is furthest below its share goes first; within it, by ``order``.
 
     Down the hierarchy: among siblings, those come first whose next job is within what they are guaranteed,
-    then the one with the least dominant share by its weight. A team at the limit of what it may borrow
+    then the one with the least dominant share by its weight, of what it holds or, with a half-life, of what it has
+    had as well. A team at the limit of what it may borrow
     waits, and keeps nothing from the others.
     """
 
@@ -42,7 +43,11 @@ class FairShare:
     def line(self, snapshot: Snapshot) -> Line:
         """Return the line of a cycle."""
         walks = snapshot.waiting.walks(team_of, self.order.key)
-        return _TeamLine(walks, Accounts(self.teams, snapshot.capacity))
+        return _TeamLine(walks, Accounts(self.teams, snapshot.capacity, self._had(snapshot)))
+
+    def _had(self, snapshot: Snapshot) -> Mapping[tuple[str, str], float] | None:
+        half_life_s = self.teams.usage_half_life_s
+        return None if half_life_s is None else snapshot.history.usage(half_life_s).devices(snapshot.at_s)
 
 
 _Turn = tuple[tuple[int, float, str], ...]
@@ -85,6 +90,11 @@ class _TeamLine:
         """Leave out all other jobs of the team that are like the one that came last."""
         assert self._latest is not None
         self._walks[self._latest].leave_shape()
+
+    def leave_later(self, at_s: float, until_s: float) -> None:
+        """Leave out those next of the team and like the one that came last that would end after ``until_s``."""
+        assert self._latest is not None
+        self._walks[self._latest].leave_later(at_s, until_s)
 
     def started(self, job: Job, placement: Placement) -> None:
         """Take note of a start."""

@@ -43,6 +43,7 @@ class _World:
     def __init__(self, snapshot: Snapshot) -> None:
         self.at_s = snapshot.at_s
         self._before_s = snapshot.before_s
+        self._speeds, self._history = snapshot.speeds, snapshot.history
         self._capacity: Capacity = snapshot.capacity.copy()
         self.waiting = WaitingQueue(snapshot.waiting.values())
         self._running = dict(snapshot.running)
@@ -58,6 +59,8 @@ class _World:
             running=self._running,
             capacity=self._capacity,
             before_s=self._before_s,
+            speeds=self._speeds,
+            history=self._history,
         )
 
     def carry_out(self, plan: Plan) -> bool:

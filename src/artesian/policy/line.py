@@ -7,7 +7,7 @@ start.
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
@@ -32,6 +32,10 @@ class Line(Protocol):
 
     def leave_shape(self) -> None:
         """Leave out all other jobs that are like the one that came last."""
+        ...
+
+    def leave_later(self, at_s: float, until_s: float) -> None:
+        """Leave out those next like the one that came last that, started at ``at_s``, would end after ``until_s``."""
         ...
 
     def place(self, place: Place, job: Job, free: Capacity, allowed: BoolArray) -> Placement | None:
@@ -77,6 +81,10 @@ class Sorted:
         """Leave out all other jobs that are like the one that came last."""
         self._walk.leave_shape()
 
+    def leave_later(self, at_s: float, until_s: float) -> None:
+        """Leave out those next like the one that came last that would end after ``until_s``."""
+        self._walk.leave_later(at_s, until_s)
+
     def place(self, place: Place, job: Job, free: Capacity, allowed: BoolArray) -> Placement | None:
         """Return where the job goes."""
         return place.place(job, free, allowed)
@@ -93,10 +101,12 @@ class Sorted:
 
 def line_of(order: Order, snapshot: Snapshot) -> Line:
     """Return the line of a cycle by this order."""
-    if _is_shared(type(order)):
-        assert isinstance(order, Shared)
-        return order.line(snapshot)
-    return Sorted(snapshot, order)
+    return order.line(snapshot) if is_shared(order) else Sorted(snapshot, order)
+
+
+def is_shared(order: Order) -> TypeGuard[Shared]:
+    """Return whether the order depends on who has what."""
+    return _is_shared(type(order))
 
 
 @cache

@@ -46,6 +46,7 @@ def outlook(policy: Policy, snapshot: Snapshot, job_id: str, teams: Teams | None
         asked.with_less_of_the_host(),
         asked.if_it_was_short(),
         *asked.if_teams_returned_devices(teams or Teams()),
+        asked.if_nodes_came_back(),
         asked.if_others_moved(),
     ]
     return Outlook(
@@ -138,6 +139,25 @@ class _Asked:
                 borrowed = "" if teams.is_plain else " borrowed"
                 yield f"if team {team} returned {returned}{borrowed} {'device' if returned == 1 else 'devices'}"
 
+    def if_nodes_came_back(self) -> str | None:
+        """Which nodes, of those that are gone or excluded, would have to be in use again."""
+        capacity = self.snapshot.capacity
+        shut = [node.id for row, node in enumerate(capacity.nodes) if not capacity.is_up[row]]
+        opened: list[str] = []
+        try:
+            for node_id in shut[:_MOST_RETURNS]:
+                capacity.set_up(node_id, True)
+                if not wanted_nodes(self.job, capacity)[capacity.row[node_id]]:
+                    capacity.set_up(node_id, False)
+                    continue
+                opened.append(node_id)
+                if self._starts(self.job):
+                    return f"if {_listed(opened)} came back"
+        finally:
+            for node_id in opened:
+                capacity.set_up(node_id, False)
+        return None
+
     def if_others_moved(self) -> str | None:
         """Whether it would fit if those in its way went on elsewhere or with fewer devices, and what that costs."""
         limits = Limits(min_runtime_s=0.0, most_lost_s=math.inf)
@@ -194,6 +214,10 @@ def _most(candidates: range, starts: Callable[[int], bool]) -> int | None:
         else:
             high = middle
     return candidates[low - 1] if low else None
+
+
+def _listed(nodes: list[str]) -> str:
+    return f"node {nodes[0]}" if len(nodes) == 1 else f"nodes {', '.join(nodes)}"
 
 
 def _least(request: DeviceRequest) -> str:

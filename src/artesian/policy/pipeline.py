@@ -55,7 +55,7 @@ class InOrder:
     def _serve(self, snapshot: Snapshot, trial: Trial) -> _Cycle:
         cycle = _Cycle(line_of(self.order, snapshot))
         free, line = trial.capacity, cycle.line
-        allowed = free.is_up.copy()
+        allowed = free.is_up
         for entry in line:
             job = entry.job
             if not explain.is_possible(job, free):

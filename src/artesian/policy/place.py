@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from artesian.model.capacity import BoolArray, Capacity, IntArray
+from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
+from artesian.model.levels import Levels, bits
 from artesian.model.placement import NodeShare, Placement
 from artesian.model.resources import DeviceRequest
 
@@ -37,40 +38,42 @@ def place_gang(job: Job, request: DeviceRequest, capacity: Capacity, allowed: Bo
     """Return where ``Pack`` puts whole devices: on one node if one holds them, else on as few as possible."""
     if request.min_devices > max(capacity.free_by_kind, default=0):
         return None  # the usual answer on a full fleet
-    count: IntArray = np.where(allowed, capacity.startable(job, request), 0)
-    enough = (count >= max(1, request.max_devices)).nonzero()[0]
-    if enough.size:
-        row = int(enough[np.argmin(capacity.free_whole[enough])])
-        return _placement(capacity, [(row, request.max_devices)])
+    most = request.max_devices
+    among = capacity.eligible_bits(request, allowed)
+    levels = capacity.levels
+    on_one = among
+    if job.cpus_per_device is not None or job.memory_bytes_per_device is not None:
+        on_one &= bits(capacity.hosted(job) >= max(1, most))
+        levels = Levels(capacity.startable(job, request), max(1, capacity.free_milli.shape[1]))
+    row = capacity.levels.lowest(most, on_one)
+    if row is not None:
+        return _placement(capacity, [(row, most)])
     if request.is_host_only:
         return None
-    if count.size and int(count.max()) >= request.min_devices:
-        row = int(np.argmax(count))
-        return _placement(capacity, [(row, int(count[row]))])
-    sums = capacity.by_kind(count)
-    kind = int(np.argmax(np.minimum(sums, request.max_devices)))
-    if int(sums[kind]) < request.min_devices:
+    best = levels.highest(request.min_devices, among)
+    if best is not None:
+        return _placement(capacity, [best])
+    sums = [levels.sum(among & of_kind) for of_kind in capacity.kind_bits()]
+    kind = max(range(len(sums)), key=lambda kind: min(sums[kind], most), default=None)
+    if kind is None or sums[kind] < request.min_devices:
         return None
-    count = np.where(capacity.kind == kind, count, 0)
     shares = []
-    left = request.max_devices
-    for row in np.argsort(-count, kind="stable"):
-        taken = min(left, int(count[row]))
-        if taken == 0:
+    left = most
+    for row, count in levels.falling(among & capacity.kind_bits()[kind]):
+        shares.append((row, min(left, count)))
+        left -= count
+        if left <= 0:
             break
-        shares.append((int(row), taken))
-        left -= taken
     return _placement(capacity, shares)
 
 
 def _placement(capacity: Capacity, shares: list[tuple[int, int]]) -> Placement:
     return Placement(
         shares=tuple(
-            NodeShare(
-                node_id=capacity.nodes[row].id,
-                devices=capacity.whole_devices(row, taken),
-            )
-            for row, taken in shares
+            [
+                NodeShare(node_id=capacity.nodes[row].id, devices=capacity.whole_devices(row, taken))
+                for row, taken in shares
+            ]
         )
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,15 @@ class Ranking(Protocol):
 
         They follow from the problem alone. There is at least one job.
         """
+        ...
+
+
+@runtime_checkable
+class Sizing(Protocol):
+    """A ranking that also decides how many devices an elastic gang is to have."""
+
+    def sizes(self, problem: Problem) -> FloatArray:
+        """Return the number of devices [J, K]; 0 where it is not said: as many as can be had."""
         ...
 
 

@@ -8,6 +8,7 @@ from artesian.model.errors import ArtesianError
 from artesian.model.quota import Teams
 from artesian.policy.backfill import EasyBackfill
 from artesian.policy.base import Order, Place, Policy
+from artesian.policy.configurations import Configurations
 from artesian.policy.conservative import Conservative
 from artesian.policy.default import DEFAULT as DEFAULT
 from artesian.policy.fairshare import FairShare
@@ -57,6 +58,7 @@ RANKINGS: dict[str, Callable[[], Ranking]] = {
     "finish-time-fairness": lambda: Turns(FinishTimeFairness()),
     "min-jct": ShortestRemaining,
     "allox": AlloX,
+    "max-goodput": Configurations,
 }
 """For fleets of several models of device: who goes first where. They need the extra ``solver``."""
 

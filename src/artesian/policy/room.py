@@ -96,9 +96,7 @@ class Holders:
         """Those who save their state, and would lose little."""
         running, at_s, most_s = self._snapshot.running, self._snapshot.at_s, self._limits.most_lost_s
         return self._sorted(
-            job_id
-            for job_id, entry in running.items()
-            if entry.job.checkpoint_every_s is not None and entry.lost_s(at_s) <= most_s
+            job_id for job_id, entry in running.items() if entry.saves and entry.lost_s(at_s) <= most_s
         )
 
     def _sorted(self, job_ids: Iterable[str]) -> list[RunningJob]:

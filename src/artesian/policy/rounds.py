@@ -1,20 +1,22 @@
 """Devices of several models, given out in rounds: who has which until the round is over."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from artesian.model.capacity import BoolArray, Trial
-from artesian.model.job import Cause
+from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start, Stop
 from artesian.model.queue import shape_of
+from artesian.model.resources import MILLI
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
 from artesian.policy.base import Place
-from artesian.policy.ranking import Ranking, targets
+from artesian.policy.ranking import Ranking, Sizing, targets
 from artesian.policy.solver import FloatArray, IntArray
 from artesian.policy.throughput import Problem, Throughputs, problem
 
@@ -77,7 +79,8 @@ class Rounds:
                     unblock="a device becomes free that no job wants that goes before it",
                 )
         rest_s = (self._round(snapshot.at_s) + 1) * self.round_s - snapshot.at_s
-        known = "" if decision.is_known(job_id) else f"; {_UNKNOWN}"
+        unknown = decision.unknown.get(job_id)
+        known = "" if unknown is None else f"; {unknown}"
         return Reason(
             code=reason.code,
             text=f"{reason.text}; by {self.ranking.name} others go before it{known}",
@@ -89,14 +92,16 @@ class Rounds:
     def _decide(self, snapshot: Snapshot) -> "_Decision":
         is_round_over = self._is_round_over(snapshot)
         if not snapshot.waiting and not (is_round_over and snapshot.running):
-            return _Decision(Plan(at_s=snapshot.at_s), frozenset())
+            return _Decision(Plan(at_s=snapshot.at_s), {})
         known, impossible = problem(snapshot, self.throughputs)
         holds = [
             Hold(job_id=job.id, code=explain.impossible_code(job, snapshot.capacity)) for job in impossible
         ]
         if not known.jobs:
-            return _Decision(Plan(at_s=snapshot.at_s, holds=tuple(holds)), frozenset())
-        cycle = _Cycle(snapshot, known, self.ranking.priorities(known), self.place, is_round_over)
+            return _Decision(Plan(at_s=snapshot.at_s, holds=tuple(holds)), {})
+        priorities = self.ranking.priorities(known)
+        sizes = self.ranking.sizes(known) if isinstance(self.ranking, Sizing) else None
+        cycle = _Cycle(snapshot, known, priorities, sizes, self.place, is_round_over)
         with snapshot.capacity.trial() as trial:
             cycle.choose(trial)
         starts = [
@@ -116,17 +121,18 @@ class Rounds:
         ]
         plan = Plan(
             at_s=snapshot.at_s,
-            stops=tuple(self._stop(entry, to) for entry, to in cycle.stops(known)),
+            stops=tuple(self._stop(entry, to) for entry, to in cycle.stops()),
             starts=tuple(starts),
             holds=tuple(holds),
         )
-        unknown = frozenset(
-            job.id for job, is_known in zip(known.jobs, known.is_known, strict=True) if not is_known
-        )
+        unknown = {
+            known.jobs[number].id: _unknown(known, number)
+            for number in np.flatnonzero(~known.is_known).tolist()
+        }
         return _Decision(plan, unknown)
 
     def _start_reason(self, known: Problem, number: int, placement: Placement) -> str:
-        unknown = "" if known.is_known[number] else f" ({_UNKNOWN})"
+        unknown = "" if known.is_known[number] else f" ({_unknown(known, number)})"
         return f"its turn by {self.ranking.name}, in rounds of {format_duration(self.round_s)}{unknown}: {placement}"
 
     def _stop(self, entry: RunningJob, to: str | None) -> Stop:
@@ -153,16 +159,24 @@ class Rounds:
         return number - 1 if number * self.round_s > at_s else number
 
 
-_UNKNOWN = "its steps/s are not known for every model of device that it may run on, so all count alike for it"
+def _unknown(problem: Problem, number: int) -> str:
+    """Return what is not known of the job's speeds, and what that means for it."""
+    job, rates = problem.jobs[number], {}
+    for kind in np.flatnonzero(problem.can_run[number]).tolist():
+        name = problem.kinds[kind]
+        rates[name] = problem.known.steps_per_s(job, name, float(problem.devices[number, kind]))
+    known = ", ".join(f"{rate:.3g} on {name}" for name, rate in rates.items() if rate is not None)
+    missing = ", ".join(name for name, rate in rates.items() if rate is None)
+    told = f" ({known})" if known else ""
+    return f"its steps/s are not known yet on {missing}{told}, so all models of device count alike for it"
 
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    plan: Plan
-    unknown: frozenset[str]
+    """``unknown`` says of jobs, by id, what is not known of their speeds."""
 
-    def is_known(self, job_id: str) -> bool:
-        return job_id not in self.unknown
+    plan: Plan
+    unknown: Mapping[str, str]
 
 
 class _Cycle:
@@ -177,9 +191,13 @@ class _Cycle:
         snapshot: Snapshot,
         known: Problem,
         priorities: FloatArray,
+        sizes: FloatArray | None,
         place: Place,
         is_round_over: bool,
     ) -> None:
+        self._sizes = sizes
+        if sizes is not None:
+            known = replace(known, devices=np.where(sizes > 0, sizes, known.devices))
         self._known = known
         self._priorities = priorities
         self._place = place
@@ -193,13 +211,13 @@ class _Cycle:
         self._others = [entry for id, entry in snapshot.running.items() if entry.is_stopping]
         self._busy: BoolArray = np.zeros(len(snapshot.capacity.nodes), dtype=np.bool_)
         self._staying: set[int] = set()
-        self._moving: dict[int, int] = {}
+        self._moving: dict[int, str] = {}
         self.placed: list[tuple[int, Placement]] = []
 
-    def stops(self, known: Problem) -> list[tuple[RunningJob, str | None]]:
-        """Return the running jobs that stop, and the kind on which each is to go on, if any."""
+    def stops(self) -> list[tuple[RunningJob, str | None]]:
+        """Return the running jobs that stop, and the devices on which each is to go on, if any."""
         return [
-            (entry, known.kinds[self._moving[number]] if number in self._moving else None)
+            (entry, self._moving.get(number))
             for number, entry in self._running.items()
             if not entry.is_stopping and number not in self._staying
         ]
@@ -230,13 +248,21 @@ class _Cycle:
             free[known.on[number]] -= movable[number].placement.whole_devices
         others = [number for number in range(len(known.jobs)) if number not in fixed]
         target = targets(known, self._priorities, jobs=others, free=np.maximum(free, 0.0))
-        self._staying = fixed | {number for number in movable if target[number] == known.on[number]}
+        self._staying = fixed | {number for number in movable if self._goes_on(number, int(target[number]))}
         going = [entry for number, entry in movable.items() if number not in self._staying]
         for entry in (*going, *self._others):
             trial.give(entry.job, entry.placement)
             self._busy[self._rows(entry.placement)] = True
         self._place_targets(trial, target)
         self._place_rest(trial)
+
+    def _goes_on(self, number: int, target: int) -> bool:
+        """Return whether the job, which runs, has what it is to have."""
+        if target != self._known.on[number]:
+            return False
+        if self._sizes is None or not self._sizes[number, target]:
+            return True
+        return bool(self._sizes[number, target] == self._known.has[number])
 
     def _rows(self, placement: Placement) -> list[int]:
         return [self._capacity.row[share.node_id] for share in placement.shares]
@@ -275,16 +301,39 @@ class _Cycle:
 
     def _put(self, trial: Trial, number: int, kind: int) -> bool:
         """Give the job a place on the kind, where nothing has to go first if it can be; return whether it has one."""
-        job = self._known.jobs[number]
+        job = self._asked(number, kind)
         allowed = self._capacity.is_up & (self._capacity.kind == kind)
         placement = self._place.place(job, self._capacity, allowed & ~self._busy)
         if placement is None:
             placement = self._place.place(job, self._capacity, allowed)
         if placement is None:
             return False
-        trial.take(job, placement)
-        self.placed.append((number, placement))
         entry = self._running.get(number)
         if entry is not None and not entry.is_stopping:
-            self._moving[number] = kind
+            is_same_kind = kind == self._known.on[number]
+            if is_same_kind and placement.devices == entry.placement.devices:
+                if not self._capacity.fits(job, entry.placement):
+                    return False
+                # There is no more to be had after all: it has what it would get.
+                trial.take(job, entry.placement)
+                self._staying.add(number)
+                return True
+            name = self._known.kinds[kind]
+            self._moving[number] = f"{placement.devices} {name}" if is_same_kind else name
+        trial.take(job, placement)
+        self.placed.append((number, placement))
         return True
+
+    def _asked(self, number: int, kind: int) -> Job:
+        """Return the job, asking for no more devices than it is to have."""
+        job = self._known.jobs[number]
+        most = 0.0 if self._sizes is None else float(self._sizes[number, kind])
+        if not most or all(request.max_devices <= most for request in job.devices):
+            return job
+        return replace(
+            job,
+            devices=tuple(
+                replace(request, max_milli=max(request.min_milli, min(request.max_milli, int(most) * MILLI)))
+                for request in job.devices
+            ),
+        )

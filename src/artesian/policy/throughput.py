@@ -1,4 +1,8 @@
-"""How fast each job runs on each model of device, as arrays: what policies for mixed fleets decide from."""
+"""How fast each job runs on each model of device, as arrays: what policies for mixed fleets decide from.
+
+A speed is known because somebody stated it (``Throughputs``), or because it was measured of jobs of the same
+family (``model.speeds``). What neither tells stays unknown.
+"""
 
 import math
 from collections.abc import Mapping
@@ -11,6 +15,7 @@ from artesian.model.job import Job
 from artesian.model.queue import WaitingJob, shape_of
 from artesian.model.resources import MILLI, DeviceRequest
 from artesian.model.snapshot import RunningJob, Snapshot
+from artesian.model.speeds import NOTHING_MEASURED, Speeds, family_of
 from artesian.policy.solver import FloatArray, IntArray
 
 _MOST_DOUBLINGS = 20
@@ -34,6 +39,53 @@ class Throughputs:
         """Return how fast the job runs on so many devices: 0 where it cannot, None where nobody knows."""
         return None if job.profile is None else self.table.get((job.profile, accelerator, devices))
 
+    def counts(self, job: Job, accelerator: str) -> list[float]:
+        """Return the numbers of devices for which it is told how fast the job is."""
+        return [
+            devices for profile, name, devices in self.table if profile == job.profile and name == accelerator
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of speeds: what was stated, else what was measured."""
+
+    stated: Throughputs = field(default_factory=Throughputs)
+    measured: Speeds = field(default_factory=lambda: NOTHING_MEASURED)
+
+    def steps_per_s(self, job: Job, accelerator: str, devices: float) -> float | None:
+        """Return how fast the job runs on so many devices: 0 where it cannot, None where nobody knows.
+
+        Where it is known for other numbers of devices only, the nearest of them is scaled by the job's curve:
+        for an elastic gang, and for one that tells its parallel share.
+        """
+        exact = self._exactly(job, accelerator, devices)
+        if exact is not None or not (job.parallel_share is not None or _is_elastic(job)):
+            return exact
+        counts = self.stated.counts(job, accelerator)
+        if len(self.measured):
+            family = family_of(job)
+            counts += [
+                speed.devices for speed in self.measured.of(family) if speed.accelerator == accelerator
+            ]
+        whole = [count for count in counts if count >= 1]
+        if not whole or devices < 1:
+            return None
+        nearest = min(whole, key=lambda count: (abs(math.log(count / devices)), count))
+        rate = self._exactly(job, accelerator, nearest)
+        assert rate is not None
+        return rate * job.speedup(int(devices)) / job.speedup(int(nearest))
+
+    def _exactly(self, job: Job, accelerator: str, devices: float) -> float | None:
+        stated = self.stated.steps_per_s(job, accelerator, devices)
+        if stated is not None or not len(self.measured):
+            return stated
+        return self.measured.steps_per_s(family_of(job), accelerator, devices)
+
+
+def _is_elastic(job: Job) -> bool:
+    return any(request.max_devices > request.min_devices for request in job.devices)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -47,6 +99,10 @@ class Problem:
     ``held_s`` [J, K] is the time that a job has had on each kind, ``age_s`` [J] the time since its
     submission. ``weight`` [J] doubles with each step of priority. ``on`` [J] is the kind that it runs
     on, -1 where it waits. ``capacity`` [K] counts the devices that are up.
+
+    For who decides about numbers of devices as well: a gang needs at least ``least`` [J, K] devices of a kind,
+    ``has`` [J] as many now, began ``begun`` [J] attempts, and would lose ``lost_s`` [J] of work if it stopped
+    now. ``node_devices`` [K] is the size of the largest node, ``known`` what is known of speeds.
     """
 
     jobs: tuple[Job, ...]
@@ -60,6 +116,12 @@ class Problem:
     weight: FloatArray
     on: IntArray
     capacity: FloatArray
+    least: FloatArray
+    has: FloatArray
+    begun: FloatArray
+    lost_s: FloatArray
+    node_devices: FloatArray
+    known: Known = field(default_factory=Known)
 
     @property
     def can_run(self) -> BoolArray:
@@ -92,6 +154,7 @@ LEAST_S = 60.0
 def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tuple[Job, ...]]:
     """Return the snapshot's jobs as a problem, first submitted first, and those that the fleet cannot hold."""
     capacity = snapshot.capacity
+    known = Known(throughputs, snapshot.speeds)
     kinds = _kinds(capacity)
     rows: dict[object, _Row] = {}
     taken: list[tuple[WaitingJob | RunningJob, _Row]] = []
@@ -99,10 +162,16 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
     entries: list[WaitingJob | RunningJob] = [*snapshot.waiting.values(), *snapshot.running.values()]
     entries.sort(key=lambda entry: (entry.submitted_s, entry.job.id))
     for entry in entries:
-        key = (shape_of(entry.job), entry.job.profile)
+        job = entry.job
+        key = (
+            shape_of(job),
+            job.profile,
+            job.parallel_share,
+            family_of(job) if len(known.measured) else None,
+        )
         row = rows.get(key)
         if row is None:
-            row = rows[key] = _row(entry.job, capacity, kinds, throughputs)
+            row = rows[key] = _row(job, capacity, kinds, known)
         if (row.rate > 0).any():
             taken.append((entry, row))
         elif entry.job.id in snapshot.waiting:
@@ -110,6 +179,7 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
     at_s = snapshot.at_s
     shape = (len(taken), len(kinds))
     held_s, left, on = np.zeros(shape), np.zeros(len(taken)), np.full(len(taken), -1, dtype=np.int64)
+    has, lost_s = np.zeros(len(taken)), np.zeros(len(taken))
     for place, (entry, row) in enumerate(taken):
         for name, device_s in entry.served_by_accelerator.items():
             if (kind := kinds.get(name)) is not None:
@@ -117,6 +187,7 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
         if isinstance(entry, RunningJob):
             on[place] = capacity.kind[capacity.row[entry.placement.shares[0].node_id]]
             held_s[place, on[place]] += at_s - entry.since_s
+            has[place], lost_s[place] = entry.placement.whole_devices, entry.lost_s(at_s)
         left[place] = _left(entry.job, row, held_s[place])
     return (
         Problem(
@@ -135,6 +206,12 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
             capacity=capacity.by_kind(np.where(capacity.is_up, capacity.devices, 0))[: len(kinds)].astype(
                 np.float64
             ),
+            least=np.array([row.least for _, row in taken]).reshape(shape),
+            has=has,
+            begun=np.array([_begun(entry) for entry, _ in taken], dtype=np.float64),
+            lost_s=lost_s,
+            node_devices=_largest(capacity, len(kinds)),
+            known=known,
         ),
         tuple(impossible),
     )
@@ -145,8 +222,24 @@ class _Row:
     """What holds for all jobs of one shape and profile."""
 
     devices: FloatArray
+    least: FloatArray
     rate: FloatArray
     is_known: bool
+
+
+def _begun(entry: WaitingJob | RunningJob) -> int:
+    return entry.epoch if isinstance(entry, RunningJob) else entry.next_epoch - 1
+
+
+def _largest(capacity: Capacity, kinds: int) -> FloatArray:
+    """Return the devices of the largest node of each kind [K]; 1 for a kind of nodes without devices."""
+
+    def compute() -> FloatArray:
+        largest = np.ones(kinds)
+        np.maximum.at(largest, capacity.kind, capacity.devices)
+        return largest
+
+    return capacity.remember(("largest node", kinds), compute)
 
 
 def _kinds(capacity: Capacity) -> dict[str, int]:
@@ -168,19 +261,21 @@ def _kinds(capacity: Capacity) -> dict[str, int]:
     return capacity.remember("kinds by name", compute)
 
 
-def _row(job: Job, capacity: Capacity, kinds: Mapping[str, int], throughputs: Throughputs) -> _Row:
+def _row(job: Job, capacity: Capacity, kinds: Mapping[str, int], known_speeds: Known) -> _Row:
     devices, can_run = np.zeros(len(kinds)), np.zeros(len(kinds), dtype=np.bool_)
+    least = np.zeros(len(kinds))
     for request in job.devices:
         owned = capacity.by_kind(capacity.ownable(job, request))
         for kind in range(len(kinds)):
             if not can_run[kind] and owned[kind] >= max(1, request.min_devices):
                 can_run[kind] = True
                 devices[kind] = _count(request, int(owned[kind]))
-    known = [throughputs.steps_per_s(job, name, devices[kind]) for name, kind in kinds.items()]
+                least[kind] = request.min_milli / MILLI
+    known = [known_speeds.steps_per_s(job, name, devices[kind]) for name, kind in kinds.items()]
     is_known = all(rate is not None for rate, usable in zip(known, can_run, strict=True) if usable)
     if not is_known:
-        return _Row(devices, can_run.astype(np.float64), is_known=False)
-    return _Row(devices, np.where(can_run, [rate or 0.0 for rate in known], 0.0), is_known=True)
+        return _Row(devices, least, can_run.astype(np.float64), is_known=False)
+    return _Row(devices, least, np.where(can_run, [rate or 0.0 for rate in known], 0.0), is_known=True)
 
 
 def _count(request: DeviceRequest, owned: int) -> float:

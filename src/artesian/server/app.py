@@ -14,7 +14,15 @@ from starlette.responses import Response
 
 from artesian import __version__
 from artesian.model.document import DocumentError
-from artesian.model.errors import AlreadyOver, ArtesianError, AttemptUnknown, JobImpossible, UnknownJob
+from artesian.model.errors import (
+    AlreadyOver,
+    ArtesianError,
+    AttemptUnknown,
+    JobImpossible,
+    NotExcluded,
+    UnknownJob,
+    UnknownNode,
+)
 from artesian.model.quota import Teams
 from artesian.policy.base import Policy
 from artesian.server import openapi
@@ -39,6 +47,8 @@ if TYPE_CHECKING:
 
 _STATUS: dict[type[ArtesianError], tuple[int, str]] = {
     UnknownJob: (404, "unknown-job"),
+    UnknownNode: (404, "unknown-node"),
+    NotExcluded: (409, "not-excluded"),
     AttemptUnknown: (404, "unknown-attempt"),
     AlreadyOver: (409, "already-over"),
     JobImpossible: (422, "job-impossible"),

@@ -15,12 +15,15 @@ from artesian.kernel.state import Record, State
 from artesian.model.errors import ArtesianError
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.plan import Plan
 
@@ -199,9 +202,9 @@ class Board:
                     self._look(command.job_id)
                 for start in record.starts:
                     self.attempted.setdefault(start.job_id, state.jobs[start.job_id])
-            case NodeJoined() | NodeLost():
+            case NodeJoined() | NodeLost() | NodeExcluded():
                 self._look_again(JobState.STARTING, JobState.RUNNING)
-            case ClockTicked():
+            case AttemptProgressed() | ClockTicked() | NodeReturned():
                 pass
         self._next_due_s = state.next_due_s
         while self._archived < len(state.archive):

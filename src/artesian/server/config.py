@@ -73,6 +73,16 @@ class StateDir:
         return self.path / "census.json"
 
     @property
+    def node_censuses(self) -> Path:
+        """The latest census of each node of the engines."""
+        return self.census.with_suffix("")
+
+    @property
+    def surveys(self) -> Path:
+        """What the jobs of a census have on their nodes, for as long as it lasts."""
+        return self.path / "surveys"
+
+    @property
     def tokens(self) -> Path:
         """The tokens by which the server knows who calls."""
         return self.path / "tokens.sqlite3"

@@ -207,7 +207,7 @@ class Driver:
             if not self._leads():
                 raise LeaseLost(f"record {self._seq}", "the lease has run out; its commands are another's")
             if isinstance(command, Start):
-                self._engine.start(command, self._scheduler.state.jobs[command.job_id].job)
+                self._engine.start(command, self._scheduler.state.jobs[command.job_id].job_now)
             else:
                 self._engine.stop(command)
 

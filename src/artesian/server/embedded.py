@@ -19,25 +19,34 @@ from artesian.census import discover
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
-from artesian.kernel.told import decision, job_view
+from artesian.kernel.told import decision, job_view, node_view
 from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
-from artesian.model.events import CancelRequested, JobSubmitted
+from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
 from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.jobfile import parse_job
 from artesian.model.ledger import Waterfall
 from artesian.model.plan import Reason
-from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, Over
+from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, NodeView, Over
 from artesian.policy import explain
 from artesian.policy.outlook import Outlook
 from artesian.server import report
 from artesian.server.bell import ring
 from artesian.server.board import recent
 from artesian.server.config import IDLE_EXIT_S, StateDir, private
-from artesian.server.finding import check_not_over, check_possible, known_attempt, new_job_id, no_such_job
+from artesian.server.finding import (
+    check_excluded,
+    check_not_over,
+    check_possible,
+    known_attempt,
+    known_node,
+    new_job_id,
+    no_such_job,
+)
 from artesian.server.fleet import nodes_of
+from artesian.server.fleet_board import held_milli, jobs_on
 from artesian.server.follow import Follower, log_file, read_piece
 from artesian.server.rules import Rules
 from artesian.store import SqliteJournal
@@ -48,6 +57,8 @@ _LOOK_S = 0.1
 _REVIVE_EVERY = 10
 """Looks between two checks that the daemon lives."""
 _SHOWN_ACTIVE, _SHOWN_OVER = 200, 10
+_STOCK_S = 20.0
+"""How long a daemon may take to find the nodes."""
 _RESTARTS = 5
 """Daemons that may die under a follower, one after the other, before it gives up."""
 
@@ -224,6 +235,28 @@ class ControlPlane:
             id_ for id_ in (*reversed(state.jobs), *reversed(state.archive.ids)) if id_.startswith(beginning)
         ]
 
+    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+        """Yield the nodes in the order of their ids. Where no daemon has taken stock yet, one does so now."""
+        state = self._state_with_nodes()
+        for id_ in sorted(state.nodes):
+            if pool in (None, state.nodes[id_].node.pool):
+                yield self._node(id_)
+
+    def _state_with_nodes(self) -> State:
+        until_s = time.monotonic() + _STOCK_S
+        state = self.state()
+        if not state.nodes:
+            self.wake()
+        while not state.nodes and time.monotonic() < until_s:
+            time.sleep(_LOOK_S)
+            state = self.state()
+        return state
+
+    def _node(self, id_: str) -> NodeView:
+        state = self.state()
+        held = int(held_milli(state.capacity)[state.capacity.row[id_]])
+        return node_view(state.nodes[id_], held_milli=held, jobs=jobs_on(state, id_))
+
     # -- requests -----------------------------------------------------------------------------------
 
     def check(self, file: JobFile) -> None:
@@ -265,6 +298,26 @@ class ControlPlane:
         self._journal.append([CancelRequested(at_s=time.time(), job_id=id_, user=self._user)])
         self.wake()
         return before
+
+    def exclude(self, node: str, *, reason: str, is_stopping: bool = False) -> NodeView:
+        """Have nothing more start on a node. Raises UnknownNode."""
+        known_node(self._state_with_nodes(), node)
+        self._journal.append(
+            [
+                NodeExcluded(
+                    at_s=time.time(), node_id=node, reason=reason, user=self._user, is_stopping=is_stopping
+                )
+            ]
+        )
+        self.wake()
+        return self._node(node)
+
+    def return_node(self, node: str) -> NodeView:
+        """Have an excluded node used again. Raises UnknownNode, NotExcluded."""
+        check_excluded(known_node(self._state_with_nodes(), node))
+        self._journal.append([NodeReturned(at_s=time.time(), node_id=node, user=self._user)])
+        self.wake()
+        return self._node(node)
 
     def _read(self, file: JobFile) -> Job:
         job = parse_job(

@@ -1,11 +1,21 @@
-"""Finding the job that a user means: by its id, the beginning of it, or its name."""
+"""Finding the job or the node that a user means; what is said where there is none."""
 
 import secrets
 from collections.abc import Container, Sequence
+from difflib import get_close_matches
 
 from artesian.kernel.lifecycle import JobRecord
+from artesian.kernel.nodes import NodeRecord
+from artesian.kernel.state import State
 from artesian.model.capacity import Capacity
-from artesian.model.errors import AlreadyOver, AttemptUnknown, JobImpossible, UnknownJob
+from artesian.model.errors import (
+    AlreadyOver,
+    AttemptUnknown,
+    JobImpossible,
+    NotExcluded,
+    UnknownJob,
+    UnknownNode,
+)
 from artesian.model.job import Job
 from artesian.policy import explain
 
@@ -55,3 +65,22 @@ def known_attempt(record: JobRecord, asked: int | None) -> int:
     if asked is not None and asked > record.epoch:
         raise AttemptUnknown(f"job {id_}: expected an attempt up to {record.epoch}, got {asked}")
     return asked or record.epoch
+
+
+def known_node(state: State, node: str) -> NodeRecord:
+    """Return the node with this id. Raises UnknownNode."""
+    found = state.nodes.get(node)
+    if found is None:
+        near = get_close_matches(node, state.nodes, n=1)
+        hint = f"did you mean {near[0]}?" if near else "artesian nodes lists the nodes"
+        raise UnknownNode(f"node {node!r} is not known here", hint=hint)
+    return found
+
+
+def check_excluded(record: NodeRecord) -> None:
+    """Raise NotExcluded where nobody keeps the node out of use."""
+    if record.exclusion is None:
+        raise NotExcluded(
+            f"node {record.node.id}: expected one that is excluded, got one that is {'up' if record.is_up else 'gone'}",
+            hint="artesian nodes shows which are excluded",
+        )

@@ -1,6 +1,6 @@
 """This machine, as nodes that jobs can be placed on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from artesian.census import Census, FoundDevice, Machine
@@ -62,14 +62,20 @@ def _node_ids(hostname: str, kinds: Sequence[Sequence[FoundDevice]]) -> Sequence
 
 def ceilings_of(census: Census) -> Ceilings:
     """Return the FLOP/s of one device by node id and dtype, of the nodes of the census's machine."""
+    return {
+        (node.id, dtype): ceiling
+        for node, ceilings in ceiling_of_each(census)
+        for dtype, ceiling in ceilings.items()
+    }
+
+
+def ceiling_of_each(census: Census) -> Iterator[tuple[Node, Mapping[str, Ceiling]]]:
+    """Yield each node of the census's machine with the ceilings of one of its devices by dtype."""
     machine = census.machine
-    ceilings: dict[tuple[str, str], Ceiling] = {}
     for entry in nodes_of(machine):
         index = _first_index(machine, entry)
-        for dtype in ("fp32", "bf16"):
-            if (ceiling := census.ceiling_flops(dtype, index=index)) is not None:
-                ceilings[entry.node.id, dtype] = ceiling
-    return ceilings
+        found = {dtype: census.ceiling_flops(dtype, index=index) for dtype in ("fp32", "bf16")}
+        yield entry.node, {dtype: ceiling for dtype, ceiling in found.items() if ceiling is not None}
 
 
 def _first_index(machine: Machine, entry: HostNode) -> int | None:

@@ -34,7 +34,8 @@ class FleetBoard:
         state = self.mirror.state
         if self._kinds is None or self._kinds.capacity is not state.capacity:
             self._kinds = _Kinds(state.capacity)
-        return FleetView(at_s=state.at_s, kinds=self._kinds.views())
+        excluded = [state.capacity.row[record.node.id] for record in state.excluded]
+        return FleetView(at_s=state.at_s, kinds=self._kinds.views(excluded))
 
     def page(self, *, pool: str | None, is_up: bool | None, limit: int, cursor: str | None) -> NodePage:
         """Return nodes in the order of their ids. Raises BadCursor."""
@@ -107,6 +108,16 @@ class FleetBoard:
         ]
 
 
+def jobs_on(state: State, node_id: str, *, team: str | None = None) -> tuple[str, ...]:
+    """Return the jobs that hold something of the node; only the team's if one is given."""
+    return tuple(
+        entry.job.id
+        for entry in state.running.values()
+        if team in (None, entry.job.team)
+        and any(share.node_id == node_id for share in entry.placement.shares)
+    )
+
+
 def held_milli(capacity: Capacity) -> IntArray:
     """Return the thousandths of devices that are held of each node, by its row."""
     free = np.where(capacity.free_milli > 0, capacity.free_milli, 0).sum(axis=1, dtype=np.int64)
@@ -130,14 +141,17 @@ class _Kinds:
         )
         self._names = sorted((name, number) for name, number in numbers.items())
 
-    def views(self) -> tuple[KindView, ...]:
+    def views(self, excluded_rows: Sequence[int]) -> tuple[KindView, ...]:
         capacity = self.capacity
         held = held_milli(capacity)
         lost = np.where(capacity.is_up, 0, capacity.devices * MILLI - held)
-        nodes, devices, held_sums, lost_sums = (
+        excluded = np.zeros_like(lost)
+        excluded[excluded_rows], lost[excluded_rows] = lost[excluded_rows], 0
+        nodes, devices, held_sums, lost_sums, excluded_sums = (
             np.bincount(self._of_row, weights=weights, minlength=len(self._names))
-            for weights in (None, capacity.devices, held, lost)
+            for weights in (None, capacity.devices, held, lost, excluded)
         )
+        free_sums = devices * MILLI - held_sums - lost_sums - excluded_sums
         return tuple(
             KindView(
                 accelerator=accelerator,
@@ -145,8 +159,9 @@ class _Kinds:
                 nodes=int(nodes[number]),
                 devices=int(devices[number]),
                 held=float(held_sums[number]) / MILLI,
-                free=float(devices[number] * MILLI - held_sums[number] - lost_sums[number]) / MILLI,
+                free=float(free_sums[number]) / MILLI,
                 lost=float(lost_sums[number]) / MILLI,
+                excluded=float(excluded_sums[number]) / MILLI,
             )
             for (accelerator, pool), number in self._names
         )

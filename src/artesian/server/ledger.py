@@ -21,7 +21,7 @@ from artesian.kernel.training import TrainingSummary, training_summary
 from artesian.model.ledger import Waterfall
 from artesian.server.config import StateDir
 from artesian.server.mirror import Mirror
-from artesian.server.report import ceilings_in, read_progress, with_goodput
+from artesian.server.report import ceilings_in, read_progress, with_notes
 
 _KEPT_S = 2.0
 """How long an answer is given again: many dashboards ask for the same one."""
@@ -94,7 +94,7 @@ class Ledger:
             "job": msgspec.to_builtins(view),
             "training": msgspec.to_builtins(summary),
             "goodput": msgspec.to_builtins(goodput),
-            "waterfall": with_goodput(found, goodput).to_dict(),
+            "waterfall": with_notes(found, goodput, summary).to_dict(),
         }
 
     async def goodput(self, record: JobRecord) -> Goodput:
@@ -130,7 +130,11 @@ def _part(state: State, records: list[JobRecord]) -> State:
     part = State()
     part.at_s, part.first_s = state.at_s, state.first_s
     part.nodes = {
-        id_: replace(node, outages=[replace(outage) for outage in node.outages])
+        id_: replace(
+            node,
+            outages=[replace(outage) for outage in node.outages],
+            exclusions=[replace(exclusion) for exclusion in node.exclusions],
+        )
         for id_, node in state.nodes.items()
     }
     part.jobs = {record.job.id: copied(record) for record in records}

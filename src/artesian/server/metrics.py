@@ -152,7 +152,8 @@ class Metrics:
             "artesian_devices", "Devices by state.", labels=["accelerator", "pool", "state"]
         )
         for kind in self._fleet.view().kinds:
-            for state, count in (("held", kind.held), ("free", kind.free), ("lost", kind.lost)):
+            of_state = {"held": kind.held, "free": kind.free, "lost": kind.lost, "excluded": kind.excluded}
+            for state, count in of_state.items():
                 devices.add_metric([kind.accelerator, kind.pool, state], count)
         yield devices
 

@@ -1,4 +1,8 @@
-"""Goodput of jobs as OpenMetrics text, for whatever scrapes it."""
+"""Goodput of jobs as OpenMetrics text, for whatever scrapes it.
+
+Of the server's own page no series is by job, as their number would grow without end: this is a page of its own,
+for who scrapes the jobs that he looks after. The label is not ``job``, which Prometheus sets itself.
+"""
 
 from collections.abc import Iterable
 
@@ -28,11 +32,11 @@ def render_openmetrics(goodputs: Iterable[Goodput]) -> str:
         if (whole := goodput.cumulative) is not None:
             causes = {"productive": whole.productive_us, **{str(k): us for k, us in whole.lost_us.items()}}
             samples["artesian_job_device_seconds"] += [
-                f'artesian_job_device_seconds{{job="{job}",cause="{cause}"}} {us / US!r}'
+                f'artesian_job_device_seconds{{job_id="{job}",cause="{cause}"}} {us / US!r}'
                 for cause, us in sorted(causes.items())
             ]
         samples["artesian_job_goodput_ratio"] += [
-            f'artesian_job_goodput_ratio{{job="{job}",window="{name}"}} {window.share!r}'
+            f'artesian_job_goodput_ratio{{job_id="{job}",window="{name}"}} {window.share!r}'
             for name, window in _windows(goodput)
             if window is not None and window.share is not None
         ]

@@ -103,6 +103,7 @@ class Replica:
 
         A database that cannot be reached is waited for. Raises other errors, such as those of a policy.
         """
+        _log.info("following %s", self._storage.place)
         pulse = asyncio.create_task(self._beat())
         try:
             while True:

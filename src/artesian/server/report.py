@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,10 @@ from artesian.kernel.accounting import Ceilings, waterfall
 from artesian.kernel.goodput import Goodput, goodput_text, job_goodput
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.progress import Progress
-from artesian.kernel.training import JobReport, TrainingSummary, training_summary
-from artesian.model.ledger import Waterfall
+from artesian.kernel.training import JobReport, TrainingSummary, slow_text, training_summary
+from artesian.model.ledger import Ceiling, Waterfall
 from artesian.server.fleet import ceilings_of
+from artesian.server.node_census import NodeCensuses
 from artesian.wire import ProgressReader
 
 if TYPE_CHECKING:
@@ -27,18 +29,20 @@ def job_report(plane: "ControlPlane", record: JobRecord) -> JobReport:
     progress = read_progress(plane.dir.jobs, [record])
     goodput = job_goodput(plane.state(), record, progress, at_s=end_s)
     found = waterfall_between(plane, record.submitted_s, end_s)
+    summary = training_summary(record, progress, at_s=end_s, ceilings=known_ceilings(plane))
     return JobReport(
         job=plane.view(record),
-        training=training_summary(record, progress, at_s=end_s, ceilings=known_ceilings(plane)),
+        training=summary,
         goodput=goodput,
-        waterfall=with_goodput(found, goodput),
+        waterfall=with_notes(found, goodput, summary),
     )
 
 
-def with_goodput(found: Waterfall, goodput: Goodput) -> Waterfall:
-    """Return the waterfall with the goodput of one job among its notes."""
-    note = f"goodput of {goodput.job_id}: {goodput_text(goodput)}"
-    return replace(found, notes=(*found.notes, note))
+def with_notes(found: Waterfall, goodput: Goodput, summary: TrainingSummary) -> Waterfall:
+    """Return the waterfall with one job's goodput among its notes, and the workers that held it up."""
+    notes = [f"goodput of {goodput.job_id}: {goodput_text(goodput)}"]
+    notes += [f"{goodput.job_id}: {slow_text(slow)}" for slow in summary.stragglers]
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def training(plane: "ControlPlane", record: JobRecord) -> TrainingSummary:
@@ -86,8 +90,10 @@ def known_ceilings(plane: "ControlPlane") -> Ceilings:
 
 
 def ceilings_in(path: Path) -> Ceilings:
-    """Return the ceilings that the census in this file tells of; none where there is none."""
-    try:
-        return ceilings_of(Census.load(path))
-    except (FileNotFoundError, CensusError):
-        return {}
+    """Return the ceilings that the census in this file tells of, and those of engines' nodes beside it."""
+    found: dict[tuple[str, str], Ceiling] = {}
+    with suppress(CensusError):
+        found |= NodeCensuses(path.with_suffix("")).ceilings()
+    with suppress(FileNotFoundError, CensusError):
+        found |= ceilings_of(Census.load(path))
+    return found

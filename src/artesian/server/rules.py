@@ -29,6 +29,7 @@ class Rules:
         told = {
             "policy": self.policy,
             "teams": self.teams.teams,
+            "usage_half_life_s": self.teams.usage_half_life_s,
             "pools": self.pools,
             "engines": self.engines,
         }
@@ -38,7 +39,7 @@ class Rules:
     def decode(cls, text: str) -> "Rules":
         """Return what ``encode`` made this text of."""
         told = msgspec.json.decode(text)
-        teams = Teams(msgspec.convert(told["teams"], tuple[Team, ...]))
+        teams = Teams(msgspec.convert(told["teams"], tuple[Team, ...]), told.get("usage_half_life_s"))
         return cls(policy=told["policy"], teams=teams, pools=told["pools"], engines=told["engines"])
 
     def make_policy(self) -> "Policy":

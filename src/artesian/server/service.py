@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.told import decision, job_view
+from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
-from artesian.model.events import CancelRequested, JobSubmitted
+from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
 from artesian.model.job import Job
 from artesian.model.views import Decision, JobPage, JobView, NodeView, QueueView
 from artesian.server.board import KEYED_SUFFIX, Filter
 from artesian.server.config import StateDir
 from artesian.server.finding import (
     LETTERS,
+    check_excluded,
     check_not_over,
     check_possible,
+    known_node,
     new_job_id,
     no_such_job,
 )
@@ -47,6 +50,8 @@ class Service:
     dir: StateDir
     limits: Limits
     fleet: FleetBoard
+    _whole: tuple[Capacity, Capacity] | None = None
+    """The state's capacity, and that of the same nodes if all of them were in use."""
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -112,8 +117,15 @@ class Service:
                 )
             job = replace(job, team=who.team)
         if self.mirror.state.nodes:  # else nobody knows yet what there is
-            check_possible(job, self.mirror.state.capacity)
+            check_possible(job, self._whole_fleet())
         return job
+
+    def _whole_fleet(self) -> Capacity:
+        """Return what there is when no node is gone or excluded: a job may wait for one to come back."""
+        now = self.mirror.state.capacity
+        if self._whole is None or self._whole[0] is not now:
+            self._whole = (now, Capacity(now.nodes))
+        return self._whole[1]
 
     async def submit(self, jobs: Sequence[Job], who: Principal, *, key: str | None = None) -> list[JobRecord]:
         """Accept admitted jobs, all or none; under a ``key`` the same ones once, however often they come.
@@ -149,6 +161,39 @@ class Service:
             )
         check_not_over(record)
         await self.mirror.append([CancelRequested(at_s=time.time(), job_id=record.job.id, user=who.user)])
+
+    async def exclude(self, node: str, who: Principal, *, reason: str, is_stopping: bool) -> NodeView:
+        """Have nothing more start on a node. Raises UnknownNode, NotYours."""
+        _check_for_all(who)
+        known_node(self.mirror.state, node)
+        await self.mirror.append(
+            [
+                NodeExcluded(
+                    at_s=time.time(), node_id=node, reason=reason, user=who.user, is_stopping=is_stopping
+                )
+            ]
+        )
+        return self._node(node)
+
+    async def return_node(self, node: str, who: Principal) -> NodeView:
+        """Have an excluded node used again. Raises UnknownNode, NotExcluded, NotYours."""
+        _check_for_all(who)
+        check_excluded(known_node(self.mirror.state, node))
+        await self.mirror.append([NodeReturned(at_s=time.time(), node_id=node, user=who.user)])
+        return self._node(node)
+
+    def _node(self, id_: str) -> NodeView:
+        found = self.fleet.node(id_, team=None)
+        assert found is not None, id_
+        return found
+
+
+def _check_for_all(who: Principal) -> None:
+    if who.team is not None:
+        raise NotYours(
+            f"nodes are every team's: expected an operator of no team, got {who.user} of team {who.team}",
+            hint="ask for a token without a team",
+        )
 
 
 def _sees(who: Principal, record: JobRecord) -> bool:

@@ -12,12 +12,15 @@ from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.state import Record
 from artesian.model.events import (
     AttemptEnded,
+    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     ClockTicked,
     JobSubmitted,
+    NodeExcluded,
     NodeJoined,
     NodeLost,
+    NodeReturned,
 )
 from artesian.model.plan import Plan, Reason
 from artesian.model.views import Happening, Over
@@ -160,6 +163,10 @@ def audited(record: Record, mirror: Mirror, who: Principal) -> dict[str, object]
             return told | {"node": node}
         case NodeLost(node_id=node_id):
             return told | {"node": node_id}
+        case NodeExcluded(node_id=node_id, reason=reason, user=user, is_stopping=is_stopping):
+            return told | {"node": node_id, "reason": reason, "user": user, "is_stopping": is_stopping}
+        case NodeReturned(node_id=node_id, user=user):
+            return told | {"node": node_id, "user": user}
         case Plan():
             parts: dict[str, object] = {
                 "starts": [
@@ -177,5 +184,5 @@ def audited(record: Record, mirror: Mirror, who: Principal) -> dict[str, object]
                 ],
             }
             return told | parts if any(parts.values()) else None
-        case ClockTicked():
+        case AttemptProgressed() | ClockTicked():
             return None

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from artesian.model.events import AttemptEnded, AttemptStarted, Event, NodeJoined
+from artesian.model.events import AttemptEnded, AttemptProgressed, AttemptStarted, Event, NodeJoined
 from artesian.model.job import Cause, Outcome
 from artesian.model.plan import Command, Start, Stop
 from artesian.sim.jobs import SimJob
@@ -32,15 +32,28 @@ class Ran:
     lost_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """It is time to look at what the attempts have come to."""
+
+    at_s: float
+
+
 class VirtualEngine:
     """A heap of events to come, in the order of their times; events of one time in the order of pushing.
 
-    What an attempt leaves behind, up to its last checkpoint, the next one need not do again.
+    What an attempt leaves behind, up to its last checkpoint, the next one need not do again. Every
+    ``reports_every_s`` (None: never), attempts tell of their checkpoints and their steps, as live ones do.
     """
 
-    def __init__(self, jobs: Mapping[str, SimJob]) -> None:
+    def __init__(self, jobs: Mapping[str, SimJob], reports_every_s: float | None = None) -> None:
         self._jobs = jobs
-        self._heap: list[tuple[float, int, Event]] = []
+        self._reports_every_s = reports_every_s
+        self._told: dict[str, AttemptProgressed] = {}
+        self._is_look_due = False
+        self._heap: list[tuple[float, int, Event | _Look]] = []
+        self._known: list[tuple[float, int, Event]] = []
+        """What was known from the start, the last first: a heap of all of it would be deep."""
         self._pushed = 0
         self._running: dict[str, _Run] = {}
         self._done: dict[str, float] = {}
@@ -55,13 +68,23 @@ class VirtualEngine:
     @property
     def next_s(self) -> float | None:
         """When the next event happens; None when there is none."""
-        return self._heap[0][0] if self._heap else None
+        heap, known = self._heap, self._known
+        if known and (not heap or known[-1][0] <= heap[0][0]):
+            return known[-1][0]
+        return heap[0][0] if heap else None
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is to come any more but what ``follow`` brings, which may never end."""
-        streamed = self._streamed
-        return not self._heap or (len(self._heap) == 1 and self._heap[0][2] is streamed)
+        heap, streamed = self._heap, self._streamed
+        return not self._known and (not heap or (len(heap) == 1 and heap[0][2] is streamed))
+
+    def foresee(self, events: Iterable[Event]) -> None:
+        """Have ``events`` happen at their times, before all others of these times: once, at the beginning."""
+        assert not self._pushed, "what is known from the start comes first"
+        self._known = [(event.at_s, number, event) for number, event in enumerate(events)]
+        self._known.sort(reverse=True)
+        self._pushed = len(self._known)
 
     def follow(self, events: Iterator[Event]) -> None:
         """Have ``events`` happen too, an ordered stream that may have no end: read one event ahead."""
@@ -82,16 +105,26 @@ class VirtualEngine:
     def pop(self, at_s: float) -> list[Event]:
         """Return what happens at exactly ``at_s``; what an ended attempt would still have done does not."""
         events: list[Event] = []
-        while self._heap and self._heap[0][0] == at_s:
-            event = heapq.heappop(self._heap)[2]
+        heap, known = self._heap, self._known
+        while True:
+            # Whatever was known came first.
+            if known and known[-1][0] == at_s:
+                event: Event | _Look = known.pop()[2]
+            elif heap and heap[0][0] == at_s:
+                event = heapq.heappop(heap)[2]
+            else:
+                return events
+            if isinstance(event, _Look):
+                events += self._look(at_s)
+                continue
             if event is self._streamed:
                 self._read_stream()
-            if isinstance(event, AttemptStarted | AttemptEnded) and not self._takes(event):
-                continue
-            if isinstance(event, NodeJoined):
+            if isinstance(event, (AttemptStarted, AttemptEnded)):
+                if not self._takes(event):
+                    continue
+            elif isinstance(event, NodeJoined):
                 self._accelerators[event.node.id] = event.node.accelerator
             events.append(event)
-        return events
 
     def carry_out(self, command: Command, at_s: float) -> None:
         """Start or stop an attempt. Doing so again, or stopping what does not run, changes nothing."""
@@ -111,6 +144,7 @@ class VirtualEngine:
         placement = start.placement
         speed = job.speed(self._accelerators.get(placement.shares[0].node_id), placement.devices)
         self._running[start.job_id] = _Run(start, started_s, speed)
+        self._look_later(at_s)
         left_s = max(0.0, job.work - self._done.get(start.job_id, 0.0)) / speed
         runs_s, outcome = job.end(start.epoch, left_s)
         self.push(
@@ -126,6 +160,7 @@ class VirtualEngine:
             return False
         if isinstance(event, AttemptEnded):
             run = self._running.pop(event.job_id)
+            self._told.pop(event.job_id, None)
             job = self._jobs[event.job_id]
             ran_s = max(0.0, event.at_s - run.begins_s)
             kept_s = ran_s if event.outcome.cause is Cause.COMPLETED else job.kept_s(ran_s)
@@ -136,6 +171,45 @@ class VirtualEngine:
                 self._done[event.job_id] = self._done.get(event.job_id, 0.0) + kept_s * run.speed
                 self.useful_attempts[event.job_id] = self.useful_attempts.get(event.job_id, 0) + 1
         return True
+
+    def _look_later(self, at_s: float) -> None:
+        """Look at the next multiple of the interval, if anybody is to be looked at."""
+        every_s = self._reports_every_s
+        if every_s is None or self._is_look_due or not self._running:
+            return
+        self._is_look_due = True
+        next_s = (at_s // every_s + 1) * every_s
+        heapq.heappush(self._heap, (next_s, self._pushed, _Look(next_s)))
+        self._pushed += 1
+
+    def _look(self, at_s: float) -> list[AttemptProgressed]:
+        """Return what the running attempts tell that they have not told yet."""
+        self._is_look_due = False
+        self._look_later(at_s)
+        events = []
+        for job_id, run in self._running.items():
+            job, ran_s = self._jobs[job_id], at_s - run.begins_s
+            if ran_s <= 0:
+                continue
+            kept_s = job.kept_s(ran_s)
+            told = AttemptProgressed(
+                at_s=at_s,
+                job_id=job_id,
+                epoch=run.start.epoch,
+                saved_s=run.begins_s + kept_s if kept_s > 0 else None,
+                steps=ran_s * run.speed if job.tells_steps else 0.0,
+                steps_s=ran_s if job.tells_steps else 0.0,
+            )
+            # The speed of an attempt is one and the same: told once, it is no news again.
+            before = self._told.get(job_id)
+            if before is None:
+                is_news = told.saved_s is not None or told.steps_s > 0
+            else:
+                is_news = told.saved_s != before.saved_s
+            if is_news:
+                self._told[job_id] = told
+                events.append(told)
+        return events
 
     def _note_losses(self, run: _Run, at_s: float, lost_s: float) -> None:
         decided_s = run.begins_s - self._jobs[run.start.job_id].start_up_s

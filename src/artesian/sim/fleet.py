@@ -8,7 +8,8 @@
 
 ``accelerator`` is a family, a model or an alias of the catalogue, or any other name; ``cpu`` for nodes
 whose devices are cores. What the catalogue says of it goes to the nodes: a family's models may differ,
-and then a figure is unknown. ``vendor``, ``device_memory`` and ``center`` can be given as well.
+and then a figure is unknown. ``vendor``, ``device_memory`` and ``center`` can be given as well, and
+``rack_nodes``: how many nodes share a rack, one number for all racks or a list with one for each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ POOL_KEYS = (
     "vendor",
     "device_memory",
     "center",
+    "rack_nodes",
 )
 """The keys of a pool; the first six must be given."""
 
@@ -47,16 +49,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolEntry:
-    """A pool and its ``count`` like nodes."""
+    """A pool and its ``count`` like nodes; ``rack_nodes`` of them are in each rack in turn (none: in no rack)."""
 
     pool: Pool
     count: int
     node: Node
     """What all its nodes are like."""
+    rack_nodes: tuple[int, ...] = ()
 
     def nodes(self) -> Iterator[Node]:
-        """Yield the nodes: of pool ``train``, ``train-0``, ``train-1``, …"""
-        return (replace(self.node, id=f"{self.pool.name}-{number}") for number in range(self.count))
+        """Yield the nodes: of pool ``train``, ``train-0``, ``train-1``, …, in the racks ``rack-0``, ``rack-1``, …"""
+        racks = (f"rack-{number}" for number, size in enumerate(self.rack_nodes) for _ in range(size))
+        for number in range(self.count):
+            yield replace(self.node, id=f"{self.pool.name}-{number}", rack=next(racks, None))
+
+
+def racks_of(sizes: Sequence[int], nodes: int) -> tuple[int, ...] | None:
+    """Return how many of so many nodes are in each rack; None where the sizes do not add up to them.
+
+    One size is that of all racks but the last, which has what is left.
+    """
+    if len(sizes) == 1:
+        size = sizes[0]
+        return tuple(min(size, nodes - first) for first in range(0, nodes, size))
+    return tuple(sizes) if sum(sizes) == nodes else None
 
 
 class FleetFileError(DocumentError):
@@ -123,11 +139,17 @@ def _pool(reader: Reader, node: document.Node, subject: str) -> PoolEntry | None
     vendor = file.read("vendor", fields.word, None)
     device_memory_bytes = file.read("device_memory", fields.size_bytes, None)
     center = file.read("center", fields.word, "default")
+    racks: tuple[int, ...] | None = ()
+    if count is not None and file.has("rack_nodes"):
+        racks = file.read("rack_nodes", lambda item, at: _rack_nodes(reader, item, at, count), None)
+    if racks is None:
+        return None
     if not (name and count and accelerator and devices and cpus and memory_bytes):
         return None
     return PoolEntry(
         pool=Pool(name=name, engine=ENGINE, center=center),
         count=count,
+        rack_nodes=racks,
         node=Node(
             id=name,
             pool=name,
@@ -141,6 +163,20 @@ def _pool(reader: Reader, node: document.Node, subject: str) -> PoolEntry | None
             peak_flops=common_figure(accelerator, lambda row: row.trusted_peak_flops),
         ),
     )
+
+
+def _rack_nodes(reader: Reader, node: document.Node, subject: str, count: int) -> tuple[int, ...]:
+    size = fields.integer(least=1, most=MAX_NODES, of=" of nodes")
+    if not isinstance(node, document.List):
+        sizes: tuple[int, ...] = (size(node, subject),)
+    else:
+        sizes = reader.items(node, subject, size, "numbers of nodes")
+        if len(sizes) < len(node.items):
+            raise fields.Mistaken(None)
+    racks = racks_of(sizes, count)
+    if racks is None:
+        fields.refuse(node, subject, f"expected racks of {count} nodes in all, got {sum(sizes)}")
+    return racks
 
 
 def common_figure(accelerator: str, figure: Callable[[catalog.Accelerator], T | None]) -> T | None:

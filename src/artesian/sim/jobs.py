@@ -14,6 +14,7 @@ class UnknownSpeed(ArtesianError, ValueError):  # noqa: N818 - reads as what it 
 
 
 _NO_SPEEDS: Mapping[str, float] = {}
+_COMPLETED = Outcome(cause=Cause.COMPLETED, exit_code=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,11 @@ class SimJob:
         return replace(job, deadline_s=deadline_s, checkpoint_every_s=every_s)
 
     @property
+    def tells_steps(self) -> bool:
+        """Whether its work is known in steps, and how fast it does them."""
+        return self.job.total_steps is not None and bool(self.steps_per_s)
+
+    @property
     def work(self) -> float:
         """What there is to do: steps where the speeds are told, else seconds, as fast on any device."""
         steps = self.job.total_steps
@@ -132,4 +138,4 @@ class SimJob:
         if epoch <= len(self.failures) and self.failures[epoch - 1].after_s <= left_s:
             failure = self.failures[epoch - 1]
             return failure.after_s, failure.outcome
-        return left_s, Outcome(cause=Cause.COMPLETED, exit_code=0)
+        return left_s, _COMPLETED

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,10 +12,16 @@ from artesian.kernel.state import State
 from artesian.model.job import Cause
 from artesian.model.ledger import US, Loss, Stage, StageResult, Waterfall, to_us
 from artesian.model.plan import Reason
+from artesian.model.quota import Teams
 from artesian.model.resources import MILLI
+from artesian.sim.deadlines import Deadlines, deadlines_of
 from artesian.sim.engine import Ran
 from artesian.sim.fairness import finish_time_ratios
+from artesian.sim.figures import Spread as Spread
+from artesian.sim.figures import Summary as Summary
+from artesian.sim.figures import summary_of
 from artesian.sim.run import SimResult
+from artesian.sim.teams import TeamFigures, team_figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +32,8 @@ class JobResult:
     time) to its end; None where it did not come to that. ``held_milli_us`` is what its attempts held, in
     thousandths of a device times microseconds. ``hold`` is why it still waits. ``accelerator`` is the model of
     device that it ran on last, ``milli`` what its last attempt held; None for a job that never started.
-    ``finish_time_ratio`` is in ``fairness``; None where it is not known.
+    ``finish_time_ratio`` is in ``fairness``; None where it is not known. ``met_deadline`` is whether it succeeded in
+    time; None for a job without a deadline, or that still had time.
     """
 
     job_id: str
@@ -44,6 +49,7 @@ class JobResult:
     held_milli_us: int
     finish_time_ratio: float | None
     hold: Reason | None
+    met_deadline: bool | None
 
     @property
     def wait_s(self) -> float | None:
@@ -57,39 +63,6 @@ class JobResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """Figures over ``count`` values; ``p99_s`` is by nearest rank, so it is one of them."""
-
-    count: int
-    mean_s: float
-    median_s: float
-    p99_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """Of dimensionless values: their mean, ``p99`` by nearest rank, the largest."""
-
-    count: int
-    mean: float
-    p99: float
-    largest: float
-
-    @classmethod
-    def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Return the spread of the values that are known; None where none is."""
-        known = sorted(value for value in values if value is not None)
-        if not known:
-            return None
-        return cls(
-            count=len(known),
-            mean=statistics.fmean(known),
-            p99=known[math.ceil(0.99 * len(known)) - 1],
-            largest=known[-1],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Figures of some of the jobs: of a team, of a model of device."""
 
@@ -99,6 +72,9 @@ class Group:
     held_milli_us: int
     preemptions: int
     finish_time_ratio: Spread | None
+    met: int
+    missed: int
+    """Deadlines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +92,7 @@ class Report:
     ``makespan_s`` runs from the first submission to the last end of an attempt. ``wait`` is over the jobs
     that started, ``jct`` over those that succeeded; None where there are none. ``owned_milli_us`` is what
     the fleet's nodes had over the makespan, lost ones included; ``allocation`` is what was held of it.
+    ``deadlines`` is None where no job has one; ``teams`` where nobody told of teams.
     """
 
     jobs: tuple[JobResult, ...]
@@ -126,6 +103,8 @@ class Report:
     allocated_milli_us: int
     allocation: tuple[Level, ...]
     waterfall: Waterfall
+    deadlines: Deadlines | None
+    teams: dict[str, TeamFigures] | None
 
     @property
     def preemptions(self) -> int:
@@ -179,6 +158,10 @@ class Report:
             "stranded_share": self.stranded_share,
             "preemptions": self.preemptions,
             "finish_time_ratio": _dict(self.finish_time_ratio),
+            "deadlines": None if self.deadlines is None else self.deadlines.to_dict(),
+            "teams": None
+            if self.teams is None
+            else {name: team.to_dict() for name, team in self.teams.items()},
             "by_team": {name: _group_dict(group) for name, group in self.by_team.items()},
             "by_accelerator": {name: _group_dict(group) for name, group in self.by_accelerator.items()},
             "allocation": [{"at_s": level.at_s, "devices": level.milli / MILLI} for level in self.allocation],
@@ -197,6 +180,7 @@ class Report:
                     "attempts": job.attempts,
                     "preemptions": job.preemptions,
                     "finish_time_ratio": job.finish_time_ratio,
+                    "met_deadline": job.met_deadline,
                     "held_device_s": _device_s(job.held_milli_us),
                     "hold": None if job.hold is None else asdict(job.hold),
                 }
@@ -206,13 +190,14 @@ class Report:
         }
 
 
-def report(result: SimResult) -> Report:
-    """Return the figures of a finished simulation."""
+def report(result: SimResult, teams: Teams | None = None) -> Report:
+    """Return the figures of a finished simulation; with ``teams``, also what these had of what they are entitled to."""
     state = result.state
+    deadlines, is_met = deadlines_of(state.jobs.values(), result.jobs, state.at_s)
     fleet_milli = MILLI * sum(known.node.devices for known in state.nodes.values())
     ratios = finish_time_ratios(list(state.jobs.values()), result.jobs, fleet_milli)
     jobs = tuple(
-        _job(record, state.at_s, ratios.get(job_id), result.reasons.get(job_id))
+        _job(record, state.at_s, ratios.get(job_id), result.reasons.get(job_id), is_met.get(job_id))
         for job_id, record in state.jobs.items()
     )
     allocation, allocated_milli_us = _allocation(state)
@@ -221,8 +206,8 @@ def report(result: SimResult) -> Report:
     return Report(
         jobs=jobs,
         makespan_s=end_s - start_s if allocation else None,
-        wait=_summary(job.wait_s for job in jobs),
-        jct=_summary(job.jct_s for job in jobs if job.state is JobState.SUCCEEDED),
+        wait=summary_of(job.wait_s for job in jobs),
+        jct=summary_of(job.jct_s for job in jobs if job.state is JobState.SUCCEEDED),
         owned_milli_us=_owned_milli_us(state, start_s, end_s),
         allocated_milli_us=allocated_milli_us,
         allocation=allocation,
@@ -230,6 +215,8 @@ def report(result: SimResult) -> Report:
             accounting.waterfall(state, {}, start_s=start_s, end_s=end_s, ceilings={}, is_simulated=True),
             result.ran,
         ),
+        deadlines=deadlines,
+        teams=None if teams is None or not teams.teams else team_figures(state, teams),
     )
 
 
@@ -265,11 +252,13 @@ def _groups(jobs: Iterable[JobResult], name_of: Callable[[JobResult], str | None
     return {
         name: Group(
             jobs=len(some),
-            jct=_summary(job.jct_s for job in some if job.state is JobState.SUCCEEDED),
-            wait=_summary(job.wait_s for job in some),
+            jct=summary_of(job.jct_s for job in some if job.state is JobState.SUCCEEDED),
+            wait=summary_of(job.wait_s for job in some),
             held_milli_us=sum(job.held_milli_us for job in some),
             preemptions=sum(job.preemptions for job in some),
             finish_time_ratio=Spread.of(job.finish_time_ratio for job in some),
+            met=sum(job.met_deadline is True for job in some),
+            missed=sum(job.met_deadline is False for job in some),
         )
         for name, some in sorted(named.items())
     }
@@ -283,6 +272,8 @@ def _group_dict(group: Group) -> dict[str, Any]:
         "held_device_s": _device_s(group.held_milli_us),
         "preemptions": group.preemptions,
         "finish_time_ratio": _dict(group.finish_time_ratio),
+        "met_deadlines": group.met,
+        "missed_deadlines": group.missed,
     }
 
 
@@ -290,7 +281,9 @@ def _dict(summary: Summary | Spread | None) -> dict[str, Any] | None:
     return None if summary is None else asdict(summary)
 
 
-def _job(record: JobRecord, at_s: float, ratio: float | None, hold: Reason | None) -> JobResult:
+def _job(
+    record: JobRecord, at_s: float, ratio: float | None, hold: Reason | None, is_met: bool | None
+) -> JobResult:
     last = record.attempts[-1] if record.attempts else None
     return JobResult(
         job_id=record.job.id,
@@ -308,6 +301,7 @@ def _job(record: JobRecord, at_s: float, ratio: float | None, hold: Reason | Non
             milli * (to_us(end_s) - to_us(start_s)) for start_s, end_s, milli in _holdings(record, at_s)
         ),
         hold=hold,
+        met_deadline=is_met,
     )
 
 
@@ -345,18 +339,6 @@ def _owned_milli_us(state: State, start_s: float, end_s: float) -> int:
     return sum(
         known.node.devices * MILLI * max(0, end - max(start, to_us(known.joined_s)))
         for known in state.nodes.values()
-    )
-
-
-def _summary(values: Iterable[float | None]) -> Summary | None:
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return None
-    return Summary(
-        count=len(known),
-        mean_s=statistics.fmean(known),
-        median_s=statistics.median(known),
-        p99_s=known[math.ceil(0.99 * len(known)) - 1],
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeGuard
 
 from artesian.kernel.collector import collector_paused
@@ -58,6 +59,7 @@ def simulate(
     until: Collection[str] | None = None,
     progress: Callable[[int], None] | None = None,
     keeps_records: bool = True,
+    reports_every_s: float | None = None,
 ) -> SimResult:
     """Return what ``policy`` makes of ``jobs`` on ``fleet``, whose nodes join at time 0.
 
@@ -66,13 +68,17 @@ def simulate(
     it waits: ``report`` lists it, with its reason. With ``until``, ids of jobs, it ends as soon as all of
     these are over, whatever else still runs or is to come: arrivals go on while those are looked at.
     Without ``keeps_records`` there are none in the result: of a million jobs they take more than all else.
+    With ``reports_every_s``, attempts tell of checkpoints and steps so often, in virtual time, as live ones do:
+    the scheduler then knows what a stop would lose, and learns how fast jobs are.
     ``progress`` is told how many jobs are over, after each cycle in which one more is.
 
     Raises ValueError when two jobs have one id or an event cannot be taken, NoProgress when the end would
     never come.
     """
     with collector_paused():
-        return _simulate(fleet, jobs, policy, tuple(events), faults, until, progress, keeps_records)
+        return _simulate(
+            fleet, jobs, policy, tuple(events), faults, until, progress, keeps_records, reports_every_s
+        )
 
 
 def _simulate(
@@ -84,6 +90,7 @@ def _simulate(
     until: Collection[str] | None,
     progress: Callable[[int], None] | None,
     keeps_records: bool,
+    reports_every_s: float | None,
 ) -> SimResult:
     known = {entry.job.id: entry for entry in jobs}
     if len(known) < len(jobs):
@@ -94,10 +101,12 @@ def _simulate(
         raise ValueError(f"events: expected finite times of at least 0, got {untimed[0]}")
     if unknown:
         raise ValueError(f"events: expected jobs to come as SimJobs, with a duration, got {unknown[0]}")
-    engine = VirtualEngine(known)
-    engine.push(NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
-    engine.push(JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
-    engine.push(others)
+    if reports_every_s is not None and not 0 < reports_every_s < math.inf:
+        raise ValueError(f"reports_every_s must be finite and positive, got {reports_every_s}")
+    engine = VirtualEngine(known, reports_every_s)
+    joins = (NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
+    submits = (JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
+    engine.foresee(chain(joins, submits, others))
     if faults is not None:
         engine.follow(faults)
 
@@ -142,7 +151,9 @@ def _simulate(
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
-    return min((at_s for at_s in (one, other) if at_s is not None), default=None)
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _is_settled(scheduler: Scheduler) -> bool:

@@ -3,11 +3,12 @@
 ``launch``          the launch agent's command line; ``agent`` does the work, on what ``gang`` describes
 ``crew``            the workers of a node, each a ``worker_process``; ``starter`` starts them, ``standby`` and
                     ``template`` fork them with their imports done
+``python_command``  which command lines can be forked, too
 ``council``         the agents of several nodes: ``terms``, ``peer`` connections, and a ``roster`` of who trains
 ``heartbeat``       signs of life, and ``watchdog`` that judges them; ``link`` is the worker's end
 ``recovery``        what is said about a recovery; ``resilient`` has a function survive one in its process
 ``membership``      who takes part: ``join`` meets the other workers
-``run``             ``Run`` makes a loop restartable and measurable
+``run``             ``Run`` makes a loop restartable and measurable; ``from_env`` is what the environment says of it
 ``signals``         SIGTERM as a stop that all ranks agree on
 ``vote``            a few numbers that all ranks combine
 ``injection``       faults that a worker does to itself
@@ -42,9 +43,10 @@ if TYPE_CHECKING:
     from artesian.train.memory import Memory
     from artesian.train.peer import Holder, Peer
     from artesian.train.resilient import resilient
-    from artesian.train.run import Preempted, Run
+    from artesian.train.run import Run
     from artesian.train.saver import Saver
     from artesian.train.sharded import ShardedCheckpointer
+    from artesian.train.signals import Preempted
 
 __all__ = [
     "BestInterval",
@@ -79,7 +81,7 @@ _HOME = {
     "Membership": "membership",
     "Memory": "memory",
     "Peer": "peer",
-    "Preempted": "run",
+    "Preempted": "signals",
     "Run": "run",
     "SampleOrder": "data",
     "Saver": "saver",

@@ -10,22 +10,22 @@ import contextlib
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from types import FrameType
 from typing import Any
 
+from artesian.train.agent_reports import Reports, say
+from artesian.train.agent_signals import hearing
 from artesian.train.council import Council
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
-from artesian.train.recovery import PREEMPTED, Failure, Recovery, cause_of, describe, report
+from artesian.train.recovery import PREEMPTED, Failure, cause_of
 from artesian.train.terms import Address, Terms
-from artesian.train.watchdog import CHECK_EVERY_S, verdict
+from artesian.train.watch import Watch
+from artesian.train.watchdog import CHECK_EVERY_S
 from artesian.train.worker_process import WorkerProcess
-from artesian.wire.clock import AnchoredClock
-from artesian.wire.messages import Layer, Message, WorkerFailed
+from artesian.wire.messages import Layer
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _TAIL_LINES = 20
@@ -42,26 +42,23 @@ class Agent:
     def __init__(self, gang: Gang, environ: Mapping[str, str], terms: Terms | None = None) -> None:
         self._gang = gang
         self._environ = environ
-        self._clock = AnchoredClock()
         self._selector = selectors.DefaultSelector()
         self._crew = Crew(
             gang,
             environ,
             self._selector,
             on_end=self._note_end,
-            on_word=self._hear_error,
+            on_word=self._hear,
             on_failure=self._note,
             on_loss=self._go_on_without_template,
         )
+        self._reports = Reports(gang, self._crew)
+        self._watch = Watch(self._crew, start_limit_s=gang.start_limit_s)
         self._council = None if terms is None else Council(terms, self, self._selector, say)
         self._formation: Formation | None = None
         """None while this node is a spare."""
         self._failures: list[Failure] = []
         self._at_fault: set[int] = set()
-        self._last_step: int | None = None
-        """What the last worker to end had committed."""
-        self._recovery: Recovery | None = None
-        self._patience = 1.0
         self._exit_code = 0
         self._stopped_by: signal.Signals | None = None
         self._is_yielding = False
@@ -76,28 +73,24 @@ class Agent:
         It takes over SIGTERM, SIGINT and SIGUSR1 until it returns. Call it from the main thread: what dies
         with the thread that called it is the workers.
         """
-        receiver, sender = socket.socketpair()
-        with receiver, sender:
-            receiver.setblocking(False)
-            sender.setblocking(False)
-            old_wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-            old_handlers = {number: signal.signal(number, _wake) for number in _STOP_SIGNALS}
+        with hearing(_STOP_SIGNALS) as receiver:
             self._selector.register(receiver, selectors.EVENT_READ, lambda: self._hear_signals(receiver))
             try:
                 self._begin()
                 while self._is_busy():
                     self._wait()
-                if self._council is not None and self._stopped_by is not None:
-                    self._council.resign(self._exit_code)
+                if self._council is not None and self._stopped_by is not None and self._formation is not None:
+                    self._council.resign(self._code())  # a spare just leaves: the gang goes on without it
             finally:
                 self._crew.close()  # kills somebody only after an error of the agent's own
                 if self._council is not None:
                     self._council.close()
                 self._selector.close()
-                for number, handler in old_handlers.items():
-                    signal.signal(number, handler)
-                signal.set_wakeup_fd(old_wakeup)
-        if self._stopped_by is not None and self._exit_code:
+        return self._code()
+
+    def _code(self) -> int:
+        is_cut_short = bool(self._exit_code) or self._crew.is_short or self._is_yielding
+        if self._stopped_by is not None and is_cut_short:
             return PREEMPTED if self._stopped_by == signal.SIGUSR1 else 128 + self._stopped_by
         return self._exit_code
 
@@ -144,13 +137,12 @@ class Agent:
         is_served: bool = True,
     ) -> None:
         """Enter formation ``number``: keep the workers that can come along, start the others anew."""
-        told = [self._last_step, *(beat.step for beat in self._crew.beats())]
-        steps = [step for step in told if step is not None]
-        if self._recovery is not None and self._recovery.step_before is not None:
-            steps.append(self._recovery.step_before)  # the one before failed on the way
+        step_before = self._reports.newest_step()
         at_fault = self._at_fault if cause is None else {*self._at_fault, cause.rank}
         self._failures, self._at_fault, self._settle_at_s = [], set(), None
-        self._is_yielding, self._formation, self._recovery = False, None, None
+        self._is_yielding, self._formation = False, None
+        self._reports.forget()
+        self._watch.formed(time.monotonic())
         if node_rank is not None:
             self._formation = Formation(
                 number=number,
@@ -160,14 +152,14 @@ class Agent:
                 master_port=master[1],
                 is_store_served=is_served,
             )
-        has_survivors = self._crew.form(self._formation, at_fault, self._patience)
+        has_survivors = self._crew.form(self._formation, at_fault, self._watch.patience)
         if self._formation is not None and (cause is not None or layer is not None):
-            self._recovery = Recovery(
-                restart=number,
-                cause=cause or Failure(rank=-1, text="a node has joined", is_suspect=False),
-                layer=layer or (Layer.IN_PROCESS if has_survivors else Layer.FORK),
-                detected_s=time.monotonic(),
-                step_before=max(steps, default=None),
+            self._reports.recovering(
+                number,
+                cause or Failure(rank=-1, text="a node has joined", is_suspect=False),
+                layer or (Layer.IN_PROCESS if has_survivors else Layer.FORK),
+                step_before,
+                is_first_node=self._formation.node_rank == 0,
             )
 
     def _go_on_without_template(self, local_ranks: Sequence[int]) -> None:
@@ -186,7 +178,7 @@ class Agent:
         deadlines = [self._kill_at_s, self._settle_at_s, self._crew.rejoin_by_s]
         if self._is_watching():
             deadlines.append(now_s + CHECK_EVERY_S)
-        if self._council is not None:
+        if self._council is not None and not self._council.is_over:
             deadlines.append(self._council.deadline_s())
         timeout_s = min((at_s - now_s for at_s in deadlines if at_s is not None), default=None)
         for key, _ in self._selector.select(None if timeout_s is None else max(0.0, timeout_s)):
@@ -199,11 +191,11 @@ class Agent:
     def _keep_deadlines(self, now_s: float) -> None:
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
             self._kill_at_s = None
-            self._crew.send(signal.SIGKILL)
+            self._end_now()
         if self._crew.rejoin_by_s is not None and now_s >= self._crew.rejoin_by_s:
             self._give_up_rejoining()
         if self._is_watching():
-            self._watch(now_s)
+            self._look_for_hangs(now_s)
         if self._settle_at_s is not None and now_s >= self._settle_at_s:
             if self._is_cause_to_come(now_s):
                 self._settle_at_s = now_s + _SETTLE_S
@@ -212,7 +204,10 @@ class Agent:
                 self._decide()
         if self._council is not None:
             self._council.keep(now_s, is_warm=self._crew.starter.is_warm)
-        self._note_recovery(now_s)
+        if self._crew.is_short and self._kill_at_s is not None:
+            # Told to stop while it was formed anew: there is no next step for anybody to finish.
+            self._kill_within(self._gang.grace_s)
+        self._reports.look(now_s)
 
     def _hear_signals(self, receiver: socket.socket) -> None:
         for number in receiver.recv(4096):
@@ -223,7 +218,29 @@ class Agent:
         is_repeated_interrupt = number == signal.SIGINT and self._stopped_by == signal.SIGINT
         if self._stopped_by is None and not self._exit_code:
             self._stopped_by = self._crew.farewell = number
-        self._crew.send(signal.SIGKILL if is_repeated_interrupt else number)
+            self._kill_within(self._gang.stop_grace_s)
+        if is_repeated_interrupt:
+            self._end_now()
+        else:
+            self._crew.send(number)
+
+    def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        if "slow" in message:
+            self._replace(worker, f"{worker} is slow: {message['slow']}")
+        else:
+            self._hear_error(worker, message)
+
+    def _replace(self, worker: WorkerProcess, text: str) -> None:
+        """Have another do the work of a slow worker: a spare node, or on a node that is alone a new process."""
+        if self._council is None:
+            if self._can_restart():
+                self._note(Failure(rank=worker.rank, text=text, is_suspect=False, signal=signal.SIGKILL))
+        elif self._council.has_spare and self._stopped_by is None:
+            say(f"{text}; this node makes room for a spare one")
+            self._exit_code = 1
+            self._council.withdraw()
+            self._crew.farewell = signal.SIGKILL
+            self._crew.send(signal.SIGKILL)
 
     def _hear_error(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
@@ -239,11 +256,12 @@ class Agent:
 
     def _note_end(self, worker: WorkerProcess) -> None:
         """Act on the end of a worker that nobody has asked for."""
-        self._note_recovery(time.monotonic())  # while its last beats can be read
-        self._last_step = worker.line.beat().step
+        self._reports.look(time.monotonic())  # while its last beats can be read
+        self._reports.last_step = worker.line.beat().step
         worker.reap()
         del self._crew.running[worker.rank]
-        if self._is_yielding or (worker.shell_code == 0 and not self._exit_code):
+        is_yield = self._is_yielding and self._stopped_by is None
+        if is_yield or (worker.shell_code == 0 and not self._exit_code):
             self._note_good_end()
             return
         if self._exit_code:
@@ -291,7 +309,7 @@ class Agent:
         now_s = time.monotonic()
         if not self._failures:
             self._noted_s = now_s
-        self._note_recovery(now_s)  # the one before may have been over since the last look
+        self._reports.look(now_s)  # the one before may have been over since the last look
         self._failures.append(failure)
         at_s = now_s + (_SETTLE_S if failure.is_suspect else 0.0)
         self._settle_at_s = at_s if self._settle_at_s is None else min(self._settle_at_s, at_s)
@@ -309,7 +327,8 @@ class Agent:
             told = asdict(replace(cause, trace=None))
             self._council.report({"failed": told, "number": self._formation.number})
             return
-        if not self._can_restart() or not cause.is_worth_a_restart:
+        is_covered = cause.is_worth_a_restart and cause.cause in self._gang.restart_on
+        if not self._can_restart() or not is_covered:
             self._fail(cause)
             return
         assert self._formation is not None
@@ -322,49 +341,18 @@ class Agent:
         self._crew.give_up_rejoining()
         for worker in self._crew.gave_up:
             say(f"{worker} does not come back from the lost gang; it starts anew")
-            if self._recovery is not None and self._recovery.layer is Layer.IN_PROCESS:
-                self._recovery.layer = Layer.FORK
+            self._reports.fall_to_fork()
 
     # Watching
 
     def _is_watching(self) -> bool:
-        return bool(self._crew.running) and not self._exit_code and self._stopped_by is None
+        is_anybody_there = bool(self._crew.running) or self._crew.starter.owed > 0
+        return is_anybody_there and not self._exit_code and self._stopped_by is None
 
-    def _watch(self, now_s: float) -> None:
-        if self._settle_at_s is not None or not self._crew.is_whole:
-            return
-        hangs = [
-            (worker, hang)
-            for worker in self._crew.running.values()
-            if (hang := verdict(worker.line.beat(), now_s, self._patience))
-        ]
-        if not hangs:
-            return
-        hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen] or hangs
-        self._patience = min(16.0, self._patience * 2)
-        for worker in self._crew.running.values():
-            worker.ask_for_traces()
-        for worker, hang in hangs:
-            self._failures.append(
-                Failure(
-                    rank=worker.rank,
-                    text=f"{worker} {hang.what}",
-                    is_suspect=False,
-                    signal=signal.SIGKILL,
-                    detect_s=now_s - hang.since_s,
-                )
-            )
-        self._settle_at_s = now_s + _TRACES_S
-
-    def _note_recovery(self, now_s: float) -> None:
-        if self._recovery is None or not self._crew.is_whole:
-            return
-        record = self._recovery.record(self._crew.beats(), now_s, self._clock.now_s())
-        if record is not None:
-            self._recovery = None
-            if self._formation is not None and self._formation.node_rank == 0:
-                say(describe(record))
-                self._report(record)
+    def _look_for_hangs(self, now_s: float) -> None:
+        if self._settle_at_s is None and (hangs := self._watch.look(now_s)):
+            self._failures += hangs
+            self._settle_at_s = now_s + _TRACES_S
 
     # The end
 
@@ -383,35 +371,22 @@ class Agent:
         self._exit_code = exit_code
         self._crew.farewell = self._crew.farewell or signal.SIGTERM
         self._crew.send(signal.SIGTERM)
-        self._kill_at_s = time.monotonic() + self._gang.grace_s
+        self._kill_within(self._gang.grace_s)
+
+    def _kill_within(self, duration_s: float) -> None:
+        at_s = time.monotonic() + duration_s
+        self._kill_at_s = at_s if self._kill_at_s is None else min(self._kill_at_s, at_s)
+
+    def _end_now(self) -> None:
+        """Kill who has had the grace, or is not to have it; where it is a stop, say who did not listen."""
+        left = ", ".join(map(str, self._crew.end()))
+        if self._stopped_by is not None and (left or self._crew.is_short):
+            names = left or "workers that were about to start"
+            say(f"told to stop by {self._stopped_by.name}, and still there: {names}; killed")
 
     def _fail(self, failure: Failure) -> None:
         """Report the failure that ends the gang, and end the other workers."""
-        at_s = self._clock.now_s()
+        at_s = self._reports.now_s()
         self._end_workers(failure.exit_code if failure.exit_code is not None else 128 + (failure.signal or 0))
-        others = self._crew.headcount
-        say(failure.text + (f"; ending the other {others}" if others else ""))
-        self._report(
-            WorkerFailed(
-                rank=failure.rank,
-                at_s=at_s,
-                exit_code=failure.exit_code,
-                signal=failure.signal,
-                is_oom_kill=failure.is_oom_kill,
-                message=failure.text,
-            )
-        )
-
-    def _report(self, message: Message) -> None:
-        folder = self._gang.progress_dir
-        if folder is not None and (problem := report(folder, self._gang.node_rank, message)):
-            say(problem)
-
-
-def say(text: str) -> None:
-    """Tell whoever reads the agent's stderr."""
-    print(f"artesian launch: {text}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _wake(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by doing nothing: the wake-up socket has told ``select`` already."""
+        restarts = 0 if self._formation is None else self._formation.number
+        self._reports.failed(failure, at_s, others=self._crew.headcount, restarts=restarts)

@@ -375,11 +375,23 @@ class Council:
             failure = Failure(rank=-1, text="a node was stopped", is_suspect=False, exit_code=PREEMPTED)
             self._leader.send({"failed": asdict(failure), "number": self._number})
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether a node is there that does not train."""
+        return any(member not in self._nodes for member in self._members)
+
+    def withdraw(self) -> None:
+        """Leave the gang to the others, for whom this node is lost from here on."""
+        self.is_over = True
+        self.close()
+
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Calling it again does nothing."""
         for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(peer.socket)
             peer.close()
         for listener in self._listeners:
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(listener)
             listener.close()

@@ -48,6 +48,8 @@ class Crew:
         """Survivors that did not come back in this formation, and were started anew."""
         self.farewell: signal.Signals | None = None
         """Once set nobody is started any more, and who comes late gets this signal."""
+        self.is_short = False
+        """Whether somebody was not started because of the farewell: the others cannot go on."""
         self._formation: Formation | None = None
         self._dying: dict[int, WorkerProcess] = {}
         """By pid: killed for a restart, not reaped yet."""
@@ -102,10 +104,18 @@ class Crew:
         self.running = {}
         for worker in survivors:
             self._call(worker, formation, patience)
-        alive = {worker.rank % self._gang.local_workers for worker in survivors}
+        alive = {self._gang.local_rank_of(worker.rank) for worker in survivors}
         self._missing = [i for i in range(self._gang.local_workers) if i not in alive]
         self._start_missing()
         return bool(survivors)
+
+    def end(self) -> list[WorkerProcess]:
+        """Kill all who run, and whoever comes after; return who ran."""
+        self.farewell = signal.SIGKILL
+        self.is_short = self.is_short or self.starter.owed > 0
+        self.starter.forget()
+        self.send(signal.SIGKILL)
+        return list(self.running.values())
 
     def give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
@@ -113,7 +123,7 @@ class Crew:
         for rank in self._rejoining:
             if (worker := self.running.get(rank)) is not None:
                 self.gave_up.append(worker)
-                self._missing.append(rank % self._gang.local_workers)
+                self._missing.append(self._gang.local_rank_of(rank))
                 self._put_down(worker)
         self._rejoining.clear()
         self._start_missing()
@@ -130,7 +140,7 @@ class Crew:
 
     def _call(self, worker: WorkerProcess, formation: Formation, patience: float) -> None:
         """Tell a survivor its place in the new formation."""
-        local_rank = worker.rank % self._gang.local_workers
+        local_rank = self._gang.local_rank_of(worker.rank)
         env = place_environment(self._gang, formation, local_rank, self._environ)
         now_s = time.monotonic()
         worker.rank = int(env["RANK"])
@@ -152,12 +162,13 @@ class Crew:
             return
         missing, self._missing = self._missing, []
         if self.farewell is not None:
+            self.is_short = True
             return
         for local_rank in missing:
             try:
                 self.starter.start(self._formation, local_rank)
             except OSError as error:
-                rank = self._formation.node_rank * self._gang.local_workers + local_rank
+                rank = self._gang.rank_of(self._formation.node_rank, local_rank)
                 code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_START
                 what = f"{error.strerror}: {error.filename or self._gang.command[0]}"
                 text = f"cannot start worker {rank}: {what}"
@@ -204,7 +215,7 @@ class Crew:
             worker.reap()
             del self.running[worker.rank]
             self._rejoining.discard(worker.rank)
-            self._missing.append(worker.rank % self._gang.local_workers)
+            self._missing.append(self._gang.local_rank_of(worker.rank))
             self._start_missing()
             return
         self._on_end(worker)

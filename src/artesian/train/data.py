@@ -8,6 +8,7 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,3 +149,16 @@ def _all_files(folder: Path, skipped: frozenset[str] = frozenset()) -> Iterator[
             path = Path(parent, name)
             if not name.startswith(".") and path.is_file():
                 yield path
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Return ``batch`` with the tensors in it on ``device``; lists and tuples as lists."""
+    match batch:
+        case Tensor():
+            return batch.to(device, non_blocking=True)
+        case dict():
+            return {key: to_device(value, device) for key, value in batch.items()}
+        case list() | tuple():
+            return [to_device(value, device) for value in batch]
+        case _:
+            return batch

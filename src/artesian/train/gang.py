@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artesian.train.recovery import CAUSES
 from artesian.train.worker_process import usable_cpus
 from artesian.wire import environment
 
@@ -15,8 +16,14 @@ class Gang:
 
     ``command`` is the whole command line; ``script`` its part behind the interpreter where it is Python's,
     the name of a module where ``is_module``. ``preload`` are the modules that the template imports; without
-    any there is no template. ``master_port`` None takes a free port. Without a ``log_dir`` all workers share
-    the agent's output; without a ``progress_dir`` failures are reported on stderr only.
+    any there is no template. ``restart_on`` are the causes that a restart is for. ``start_limit_s`` is how long a
+    worker may take to its first step (None: what ``Run`` says, without it any time). ``master_port`` None takes a
+    free port. Without a ``log_dir`` all workers share the agent's output; without a ``progress_dir`` failures are
+    reported on stderr only. From SIGTERM to SIGKILL workers have ``stop_grace_s`` seconds where the job was told to
+    stop, and may save; ``grace_s`` where another worker has failed.
+
+    Where nodes have different numbers of workers, ``first_rank`` is that of this node's first one, and
+    ``world_size`` counts those of all nodes; both are None where each node has as many.
     """
 
     command: tuple[str, ...]
@@ -25,13 +32,31 @@ class Gang:
     is_module: bool = False
     preload: tuple[str, ...] = ()
     max_restarts: int = 0
+    restart_on: frozenset[str] = frozenset(CAUSES)
     nodes: int = 1
     node_rank: int = 0
     master_host: str = "127.0.0.1"
     master_port: int | None = None
+    start_limit_s: float | None = None
     grace_s: float = 2.0
+    stop_grace_s: float = 30.0
     progress_dir: Path | None = None
     log_dir: Path | None = None
+    first_rank: int | None = None
+    world_size: int | None = None
+
+    def rank_of(self, node_rank: int, local_rank: int) -> int:
+        """Return the rank of a worker of this node, which stands at ``node_rank``."""
+        first = node_rank * self.local_workers if self.first_rank is None else self.first_rank
+        return first + local_rank
+
+    def local_rank_of(self, rank: int) -> int:
+        """Return which of this node's workers has the rank."""
+        return rank % self.local_workers if self.first_rank is None else rank - self.first_rank
+
+    def workers_on(self, nodes: int) -> int:
+        """Return how many workers the gang has on so many nodes."""
+        return nodes * self.local_workers if self.world_size is None else self.world_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +95,8 @@ def place_environment(
     gang: Gang, formation: Formation, local_rank: int, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the variables that tell a worker its place."""
-    rank = formation.node_rank * gang.local_workers + local_rank
-    world_size = formation.nodes * gang.local_workers
+    rank = gang.rank_of(formation.node_rank, local_rank)
+    world_size = gang.workers_on(formation.nodes)
     attempts_before = max(0, int(environ.get(environment.EPOCH, "1")) - 1)
     ours = {
         "RANK": rank,

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from enum import IntEnum
 
-_PAGE = struct.Struct("=9q")
+_PAGE = struct.Struct("=11q")
 _SECOND = 1_000_000_000
 _DECAY = 0.98
 """Per beat: a pause of long ago is forgotten in some hundred steps."""
@@ -25,7 +25,9 @@ class Activity(IntEnum):
     """Imports, process group, model, data, restoring: it may take any time."""
     STEPPING = 1
     BUSY = 2
-    """Something that is known to take longer than a step: a checkpoint, an evaluation."""
+    """Something that is known to take longer than a step: the checkpoint at the end, the end itself."""
+    PAUSED = 3
+    """No step comes for a while, as in an evaluation, but the interpreter runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,8 @@ class Beat:
 
     ``pace_s`` is the longest time between two of the last some hundred steps; None before there were two.
     ``step`` is the last committed step, None where the script does not count; ``restored_step`` what the
-    worker took over, ``load_s`` how long the reading took.
+    worker took over, ``load_s`` how long the reading took. ``since_s`` is when the activity began, ``limit_s`` how
+    long it may take by the worker's own word.
     """
 
     alive_s: float | None
@@ -46,13 +49,15 @@ class Beat:
     step: int | None
     restored_step: int | None
     load_s: float | None
+    since_s: float | None = None
+    limit_s: float | None = None
 
 
 def make_page() -> int:
     """Return the file descriptor of a new page."""
     fd = os.memfd_create("artesian-heartbeat")
     os.ftruncate(fd, mmap.PAGESIZE)
-    os.pwrite(fd, _PAGE.pack(0, 0, 0, 0, 0, 0, -1, -1, -1), 0)
+    os.pwrite(fd, _PAGE.pack(0, 0, 0, 0, 0, 0, -1, -1, -1, time.monotonic_ns(), 0), 0)
     return fd
 
 
@@ -61,6 +66,8 @@ class Heart:
 
     def __init__(self, fd: int) -> None:
         self._numbers = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("q")
+        self._start_limit_s: float | None = None
+        self._has_begun = False
 
     def alive(self) -> None:
         """Say that the interpreter runs."""
@@ -73,13 +80,32 @@ class Heart:
             numbers[6] = step
         if numbers[5] != Activity.STEPPING:
             numbers[3] = 0  # what lies between is no step
-            numbers[5] = Activity.STEPPING
+            self._step()
+        self._has_begun = True
         self._note(3, 4)
         numbers[2] += 1
 
-    def set(self, activity: Activity) -> None:
-        """Say what the worker does now; a beat says that it is stepping again."""
-        self._numbers[5] = activity
+    def set(self, activity: Activity, limit_s: float | None = None) -> None:
+        """Say what the worker does now, and how long it may take; a beat says that it is stepping again."""
+        if activity is Activity.STARTING:
+            self._start_limit_s, self._has_begun = limit_s, False
+        numbers = self._numbers
+        numbers[10] = 0  # a limit must not be read together with another activity's beginning
+        numbers[9] = time.monotonic_ns()
+        numbers[5] = activity
+        numbers[10] = 0 if limit_s is None else int(limit_s * _SECOND)
+
+    def go_on(self) -> None:
+        """Say that steps come again, after something that was none: its time counts neither as one nor as a wait."""
+        if not self._has_begun:
+            self.set(Activity.STARTING, self._start_limit_s)
+            return
+        self._step()
+        self._numbers[3] = time.monotonic_ns()
+
+    def _step(self) -> None:
+        # Until there is a pace to judge by, the second step is a part of the start.
+        self.set(Activity.STEPPING, None if self._numbers[4] else self._start_limit_s)
 
     def restored(self, step: int, load_s: float) -> None:
         """Say what state the worker goes on from; step 0 is none."""
@@ -107,6 +133,8 @@ def read_page(fd: int) -> Beat:
         step=page[6] if page[6] >= 0 else None,
         restored_step=page[7] if page[7] >= 0 else None,
         load_s=page[8] / _SECOND if page[8] >= 0 else None,
+        since_s=_seconds(page[9]),
+        limit_s=_seconds(page[10]),
     )
 
 

@@ -44,6 +44,23 @@ class EverySteps:
         """Learn nothing: the interval is fixed."""
 
 
+@dataclass(frozen=True, slots=True)
+class EverySeconds:
+    """A fixed interval, in seconds: the first step after it is saved."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise ValueError(f"the interval must be above 0, got {self.seconds} s")
+
+    def is_due(self, step: int, last_step: int, elapsed_s: float) -> bool:
+        return step > last_step and elapsed_s >= self.seconds
+
+    def stalled(self, stall_s: float) -> None:
+        """Learn nothing: the interval is fixed."""
+
+
 class BestInterval:
     """The interval that wastes least, by Daly, from the measured stall and the observed failures.
 

@@ -8,7 +8,8 @@ What it promises:
 
 - The death of a worker is seen at once, through its pidfd. The first to fail is reported, on stderr and
   to the control plane; the others, which now wait for it in a collective, get SIGTERM, then SIGKILL.
-- SIGTERM and SIGINT are passed on to the workers, which may still save; the agent leaves when they have.
+- SIGTERM, SIGINT and SIGUSR1 are passed on to the workers, which may still save; the agent leaves when they
+  have. Who is still there after the grace of a stop gets SIGKILL, which ends a stopped process, too.
 - When the agent itself is killed the kernel kills the workers (PR_SET_PDEATHSIG). Processes that a worker
   started are killed with it in every other case; in this one they are still found by their session,
   which is the agent's.
@@ -20,21 +21,30 @@ the others to ``rank-N.out`` in ARTESIAN_LOG_DIR where that is set.
 
 import argparse
 import ipaddress
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from artesian.train.agent import Agent, say
+from artesian.train.agent import Agent
+from artesian.train.agent_reports import say
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
+from artesian.train.holder_process import holding
+from artesian.train.python_command import python_command
+from artesian.train.recovery import CAUSES
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.train.terms import Address, Terms
 from artesian.wire import environment
 
 _LAST_PORT = 65_535
+_STOP_GRACE_S = 30.0
+"""What torchrun, Slurm and Kubernetes leave between SIGTERM and SIGKILL where nobody says otherwise."""
+_SHARE_OF_GRACE = 0.9
+"""Of an engine's grace: the agent still has to tell who hung, before the engine's SIGKILL ends it as well."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,9 +54,17 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    _read_command(parser, args)
     gang = _gang(parser, args)
-    with _memory(os.environ, is_wanted=gang.max_restarts > 0) as environ:
-        return Agent(gang, environ, _terms(parser, args, gang)).run()
+    terms = _terms(parser, args, gang)
+    meeting = terms.endpoints[0] if terms is not None and terms.max_nodes > 1 else None
+    with (
+        _memory(os.environ, is_wanted=gang.max_restarts > 0) as with_memory,
+        holding(with_memory, meeting) as (environ, problem),
+    ):
+        if problem is not None:
+            say(str(problem))
+        return Agent(gang, environ, terms).run()
 
 
 @contextmanager
@@ -114,12 +132,57 @@ def _parser() -> argparse.ArgumentParser:
     add("rdzv-id", "accepted, as torchrun's", metavar="ID")
     add("rdzv-backend", "accepted, as torchrun's", metavar="NAME")
     add("node-rank", "which of them this is, from 0", type=int, default=0, metavar="N")
+    add(
+        "first-rank",
+        "where nodes have different numbers of workers: rank of this one's first",
+        type=_whole,
+        metavar="N",
+    )
+    add(
+        "world-size",
+        "where nodes have different numbers of workers: how many there are in all",
+        type=_count,
+        metavar="N",
+    )
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
     add("master-port", "port of rank 0 (default: a free one)", type=int, metavar="PORT")
     add("standalone", "accepted: one node is the default", action="store_true")
-    add("grace", "seconds between SIGTERM and SIGKILL (default: 2)", type=float, default=2.0, metavar="S")
+    add(
+        "start-timeout",
+        "seconds that a worker may take to its first step, before it is taken for hung (default: 1800 with "
+        "Run, from when it begins; without it any time)",
+        type=_seconds,
+        metavar="S",
+    )
+    add(
+        "grace",
+        "seconds between SIGTERM and SIGKILL for the others when a worker has failed (default: 2)",
+        type=_seconds,
+        default=2.0,
+        metavar="S",
+    )
+    add(
+        "stop-grace",
+        "seconds that all workers have to save and leave when the agent is told to stop; then SIGKILL "
+        f"(default: nine tenths of ${environment.STOP_GRACE}, which engines set, else 30)",
+        type=_seconds,
+        metavar="S",
+    )
     parser.add_argument("-m", "--module", action="store_true", help="SCRIPT is a module, as for python -m")
     add("no-python", "run SCRIPT as it is, found through PATH", action="store_true")
+    add(
+        "command",
+        "SCRIPT and ARGS are a whole command line: one of this very Python is taken apart, and run like a "
+        "script; any other as with --no-python, and without restarts",
+        action="store_true",
+    )
+    add(
+        "restart-on",
+        "what a restart is for, separated by commas: " + ", ".join(CAUSES) + " (default: all)",
+        type=_causes,
+        default=frozenset(CAUSES),
+        metavar="CAUSES",
+    )
     parser.add_argument("script", metavar="SCRIPT", help="what every worker runs")
     parser.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="its arguments")
     return parser
@@ -149,10 +212,42 @@ def _endpoints(text: str) -> tuple[Address, ...]:
     return tuple(found)
 
 
+def _causes(text: str) -> frozenset[str]:
+    found = frozenset(text.split(","))
+    if unknown := found - {*CAUSES}:
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(CAUSES)}, got {min(unknown)!r}")
+    return found
+
+
 def _whole(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
+    return found
+
+
+def _read_command(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Bring what a whole command line says into the form that it has for a script, or a program."""
+    if not args.command:
+        return
+    if args.module or args.no_python:
+        parser.error("--command takes a command line as it is: without --module and --no-python")
+    found = python_command((args.script, *args.args), os.environ)
+    if found is None:
+        args.no_python, args.max_restarts = True, 0
+        return
+    args.script, args.args, args.module = found.script, found.args, found.is_module
+    if args.preload is None and not uses_torch(found.file):
+        args.preload = "none"
 
 
 def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
@@ -175,10 +270,20 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
             )
         if most > 1 and args.max_restarts:
             parser.error("--max-restarts for several nodes needs --rdzv-endpoint, where the agents meet")
+    if (args.first_rank is None) is not (args.world_size is None):
+        parser.error("--first-rank and --world-size belong together")
+    if args.first_rank is not None:
+        if args.rdzv_endpoint:
+            parser.error("--first-rank is for agents that are told their place, without --rdzv-endpoint")
+        if args.first_rank + workers > args.world_size:
+            parser.error(
+                f"--world-size must be at least {args.first_rank + workers}, for {workers} workers from rank "
+                f"{args.first_rank} on, got {args.world_size}"
+            )
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
-    if args.grace < 0:
-        parser.error(f"--grace must not be negative, got {args.grace}")
+    if args.start_timeout == 0:
+        parser.error("--start-timeout must be above 0, got 0")
     progress = os.environ.get(environment.PROGRESS_DIR)
     log = os.environ.get(environment.LOG_DIR)
     return Gang(
@@ -187,15 +292,32 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         is_module=args.module,
         preload=_preload(args, workers),
         max_restarts=args.max_restarts,
+        restart_on=args.restart_on,
         local_workers=workers,
         nodes=most,
         node_rank=args.node_rank,
         master_host=args.master_addr or "127.0.0.1",
         master_port=args.master_port,
+        start_limit_s=args.start_timeout,
         grace_s=args.grace,
+        stop_grace_s=_stop_grace_s(parser, args),
         progress_dir=Path(progress) if progress else None,
         log_dir=Path(log) if log else None,
+        first_rank=args.first_rank,
+        world_size=args.world_size,
     )
+
+
+def _stop_grace_s(parser: argparse.ArgumentParser, args: argparse.Namespace) -> float:
+    if args.stop_grace is not None:
+        return float(args.stop_grace)
+    text = os.environ.get(environment.STOP_GRACE)
+    if not text:
+        return _STOP_GRACE_S
+    try:
+        return _SHARE_OF_GRACE * _seconds(text)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"${environment.STOP_GRACE}: {error}")
 
 
 def _terms(parser: argparse.ArgumentParser, args: argparse.Namespace, gang: Gang) -> Terms | None:

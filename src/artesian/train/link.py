@@ -8,6 +8,7 @@ The worker's messages carry the ``round`` that they speak of: an error of a roun
 worker → agent  ``{"offers": "rejoin"}``                 it can form the gang anew within its process
                 ``{"failed": TEXT}``                     an error ended its work, and it leaves
                 ``{"failed": TEXT, "trace": TRACEBACK}`` the same, and it asks whether the error is its own
+                ``{"slow": TEXT}``                       it holds the others up: replace it, where that can be
                 ``{"rejoined": ROUND}``                  it has let go of the old gang, and comes to the new
 agent → worker  ``{"round": N, "env": {…}}``             come to this round, with these variables
                 ``{"yours": true}``                      the error that you reported is your own
@@ -81,6 +82,10 @@ class Link:
     def failed(self, text: str) -> None:
         """Tell the agent that this worker is about to leave with an error."""
         self._send({"failed": text[-_TEXT:]})
+
+    def is_slow(self, text: str) -> None:
+        """Tell the agent that this worker holds the others up, and should be replaced."""
+        self._send({"slow": text[-_TEXT:]})
 
     def next_round(self, text: str, trace: str) -> Round | None:
         """Report an error; return the round to come to, None when the error is this worker's own."""

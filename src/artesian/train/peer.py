@@ -120,12 +120,12 @@ def send(peer: Peer, rank: int, snapshot: Snapshot) -> bool:
     return True
 
 
-def fetch(peer: Peer, rank: int, folder: JobFolder) -> Snapshot | None:
-    """Bring the peer's copy of the rank's newest snapshot into ``folder``; None if it has none.
+def fetch(peer: Peer, rank: int, folder: JobFolder, step: int | None = None) -> Snapshot | None:
+    """Bring the peer's copy of the rank's newest snapshot, or of that of ``step``, into ``folder``; None if it has none.
 
     Raises CheckpointError when the peer cannot be reached or sends something else, or without room for it.
     """
-    with _asked(peer, {"op": "get", "rank": rank}) as asked:
+    with _asked(peer, {"op": "get", "rank": rank, "step": step}) as asked:
         answer = asked.answer()
         if "step" not in answer:
             return None
@@ -142,6 +142,15 @@ def held(peer: Peer) -> dict[int, int]:
     """
     with _asked(peer, {"op": "list"}) as asked:
         return {int(rank): step for rank, step in asked.answer()["steps"].items()}
+
+
+def held_steps(peer: Peer, rank: int) -> list[int]:
+    """Return the steps of all snapshots of the rank that the peer's node has, newest first.
+
+    Raises CheckpointError when the peer cannot be reached.
+    """
+    with _asked(peer, {"op": "steps", "rank": rank}) as asked:
+        return [int(step) for step in asked.answer()["steps"]]
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -183,18 +192,23 @@ class _Request(socketserver.StreamRequestHandler):
                 self._answer(
                     theirs, {"steps": {rank: found[0].step for rank, found in newest.items() if found}}
                 )
+            case "steps":
+                found = folder.snapshots(int(request["rank"]))
+                self._answer(theirs, {"steps": [snapshot.step for snapshot in found]})
             case "put":
                 self._answer(theirs, {})
                 file = cast(BinaryIO, self.rfile)
                 _receive_image(file, folder, int(request["rank"]), request)
                 self._answer(theirs, {})
             case "get":
-                self._send_newest(int(request["rank"]), theirs)
+                self._send_newest(int(request["rank"]), request.get("step"), theirs)
             case other:
                 raise CheckpointError(f"the holder does not know {other!r}")
 
-    def _send_newest(self, rank: int, theirs: bytes) -> None:
+    def _send_newest(self, rank: int, step: int | None, theirs: bytes) -> None:
         for snapshot in self.server.folder.snapshots(rank):
+            if step not in (None, snapshot.step):
+                continue
             with reading(snapshot) as image:
                 if image is not None:
                     self._answer(theirs, _facts(snapshot))

@@ -12,7 +12,10 @@ from artesian.wire.messages import Layer, Message, Recovered
 PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop, and has: 143."""
 CANNOT_START, NOT_FOUND = 126, 127
+_SHELL_SIGNAL_BASE = 128
 _FINAL_CODES = (PREEMPTED, CANNOT_START, NOT_FOUND)
+CAUSES = ("signal", "oom_kill", "user_error")
+"""What a worker can fail of, in the words that job files have for the end of an attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,14 @@ class Failure:
     def is_worth_a_restart(self) -> bool:
         """Whether a new start may go better: not after a stop that was asked for, nor without a program."""
         return self.exit_code not in _FINAL_CODES
+
+    @property
+    def cause(self) -> str:
+        """One of ``CAUSES``. A code above 128 is a shell's way to pass on that a signal ended its command."""
+        if self.is_oom_kill:
+            return "oom_kill"
+        is_signal = self.signal is not None or (self.exit_code or 0) > _SHELL_SIGNAL_BASE
+        return "signal" if is_signal else "user_error"
 
 
 def cause_of(failures: Sequence[Failure]) -> Failure:
@@ -79,6 +90,9 @@ class Recovery:
             restart_s=max(0.0, first_s - self.detected_s - (load_s or 0.0)),
             load_s=load_s,
             recomputed_steps=recomputed,
+            exit_code=self.cause.exit_code,
+            signal=self.cause.signal,
+            is_oom_kill=self.cause.is_oom_kill,
         )
 
     def _is_past(self, beat: Beat) -> bool:

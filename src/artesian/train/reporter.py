@@ -16,6 +16,7 @@ from artesian.wire.messages import (
     PhaseEnded,
     Restored,
     StepCommitted,
+    StragglerFound,
     WorkerStarted,
 )
 
@@ -98,6 +99,10 @@ class Reporter:
                 model_flops=model_flops,
             )
         )
+
+    def straggler(self, rank: int, step: int, ratio: float, steps: int) -> None:
+        """Say that ``rank`` has held the gang up for ``steps`` steps, up to ``step``."""
+        self._send(StragglerFound(rank=rank, at_s=self.now_s(), step=step, ratio=ratio, steps=steps))
 
     def checkpoint(self, step: int, size_bytes: int) -> None:
         """Say that the checkpoint of ``step`` is durable."""

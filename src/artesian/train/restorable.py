@@ -1,5 +1,6 @@
 """What a run restores: model, optimizer, scheduler, and this rank's random generators, as one state."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -31,15 +32,20 @@ class Restorable:
     ) -> None:
         # DDP prefixes every name with "module."; a checkpoint should fit with and without it.
         self._model: Stateful = model.module if isinstance(model, DistributedDataParallel) else model
-        self._optimizer = optimizer
+        self.model, self.optimizer = model, optimizer
         self._scheduler = scheduler
         self._device = device
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank has a part of the parameters only, as under FSDP2."""
+        return any(hasattr(parameter, "to_local") for parameter in self.model.parameters())
 
     def state(self) -> dict[str, Any]:
         """Return the state as of now; its tensors are the live ones, but for the generators' states."""
         return {
             "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
             "rng": torch.get_rng_state(),
             "device_rng": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
@@ -48,11 +54,22 @@ class Restorable:
     def load(self, state: dict[str, Any], *, is_own: bool) -> None:
         """Go back to ``state``. ``is_own``: this rank saved it, so that its random generators go back, too."""
         self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.load_rest(state)
+        if is_own:
+            self.load_random(state)
+
+    def rest(self) -> dict[str, Any]:
+        """Return the part of the state that is neither the model's nor the optimizer's, and no rank's own."""
+        return {"scheduler": None if self._scheduler is None else self._scheduler.state_dict()}
+
+    def load_rest(self, state: Mapping[str, Any]) -> None:
+        """Go back to what ``rest`` was."""
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
-        if not is_own:
-            return
+
+    def load_random(self, state: Mapping[str, Any]) -> None:
+        """Have this rank's random generators go back."""
         torch.set_rng_state(state["rng"])
         device_rng = state.get("device_rng")  # older checkpoints have none
         if device_rng is not None and self._device.type == "cuda":

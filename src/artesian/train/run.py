@@ -13,41 +13,35 @@ where; the loop is the same.
 """
 
 import os
-import signal
-from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from artesian.train.data import rank_share
+from artesian.train.data import rank_share, to_device
 from artesian.train.divergence import ReplicaCheck
+from artesian.train.from_env import AnySaves, Every, read_parts
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
 from artesian.train.injection import inject
-from artesian.train.interval import BestInterval, EverySteps, Interval
 from artesian.train.link import link
 from artesian.train.loader import Batch, Loader
 from artesian.train.membership import Membership, current
-from artesian.train.persist import Report
 from artesian.train.reporter import Reporter, say
 from artesian.train.restorable import Restorable, Scheduler
-from artesian.train.saver import Saver
-from artesian.train.saves import Position, Saves
-from artesian.train.signals import StopRequest
+from artesian.train.saves import Position
+from artesian.train.signals import Preempted, StopRequest
 from artesian.train.sources import MapDataset, Stream
-from artesian.wire import environment
-from artesian.wire.faults import Fault, decode_faults
+from artesian.train.stragglers import StragglerPolicy, watched
+from artesian.train.watchdog import START_LIMIT_S
+from artesian.wire.faults import Fault
 from artesian.wire.messages import Phase
 
-PREEMPTED = 128 + signal.SIGTERM
-"""Exit code of a worker that was asked to stop, and has saved its state: 143."""
-
 _DATA_WAIT_S = 1e-4
-_DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class Run:
@@ -66,10 +60,11 @@ class Run:
         scheduler: Scheduler | None,
         member: Membership,
         reporter: Reporter,
-        saves: Saves,
+        saves: AnySaves,
         faults: tuple[Fault, ...] = (),
         guard: Policy | None = None,
         check_replicas_every: int | None = None,
+        stragglers: StragglerPolicy | None = None,
     ) -> None:
         """Use ``from_env``; this is for those who configure by other means than the environment."""
         self._optimizer = optimizer
@@ -86,6 +81,8 @@ class Run:
             if check_replicas_every is None
             else ReplicaCheck(model, member.control, every=check_replicas_every)
         )
+        ask = None if self._link is None else self._link.is_slow
+        self._slow = watched(stragglers, model, member, reporter.straggler, ask)
         self.step = 0
         self.position = 0
         self.batch: Batch | None = None
@@ -104,13 +101,14 @@ class Run:
         dtype: torch.dtype | None = None,
         progress_dir: Path | str | None = None,
         checkpoint_dir: Path | str | None = None,
-        checkpoint_every: int | Literal["auto"] | None = None,
+        checkpoint_every: Every | None = None,
         keep_last: int = 2,
         keep_every: int | None = None,
         memory: str | None = None,
         memory_every: int | None = None,
         guard: Policy | None = None,
         check_replicas_every: int | None = None,
+        stragglers: StragglerPolicy | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Self:
         """Return a run set up by artesian's environment variables; arguments win over them.
@@ -118,60 +116,47 @@ class Run:
         ``member`` is what ``join`` returned; without it the worker is a member of the process group that
         the script has set up itself, or alone, on the device of the model.
         ``dtype`` is what the matrix products are computed in, for the report.
-        ``checkpoint_dir`` is a folder, or a URL of fsspec's. ``checkpoint_every`` counts steps; ``"auto"``
-        chooses by what a save costs and how often the job fails; without it only the end, and a stop, are
-        saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
+        ``checkpoint_dir`` is a folder, or a URL of fsspec's. ``checkpoint_every`` counts steps, or
+        is a ``timedelta``; ``"auto"`` chooses by what a save costs and how often the job fails; without it only the
+        end, and a stop, are saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
         ``memory`` names the node's shared memory that has the state of the last steps; the launch agent sets it.
         It is brought up to date every ``memory_every`` steps; None: as often as costs at most 2% of the time.
         ``guard`` says what to do about losses that leap or are no numbers (None: nothing);
-        ``check_replicas_every`` so many steps the ranks compare their parameters.
+        ``check_replicas_every`` so many steps the ranks compare their parameters. ``stragglers`` says how to look for
+        ranks that are slower than the others (None: not at all).
 
-        Raises ValueError for a variable that does not parse.
+        Raises ValueError for a variable that does not parse, or what cannot be with sharded state.
         """
-        progress = progress_dir or environ.get(environment.PROGRESS_DIR)
-        folder = checkpoint_dir or environ.get(environment.CHECKPOINT_DIR)
-        if checkpoint_every is None:
-            checkpoint_every = _interval_of(environ)
-        if isinstance(checkpoint_every, int) and checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every must be positive, got {checkpoint_every}")
         member = member or current(next(model.parameters()).device)
-        memory = memory or environ.get(environment.MEMORY) or None
-        epoch = _whole_number(environ, environment.EPOCH) or 1
-        restart = _whole_number(environ, environment.RESTART) or 0
-        reporter = Reporter(
-            member,
-            None if dtype is None else _DTYPE_NAMES.get(dtype, str(dtype).removeprefix("torch.")),
-            Path(progress) if progress else None,
-        )
-        reports: deque[Report] = deque()
-        saver = None
-        if memory is not None or (folder and member.rank == 0):
-            saver = Saver(
-                (folder or None) if member.rank == 0 else None,
-                job=memory,
-                rank=member.local_rank,  # what a node remembers does not depend on which node it is
-                interval=_interval(checkpoint_every, epoch + restart - 1),
-                memory_every=memory_every,
-                copy_costs=member.device.type != "cpu",
-                keep_last=keep_last,
-                keep_every=keep_every,
-                on_report=reports.append,
-            )
         what = Restorable(model, optimizer, scheduler, member.device)
+        if what.is_sharded and check_replicas_every is not None:
+            raise ValueError(
+                "check_replicas_every compares replicas, and of sharded parameters there are none"
+            )
+        parts = read_parts(
+            what,
+            member=member,
+            dtype=dtype,
+            progress_dir=progress_dir,
+            checkpoint_dir=checkpoint_dir,
+            checkpoint_every=checkpoint_every,
+            keep_last=keep_last,
+            keep_every=keep_every,
+            memory=memory,
+            memory_every=memory_every,
+            environ=environ,
+        )
         return cls(
             model=model,
             optimizer=optimizer,
             scheduler=scheduler,
             member=member,
-            reporter=reporter,
-            saves=Saves(saver, reports, what, member, reporter, has_storage=bool(folder)),
-            faults=tuple(
-                fault
-                for fault in decode_faults(environ.get(environment.FAULTS) or "[]")
-                if (fault.worker, fault.epoch, fault.restart) == (member.rank, epoch, restart)
-            ),
+            reporter=parts.reporter,
+            saves=parts.saves,
+            faults=parts.faults,
             guard=guard,
             check_replicas_every=check_replicas_every,
+            stragglers=stragglers,
         )
 
     def __enter__(self) -> Self:
@@ -180,6 +165,8 @@ class Run:
         Raises CheckpointError when there are checkpoints but none is whole.
         """
         self._reporter.started()
+        if self._link is not None:
+            self._link.heart.set(Activity.STARTING, START_LIMIT_S)
         start_s = self._reporter.now_s()
         if (found := self._saves.restore()) is not None:
             self._stand_at(found)
@@ -207,6 +194,8 @@ class Run:
                 self.member.leave()  # else the others may be stuck in a collective, and leaving would hang
         finally:
             self._stop.remove()
+            if self._slow is not None:
+                self._slow.close()
             self._reporter.close()
             if self._link is not None:
                 self._link.heart.set(Activity.BUSY)  # what comes now is no step
@@ -253,12 +242,14 @@ class Run:
             while steps is None or self.step < steps:
                 wait_start_s = self._reporter.now_s()
                 self.batch = next(handed_out)
-                data = _to_device(self.batch.data, member.device)
+                data = to_device(self.batch.data, member.device)
                 now_s = self._reporter.now_s()
                 if now_s - wait_start_s > _DATA_WAIT_S:
                     self._reporter.phase(Phase.DATA_WAIT, wait_start_s, now_s)
                 if self._step_start_s is None:  # else: more micro-batches for the same step
                     self._step_start_s = now_s
+                    if self._slow is not None:
+                        self._slow.begin()
                 yield data
         finally:
             loader.close()
@@ -318,9 +309,31 @@ class Run:
             self._link.check()
         if self._replicas is not None and (found := self._replicas.note(self.step)) is not None:
             say(str(found))
+        if self._slow is not None:
+            self._slow.note(self.step)
         if self._stop.is_granted():
             self._save_now()
             raise Preempted(self.step)
+
+    @contextmanager
+    def paused(
+        self, phase: Phase | str = Phase.EVALUATION, *, timeout_s: float | None = None
+    ) -> Iterator[None]:
+        """Say that no step comes for a while, such as in an evaluation, and count the time as ``phase``.
+
+        The agent does not take it for a hang, unless it takes more than ``timeout_s`` (None: any time).
+        Raises ValueError for a phase that there is not.
+        """
+        phase = Phase(phase)
+        start_s = self._reporter.ready()
+        if self._link is not None:
+            self._link.heart.set(Activity.PAUSED, timeout_s)
+        try:
+            yield
+        finally:
+            if self._link is not None:
+                self._link.heart.go_on()
+            self._reporter.phase(phase, start_s, self._reporter.now_s())
 
     def _is_good(self, guard: Guard, loss: Tensor | float | None) -> bool:
         """Return whether to apply the gradients; if not, what the guard says is done."""
@@ -378,50 +391,4 @@ class Run:
             self._saves.save_now(self._here())
         finally:
             if self._link is not None:
-                self._link.heart.set(Activity.STEPPING)
-
-
-class Preempted(SystemExit):
-    """The job was asked to stop; ``step`` is saved. Leaves the process with code 143 unless caught."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(PREEMPTED)
-        self.step = step
-
-
-def _interval_of(environ: Mapping[str, str]) -> int | Literal["auto"] | None:
-    if environ.get(environment.CHECKPOINT_EVERY) == "auto":
-        return "auto"
-    return _whole_number(environ, environment.CHECKPOINT_EVERY)
-
-
-def _interval(every: int | Literal["auto"] | None, failures: int) -> Interval | None:
-    """Return when to save to storage; ``failures`` is how often this job has failed before."""
-    if every is None:
-        return None
-    if every == "auto":
-        best = BestInterval()
-        best.observed(failures=failures, duration_s=0.0)
-        return best
-    return EverySteps(every)
-
-
-def _whole_number(environ: Mapping[str, str], name: str) -> int | None:
-    text = environ.get(name)
-    if not text:
-        return None
-    if not text.isdigit():
-        raise ValueError(f"${name} must be a whole number, got {text!r}")
-    return int(text)
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    match batch:
-        case Tensor():
-            return batch.to(device, non_blocking=True)
-        case dict():
-            return {key: _to_device(value, device) for key, value in batch.items()}
-        case list() | tuple():
-            return [_to_device(value, device) for value in batch]
-        case _:
-            return batch
+                self._link.heart.go_on()

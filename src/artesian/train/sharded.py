@@ -90,16 +90,19 @@ class ShardedCheckpointer:
                 _commit(temporary, target, self._manifest(step, position, extra or {}))
                 self._remove_old(step)
 
-    def load_newest(self, model: nn.Module, optimizer: Optimizer) -> ShardedCheckpoint | None:
+    def load_newest(
+        self, model: nn.Module, optimizer: Optimizer, *, at_most: int | None = None
+    ) -> ShardedCheckpoint | None:
         """Load the newest whole checkpoint into ``model`` and ``optimizer``; None where there is none.
 
+        ``at_most``: of those of this step and before only.
         The world may be larger or smaller than the one that saved. Rank 0 verifies every file, and all load
         what it found whole. Raises CheckpointError when there are checkpoints, but none is whole.
         """
         found: list[Any] = [None, []]
         with self._together(f"cannot read the checkpoints in {self.folder}"):
             if self._is_first:
-                found = self._newest_whole()
+                found = self._newest_whole(at_most)
         self._broadcast(found)
         fields, rejected = found
         if fields is None:
@@ -133,6 +136,10 @@ class ShardedCheckpointer:
         """Return the steps of the checkpoints in the folder, lowest first, unverified."""
         return steps_among(os.listdir(self.folder)) if self.folder.exists() else []
 
+    def size_bytes(self, step: int) -> int:
+        """Return how much the files of a checkpoint take in all."""
+        return sum(path.stat().st_size for path in (self.folder / folder_name(step)).rglob("*"))
+
     @property
     def _is_first(self) -> bool:
         return not dist.is_initialized() or dist.get_rank(self._group) == 0
@@ -147,9 +154,11 @@ class ShardedCheckpointer:
             "artesian": artesian.__version__,
         }
 
-    def _newest_whole(self) -> list[Any]:
+    def _newest_whole(self, at_most: int | None) -> list[Any]:
         rejected: list[Rejected] = []
         for step in reversed(self.steps()):
+            if at_most is not None and step > at_most:
+                continue
             path = self.folder / folder_name(step)
             try:
                 return [_verified(path), rejected]
@@ -221,6 +230,41 @@ def restore_shards(state: Any, shards: Any) -> None:
         case list() | tuple():
             for value, shard in zip(state, shards, strict=True):
                 restore_shards(value, shard)
+
+
+def load_shards(model: nn.Module, optimizer: Optimizer, shards: Mapping[str, Any]) -> None:
+    """Go back to ``shards``, which ``local_shards`` of the two state dicts were, on a rank that has the same part.
+
+    The optimizer need not have made a step yet, as in a process that has just begun.
+    """
+    with torch.no_grad():
+        restore_shards(model.state_dict(), shards["model"])
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    saved = shards["optimizer"]
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    of = dict(zip(numbers, parameters, strict=True))
+    moments = {
+        number: {name: _sharded_like(value, of[number]) for name, value in entry.items()}
+        for number, entry in saved["state"].items()
+    }
+    optimizer.load_state_dict({**saved, "state": moments})
+
+
+def _sharded_like(value: Any, parameter: torch.Tensor) -> Any:
+    """Return a shard of an optimizer's state as a DTensor, where it is one of its parameter's shape."""
+    if not isinstance(parameter, DTensor) or not isinstance(value, torch.Tensor):
+        return value
+    local = parameter.to_local()
+    if value.dim() == 0 or value.shape != local.shape:
+        return value
+    return DTensor.from_local(
+        value.to(local.device),
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
 
 
 @contextlib.contextmanager

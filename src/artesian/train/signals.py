@@ -11,6 +11,18 @@ from artesian.train.vote import Vote
 _NOTICES = (signal.SIGTERM, signal.SIGUSR1)
 
 
+PREEMPTED = 128 + signal.SIGTERM
+"""Exit code of a worker that was asked to stop, and has saved its state: 143."""
+
+
+class Preempted(SystemExit):
+    """The job was asked to stop; ``step`` is saved. Leaves the process with code 143 unless caught."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(PREEMPTED)
+        self.step = step
+
+
 class StopRequest:
     """Remembers the signal, and lets the gang agree on the step to stop after.
 

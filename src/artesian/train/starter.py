@@ -88,6 +88,11 @@ class Starter:
         if self._standby is not None:
             self._standby.forget()
 
+    def give_up_template(self) -> None:
+        """Go on without the template, which does not answer."""
+        if self._standby is not None:
+            self._lose_template()
+
     def reap_orphans(self, workers: Sequence[WorkerProcess]) -> None:
         """Reap adopted processes that have ended, but none of ``workers``."""
         if self._standby is not None and not self._standby.is_owing:
@@ -124,7 +129,7 @@ class Starter:
     def _lose_template(self) -> None:
         standby, self._standby = self._standby, None
         assert standby is not None
-        owed = [rank % self._gang.local_workers for rank in standby.owed_ranks()]
+        owed = [self._gang.local_rank_of(rank) for rank in standby.owed_ranks()]
         self._selector.unregister(standby.control)
         standby.close()
         self._on_loss(owed)

@@ -7,7 +7,7 @@ is ready, before the collectives are waited for (``ComputeTimer``).
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch.utils.hooks import RemovableHandle
 
 from artesian.train.exchange import Exchange, bits_of, float_of
+from artesian.train.membership import Membership
+from artesian.train.reporter import say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,76 @@ class Stragglers:
             for rank, windows in sorted(self._in_a_row.items())
             if windows >= self._patience
         ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StragglerPolicy:
+    """How ``Run`` looks for stragglers: see ``Stragglers``, whose parameters these are.
+
+    ``replaces``: its launch agent is asked to put another in its place: a spare node where there is one, else, with
+    all workers on one node, a new process. Otherwise stragglers are told, no more.
+    """
+
+    every: int = 16
+    factor: float = 1.3
+    patience: int = 3
+    replaces: bool = False
+
+
+class StragglerWatch:
+    """What ``Run`` does at each step to find stragglers, and once one is found."""
+
+    def __init__(
+        self,
+        policy: StragglerPolicy,
+        model: torch.nn.Module,
+        member: Membership,
+        tell: Callable[[int, int, float, int], object],
+        ask_to_replace: Callable[[str], object] | None,
+    ) -> None:
+        """``tell`` gets rank, step, ratio and steps on rank 0; ``ask_to_replace`` the words, on the straggler itself."""
+        self._policy = policy
+        self._member = member
+        self._tell = tell
+        self._ask = ask_to_replace if policy.replaces else None
+        self._ranks = Stragglers(
+            member.control, every=policy.every, factor=policy.factor, patience=policy.patience
+        )
+        self._timer = ComputeTimer(model, member.device)
+
+    def begin(self) -> None:
+        """Say that the batch of a step is there."""
+        self._timer.begin()
+
+    def note(self, step: int) -> None:
+        """Say that ``step`` is applied."""
+        for found in self._ranks.note(self._timer.read_s()):
+            # Again when it has lasted twice as long: a word with every window would bury all others.
+            windows = found.windows // self._policy.patience
+            if found.windows % self._policy.patience or windows & (windows - 1):
+                continue
+            if self._member.rank == 0:
+                say(str(found))
+                self._tell(found.rank, step, found.ratio, found.windows * self._policy.every)
+            if self._ask is not None and found.rank == self._member.rank:
+                self._ask(str(found))
+
+    def close(self) -> None:
+        """Take the hook off the model."""
+        self._timer.remove()
+
+
+def watched(
+    policy: StragglerPolicy | None,
+    model: torch.nn.Module,
+    member: Membership,
+    tell: Callable[[int, int, float, int], object],
+    ask_to_replace: Callable[[str], object] | None,
+) -> StragglerWatch | None:
+    """Return the watch that ``policy`` asks for; None for a rank that is alone, who waits for nobody."""
+    if policy is None or member.control is None:
+        return None
+    return StragglerWatch(policy, model, member, tell, ask_to_replace)
 
 
 class ComputeTimer:

@@ -121,10 +121,10 @@ def _run_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
 def _run_script(script: str) -> None:
     sys.path[0] = os.path.dirname(os.path.realpath(script))
     main_module = types.ModuleType("__main__")
-    main_module.__file__ = script
+    main_module.__file__ = path = os.path.abspath(script)  # as Python has it
     sys.modules["__main__"] = main_module
     with open(script, "rb") as file:
-        code = compile(file.read(), script, "exec")
+        code = compile(file.read(), path, "exec")
     exec(code, main_module.__dict__)  # noqa: S102  the user's script is what a worker is for  # nosec B102
 
 

@@ -5,7 +5,8 @@ a process that is scheduled: when it is silent the process is stopped, or someth
 steps do not come while that thread goes on, the worker waits: for a peer, a device, a disk.
 
 Both limits follow what was measured. A verdict that was wrong costs a restart, and must not come again
-for the same reason: ``patience`` grows with every one.
+for the same reason: ``patience`` grows with every one that may have been. A process in which nothing runs at
+all, nor wants to, was no victim of a busy machine: it leaves the patience as it is.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from artesian.train.heartbeat import Activity, Beat
 CHECK_EVERY_S = 0.25
 _FROZEN_FLOOR_S = 1.5
 _STUCK_FLOOR_S = 30.0
-_UNTOLD_STUCK_FLOOR_S = 120.0
+_UNTOLD_STUCK_FLOOR_S = 600.0
 """For a script that does not say what it does between its steps, such as an evaluation."""
+START_LIMIT_S = 1800.0
+"""From ``Run``'s beginning to its first step: restoring, data, compilation."""
 _TIMES = 3.0
 
 
@@ -30,15 +33,19 @@ class Hang:
     """Nothing of it runs: it alone is at fault. Otherwise it may wait for one that is."""
 
 
-def verdict(beat: Beat, now_s: float, patience: float = 1.0) -> Hang | None:
+def verdict(
+    beat: Beat, now_s: float, patience: float = 1.0, start_limit_s: float | None = None
+) -> Hang | None:
     """Return what is wrong with the worker, None while it may be well.
 
-    Before its first two steps, and while it says that it is busy, everything may take any time: libraries that
-    are loaded from a cold disk hold the interpreter's lock for long, the rendezvous has a timeout of its own,
-    and a script that never steps an optimizer may be an evaluation.
+    Before its first two steps everything may take long: libraries that are loaded from a cold disk hold the
+    interpreter's lock, and a script that never steps an optimizer may be an evaluation. So a start is judged by
+    ``start_limit_s`` alone, or by the limit that the worker itself has told; and so is what it is busy with.
     """
-    if beat.activity is not Activity.STEPPING or beat.pace_s is None or beat.beat_s is None:
-        return None
+    if beat.activity is Activity.STARTING or beat.pace_s is None or beat.beat_s is None:
+        return _too_long(beat, now_s, beat.limit_s if start_limit_s is None else start_limit_s)
+    if beat.activity is Activity.BUSY:
+        return _too_long(beat, now_s, beat.limit_s)
     if beat.alive_s is not None:
         limit_s = (_FROZEN_FLOOR_S + _TIMES * min(beat.alive_pace_s or 0.0, 5.0)) * patience
         if now_s - beat.alive_s > limit_s:
@@ -47,6 +54,8 @@ def verdict(beat: Beat, now_s: float, patience: float = 1.0) -> Hang | None:
                 what=f"gave no sign of life for {limit_s:.1f} s (stopped, or the interpreter's lock is held)",
                 is_frozen=True,
             )
+    if beat.activity is Activity.PAUSED:
+        return _too_long(beat, now_s, beat.limit_s)
     floor_s = _UNTOLD_STUCK_FLOOR_S if beat.step is None else _STUCK_FLOOR_S
     limit_s = (floor_s + _TIMES * beat.pace_s) * patience
     if now_s - beat.beat_s > limit_s:
@@ -56,3 +65,17 @@ def verdict(beat: Beat, now_s: float, patience: float = 1.0) -> Hang | None:
             is_frozen=False,
         )
     return None
+
+
+def _too_long(beat: Beat, now_s: float, limit_s: float | None) -> Hang | None:
+    """Return a hang where what the worker does takes longer than it may; None also where nobody said how long."""
+    if limit_s is None or beat.since_s is None or now_s - beat.since_s <= limit_s:
+        return None
+    doing = {
+        Activity.STARTING: "has not come to its first step",
+        Activity.STEPPING: "has not come to its second step",
+        Activity.BUSY: "is not done with what it does between its steps",
+        Activity.PAUSED: "is not done with what it has paused for",
+    }
+    what = f"{doing[beat.activity]} within {limit_s:.1f} s"
+    return Hang(since_s=beat.since_s, what=what, is_frozen=False)

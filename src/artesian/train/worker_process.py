@@ -77,6 +77,24 @@ class WorkerProcess:
             return False
         return state in "ZX" or bool(int(numbers[5]) & _PF_EXITING)
 
+    @property
+    def is_still(self) -> bool:
+        """Whether no thread of the process runs, or waits for a processor or a disk: it is stopped, or waits for good."""
+        return bool(states := self._states()) and not states & {"R", "D"}
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether SIGSTOP or the like has stopped it."""
+        return self._states() == {"T"}
+
+    def _states(self) -> set[str]:
+        """Return the states of its threads, as the kernel has them; none where it is gone."""
+        threads = Path(f"/proc/{self.pid}/task")
+        try:
+            return {(it / "stat").read_text().rpartition(")")[2].split()[0] for it in threads.iterdir()}
+        except OSError:
+            return set()
+
     def kill(self) -> None:
         """Kill the worker and every process in its group."""
         with contextlib.suppress(ProcessLookupError):

@@ -49,10 +49,11 @@ class ProgressWriter:
 
 
 class ProgressReader:
-    """Reads what was appended to the files of a folder since the last call."""
+    """Reads what was appended to the files of a folder since the last call; ``only`` to one of them."""
 
-    def __init__(self, progress_dir: Path) -> None:
+    def __init__(self, progress_dir: Path, *, only: str | None = None) -> None:
         self._dir = progress_dir
+        self._only = only
         self._offsets: dict[str, int] = {}
         self.malformed_lines = 0
         """Complete lines that were no message; counted, never silently dropped."""
@@ -61,7 +62,11 @@ class ProgressReader:
         """Return the new messages, file by file in the order of their names; empty when there are none."""
         messages: list[Message] = []
         try:
-            names = sorted(name for name in os.listdir(self._dir) if name.endswith(".jsonl"))
+            names = sorted(
+                name
+                for name in os.listdir(self._dir)
+                if (name == self._only if self._only is not None else name.endswith(".jsonl"))
+            )
         except FileNotFoundError:
             return messages
         for name in names:

@@ -95,7 +95,7 @@ class WorkerFailed:
     """Said by the launch agent: this worker was the first of the gang to fail.
 
     Exactly one of ``exit_code`` and ``signal`` is set; ``is_oom_kill`` says that the kernel's
-    out-of-memory killer ended it.
+    out-of-memory killer ended it. ``restarts`` is how often the agent had restarted the gang before.
     """
 
     rank: int
@@ -104,6 +104,21 @@ class WorkerFailed:
     signal: int | None
     is_oom_kill: bool
     message: str
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StragglerFound:
+    """Said by rank 0: ``rank`` has computed ``ratio`` times as long as the middle rank, ``steps`` steps long.
+
+    So long the gang went at its pace. ``step`` is the last of them.
+    """
+
+    rank: int
+    at_s: float
+    step: int
+    ratio: float
+    steps: int
 
 
 class Layer(StrEnum):
@@ -129,7 +144,8 @@ class Recovered:
     restarts within the attempt, from 1. ``detect_s`` is the time from the last sign of life to the
     verdict (None for a death, which is seen at once), ``restart_s`` from the verdict to the first new step
     without ``load_s``, the reading of the state. ``recomputed_steps`` were committed before and trained
-    again. None where it is not known, as for a script that does not use ``Run``.
+    again. None where it is not known, as for a script that does not use ``Run``. ``exit_code``, ``signal`` and
+    ``is_oom_kill`` are the failed worker's, as in ``WorkerFailed``; both numbers None where no worker had failed.
     """
 
     rank: int
@@ -141,10 +157,20 @@ class Recovered:
     restart_s: float
     load_s: float | None
     recomputed_steps: int | None
+    exit_code: int | None = None
+    signal: int | None = None
+    is_oom_kill: bool = False
 
 
 Message = (
-    WorkerStarted | PhaseEnded | Restored | StepCommitted | CheckpointCommitted | WorkerFailed | Recovered
+    WorkerStarted
+    | PhaseEnded
+    | Restored
+    | StepCommitted
+    | CheckpointCommitted
+    | WorkerFailed
+    | StragglerFound
+    | Recovered
 )
 
 
@@ -164,6 +190,7 @@ _TYPES: dict[str, type[Any]] = {
     "step_committed": StepCommitted,
     "checkpoint_committed": CheckpointCommitted,
     "worker_failed": WorkerFailed,
+    "straggler_found": StragglerFound,
     "recovered": Recovered,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}

@@ -11,13 +11,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artesian.engines.base import Clock, HostNode, Report
 from artesian.engines.local import supervisor
 from artesian.engines.local.environment import command_line, environment_of
-from artesian.engines.local.outcome import first_failure, outcome_of
+from artesian.engines.local.outcome import first_failure, outcome_of, restarts
 from artesian.engines.local.records import AttemptFolder, Claim
 from artesian.model.events import AttemptEnded, AttemptStarted
 from artesian.model.fleet import Node
@@ -206,7 +206,8 @@ class LocalEngine:
         else:
             if not watch.is_started and (started_s := watch.folder.started_s()) is not None:
                 self._say(AttemptStarted(at_s=started_s, job_id=watch.job_id, epoch=watch.epoch))
-            outcome = outcome_of(ended, first_failure(watch.folder.progress))
+            progress = watch.folder.progress
+            outcome = replace(outcome_of(ended, first_failure(progress)), restarts=restarts(progress))
         self._end(watch, outcome, None if ended is None else ended.at_s)
 
     def _end(self, watch: _Watch, outcome: Outcome, at_s: float | None = None) -> None:

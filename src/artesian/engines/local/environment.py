@@ -9,13 +9,15 @@ from pathlib import Path
 
 from artesian.engines.base import HostNode
 from artesian.engines.local.records import AttemptFolder
-from artesian.model.job import Job
+from artesian.model.job import Cause, Job
 from artesian.model.placement import NodeShare
 from artesian.model.resources import CPU
 from artesian.wire import environment as names
 from artesian.wire.faults import encode_faults
 
 _LAUNCH = ("-m", "artesian.train.launch")
+_OF_WORKERS = frozenset({Cause.SIGNAL, Cause.OOM_KILL, Cause.USER_ERROR})
+"""Causes that the launch agent sees itself, as it watches the workers."""
 _VISIBLE_DEVICES = {
     "nvidia": "CUDA_VISIBLE_DEVICES",
     "amd": "HIP_VISIBLE_DEVICES",
@@ -37,8 +39,21 @@ def command_line(job: Job, devices: int, python: str = sys.executable) -> list[s
     workers = job.gang_size(devices)
     if workers == 0:
         return list(job.command)
-    launch = [python, *_LAUNCH, "--nproc-per-node", str(workers), "--no-python"]
-    return [*launch, *job.command]
+    return [python, *_LAUNCH, "--nproc-per-node", str(workers), *agent_options(job), *job.command]
+
+
+def agent_options(job: Job, *, nodes: int = 1) -> list[str]:
+    """Return how the launch agent is to take the job's command, whose words follow, and how often it restarts it.
+
+    Only an agent that is alone can restart its gang: those of several nodes would have to meet first.
+    """
+    retry = job.retry
+    if not retry.in_place:
+        return ["--no-python"]
+    causes = sorted(cause.value for cause in retry.causes & _OF_WORKERS)
+    if nodes > 1 or not retry.limit or not causes:
+        return ["--command"]
+    return ["--max-restarts", str(retry.limit), "--restart-on", ",".join(causes), "--command"]
 
 
 def visible_devices(vendor: str | None) -> str | None:
@@ -73,9 +88,14 @@ def attempt_environment(
         names.CHECKPOINT_DIR: str(checkpoints),
         names.WORKERS: str(job.gang_size(len(devices))),
         names.DEVICES: ",".join(map(str, devices)),
+        names.STOP_GRACE: str(job.grace_s),
     }
     if job.checkpoint_every_steps is not None:
         env[names.CHECKPOINT_EVERY] = str(job.checkpoint_every_steps)
+    elif job.save_every_s is not None:
+        env[names.CHECKPOINT_EVERY] = f"{job.save_every_s!r}s"
+    elif job.saves_when_best:
+        env[names.CHECKPOINT_EVERY] = "auto"
     if job.dataset is not None:
         env[names.DATASET] = job.dataset
     if job.faults:

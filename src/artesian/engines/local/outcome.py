@@ -6,7 +6,7 @@ from pathlib import Path
 
 from artesian.engines.local.records import Ended
 from artesian.model.job import Cause, Outcome
-from artesian.wire import Message, WorkerFailed, decode
+from artesian.wire import Message, Recovered, WorkerFailed, decode
 
 _SHELL_SIGNAL_BASE = 128
 
@@ -20,6 +20,19 @@ def first_failure(progress: Path) -> WorkerFailed | None:
         if isinstance(message, WorkerFailed)
     ]
     return min(failures, key=lambda failure: failure.at_s, default=None)
+
+
+def restarts(progress: Path) -> int:
+    """Return how often the launch agents have restarted the gang in the attempt, as far as they said it."""
+    said = [message for path in sorted(progress.glob("agent*.jsonl")) for message in _messages(path)]
+    return max(
+        (
+            message.restarts if isinstance(message, WorkerFailed) else message.restart
+            for message in said
+            if isinstance(message, WorkerFailed | Recovered)
+        ),
+        default=0,
+    )
 
 
 def _messages(path: Path) -> Iterator[Message | None]:

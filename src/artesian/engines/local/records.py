@@ -1,7 +1,10 @@
 """The files of an attempt as the engine reads them, and who of its processes is alive."""
 
+import errno
 import json
 import os
+import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +83,7 @@ class AttemptFolder:
 
     def request_stop(self, grace_s: float) -> None:
         """Leave the grace for the supervisor to find; the signal comes separately. Raises OSError."""
-        path = self.path / supervisor.STOP
-        with open(
-            path, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)
-        ) as file:
-            file.write(str(grace_s))
+        write_whole(self.path / supervisor.STOP, str(grace_s).encode())
 
     def stop_grace_s(self) -> float | None:
         """Return the grace that was left for the supervisor; None where there is none, or half of one."""
@@ -109,7 +108,39 @@ class AttemptFolder:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            record: dict[str, Any] = json.loads((self.path / name).read_bytes())
+            record: dict[str, Any] = json.loads(read_regular(self.path / name))
         except (OSError, ValueError):
             return None
         return record
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, for the owner of its folder only; it is on the disk then. Raises OSError.
+
+    The folder may be another user's, whose job runs there while we are root: whatever they put in the place of
+    the file is replaced, and never followed or written to.
+    """
+    folder = os.stat(path.parent)
+    private = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(private, flags, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if folder.st_uid != os.geteuid():
+                os.fchown(descriptor, folder.st_uid, folder.st_gid)
+            os.fsync(descriptor)
+        private.rename(path)
+    except BaseException:
+        private.unlink(missing_ok=True)
+        raise
+
+
+def read_regular(path: Path) -> bytes:
+    """Return what is in a file. Raises OSError, also where a link or a pipe has its name: see ``write_whole``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a file", str(path))
+        return file.read()

@@ -6,10 +6,9 @@ from typing import Any
 
 from artesian.engines.local.records import AttemptFolder, Ended
 from artesian.engines.ray.files import REQUEST, VERDICT, node_folder, read_request
+from artesian.engines.watching import Key
 from artesian.model.job import Cause, Job
 from artesian.model.plan import Start, Stop
-
-Key = tuple[str, int]
 
 
 @dataclass(slots=True, kw_only=True)

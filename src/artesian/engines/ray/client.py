@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from artesian.engines.ray.settings import RaySettings
+from artesian.engines.watching import Refused, Unreachable
 
 _TIMEOUT_S = 20.0
 _MOST_NODES = 10_000
@@ -21,14 +22,6 @@ _MAY_PASS = (
 )
 """Refusals that a new token, or time, may mend: no job must fail for them."""
 _OVER = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
-
-
-class Unreachable(Exception):  # noqa: N818 - reads as what it is
-    """Ray does not answer, or cannot do anything for now: nothing is known, and the same may work later."""
-
-
-class Refused(Exception):  # noqa: N818 - reads as what it is
-    """Ray does not do that, now or later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,26 +1,25 @@
 """The Ray engine: commands in, Ray jobs submitted and watched, events out.
 
 What an attempt is can be read from its folder and from Ray, not here: a new engine on the same folder,
-told the same commands, goes on where the last one was killed. While Ray does not answer nothing is
-concluded from its silence: commands are tried again, later and later, and what runs is held as it was
-last seen. The files of the attempts still tell of starts and ends meanwhile.
+told the same commands, goes on where the last one was killed. How it is watched: ``engines.watching``.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from artesian.engines import watching
 from artesian.engines.base import Clock, Report
 from artesian.engines.instance import instance_of
 from artesian.engines.local.engine import attempt_folder
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray import attempts
-from artesian.engines.ray.attempts import Attempt, Key, Seen
-from artesian.engines.ray.client import RayClient, RayJob, Refused, Unreachable
+from artesian.engines.ray.attempts import Attempt, Seen
+from artesian.engines.ray.client import RayClient, RayJob
 from artesian.engines.ray.inventory import Stock
 from artesian.engines.ray.outcome import outcome_of_verdict, outcome_without_verdict
 from artesian.engines.ray.request import (
@@ -33,49 +32,35 @@ from artesian.engines.ray.request import (
     write_request,
 )
 from artesian.engines.ray.settings import RaySettings
-from artesian.model.events import AttemptEnded, AttemptStarted, Event
+from artesian.engines.watching import Refused, Unreachable, WatchingEngine
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, Outcome
-from artesian.model.plan import Start, Stop
+from artesian.model.plan import Start
 
 _LOOK_S = 0.05
 """How often the files of the attempts are looked at while there are few."""
-_MOST_LOAD = 0.2
-"""Share of the time that may go into asking Ray: a dashboard that answers slowly is asked less often."""
-_BACKOFF_S, _MOST_BACKOFF_S = 0.5, 30.0
 _QUIET_WAIT_S = 10.0
 """How long the supervisors of a driver that is gone may take to end their part, and records to reach us."""
 _STOP_MARGIN_S = 30.0
 """How long after the grace Ray itself kills the driver: one that hangs must not keep the attempt."""
 _STOP_AGAIN_S = 2.0
-_ORPHANS_AFTER_S = 15.0
-"""When a job of ours that no command speaks of is one too many. A driver repeats its commands at once."""
-_CLOSE_WAIT_S = 5.0
 
 _log = logging.getLogger(__name__)
 
 
-class RayEngine:
+class RayEngine(WatchingEngine[Attempt]):
     """Runs attempts as Ray jobs; their files are below ``root``, or below the folder of the settings."""
 
     def __init__(
         self, root: Path, settings: RaySettings, client: RayClient, clock: Clock, name: str = "ray"
     ) -> None:
-        self.name = name
-        self._root = root.absolute()
+        super().__init__(name, root.absolute(), clock, scheduler="Ray", look_s=_LOOK_S)
         self._settings = settings
         self._client = client
-        self._now_s = clock
         self._stock = Stock(self._root / f"{name}-nodes.json", settings.pool, settings.accelerators)
         self._instance = ""
         self._places_alone = True
-        self._attempts: dict[Key, Attempt] = {}
-        self._ended: set[Key] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._report: Report | None = None
-        self._kick = asyncio.Event()
         self._opened_s = self._ask_at_s = 0.0
-        self._backoff_s = 0.0
 
     async def open(self, report: Report) -> Sequence[Node]:
         """Begin: return Ray's nodes, or those of the last time where nobody answers."""
@@ -88,71 +73,37 @@ class RayEngine:
             self._stock.remember()
             _log.warning("%s; going on with the nodes of the last time", error)
         self._opened_s = time.monotonic()
-        self._spawn(self._watch())
+        self._watch()
         return self._stock.nodes
-
-    async def close(self) -> None:
-        """Stop watching; Ray jobs run on. A submit under way is let finish."""
-        tasks, self._tasks = self._tasks, set()
-        submits = [task for task in tasks if task.get_name() == "submit"]
-        if submits:
-            await asyncio.wait(submits, timeout=_CLOSE_WAIT_S)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._attempts.clear()
-
-    # -- commands -----------------------------------------------------------------------------------
-
-    def start(self, command: Start, job: Job) -> None:
-        """Submit the attempt, or find out what became of it."""
-        key = (command.job_id, command.epoch)
-        if key in self._attempts or key in self._ended:
-            return
-        attempt = Attempt(
-            start=command,
-            job=job,
-            folder=attempt_folder(self._root, *key),
-            submission_id=f"{self._prefix}{command.job_id}-{command.epoch}",
-        )
-        self._attempts[key] = attempt
-        self._spawn(self._bring_up(attempt), name="submit")
-
-    def stop(self, command: Stop) -> None:
-        """Stop the attempt; one that Ray does not know yet will never start."""
-        attempt = self._attempts.get((command.job_id, command.epoch))
-        if attempt is None or attempt.stop is not None:
-            return  # its end is reported already, or under way
-        attempt.stop = command
-        self._spawn(self._bring_down(attempt, command))
 
     # -- from the command to the Ray job ------------------------------------------------------------
 
-    async def _bring_up(self, attempt: Attempt) -> None:
-        """Submit the attempt unless Ray has it already; try again until Ray has answered."""
-        backoff_s = _BACKOFF_S
-        while attempt.key in self._attempts:
-            try:
-                if await self._is_in_ray(attempt):
-                    break
+    def _new_attempt(self, command: Start, job: Job) -> Attempt:
+        return Attempt(
+            start=command,
+            job=job,
+            folder=attempt_folder(self._root, command.job_id, command.epoch),
+            submission_id=f"{self._prefix}{command.job_id}-{command.epoch}",
+        )
+
+    async def _bring_up(self, attempt: Attempt) -> bool:
+        """Submit the attempt unless Ray has it already."""
+        try:
+            if not await self._is_in_ray(attempt):
                 if attempt.stop is not None and await asyncio.to_thread(attempts.fence, attempt.folder):
                     self._end(attempt, Outcome(cause=attempt.stop.cause, message="stopped before it started"))
-                    return
-                if await asyncio.to_thread(attempts.was_begun, attempt.folder):
-                    break  # under a Ray that has forgotten it, or fenced off: its files say what became of it
-                await asyncio.to_thread(self._submit, attempt)
-                break
-            except Unreachable as error:
-                _log.warning("%s: %s; trying again in %g s", attempt.start.id, error, backoff_s)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, _MOST_BACKOFF_S)
-            except NodesGone as error:
-                self._end(attempt, Outcome(cause=Cause.NODE_LOST, message=str(error)))
-            except (Refused, Unsuitable, OSError) as error:
-                self._end(attempt, Outcome(cause=Cause.START_FAILED, message=str(error)))
+                    return True
+                # What was begun ran under a Ray that has forgotten it, or is fenced off: its files tell.
+                if not await asyncio.to_thread(attempts.was_begun, attempt.folder):
+                    await asyncio.to_thread(self._submit, attempt)
+        except NodesGone as error:
+            self._end(attempt, Outcome(cause=Cause.NODE_LOST, message=str(error)))
+        except (Refused, Unsuitable, OSError) as error:
+            self._end(attempt, Outcome(cause=Cause.START_FAILED, message=str(error)))
         attempt.known_s = time.monotonic()
         attempt.is_known = True
         self._hurry()
+        return True
 
     async def _is_in_ray(self, attempt: Attempt) -> bool:
         """Whether Ray has the job. One that was never made ready to be submitted cannot be there."""
@@ -204,53 +155,27 @@ class RayEngine:
 
     # -- from the command to the end ----------------------------------------------------------------
 
-    async def _bring_down(self, attempt: Attempt, command: Stop) -> None:
-        """Have Ray stop the attempt's driver, gently; again until it has ended, whoever is restarted meanwhile."""
-        backoff_s = _BACKOFF_S
-        while attempt.key in self._attempts:
-            if not attempt.is_known:
-                await asyncio.sleep(_LOOK_S)  # it is on its way into Ray, or fenced off instead
-                continue
-            try:
-                with suppress(OSError):  # without the file, the driver takes the job's own grace
-                    await asyncio.to_thread(attempt.folder.request_stop, command.grace_s)
-                await asyncio.to_thread(self._client.stop, attempt.submission_id)
-                self._hurry()
-                await asyncio.sleep(_STOP_AGAIN_S)
-            except (Unreachable, Refused) as error:
-                _log.warning("%s: %s; trying again in %g s", command.id, error, backoff_s)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, _MOST_BACKOFF_S)
+    async def _bring_down(self, attempt: Attempt) -> bool:
+        """Have Ray stop the attempt's driver; again until it has ended, whoever is restarted meanwhile."""
+        assert attempt.stop is not None
+        if not attempt.is_known:
+            await asyncio.sleep(_LOOK_S)  # it is on its way into Ray, or fenced off instead
+            return False
+        with suppress(OSError):  # without the file, the driver takes the job's own grace
+            await asyncio.to_thread(attempt.folder.request_stop, attempt.stop.grace_s)
+        await asyncio.to_thread(self._client.stop, attempt.submission_id)
+        self._hurry()
+        await asyncio.sleep(_STOP_AGAIN_S)
+        return False
 
     # -- what becomes of it -------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
-        """Look at the files often, and ask Ray when it is time: one question for all attempts."""
-        while True:
-            try:
-                await self._look()
-                if time.monotonic() >= self._ask_at_s:
-                    await self._ask()
-                    self._backoff_s = 0.0
-            except (Unreachable, Refused) as error:
-                self._put_off()
-                _log.warning("%s; attempts are held as they were, next try in %g s", error, self._backoff_s)
-            except Exception:
-                self._put_off()
-                _log.exception("watching Ray failed")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S + len(self._attempts) / 1000):
-                    await self._kick.wait()
-            self._kick.clear()
-
-    def _put_off(self) -> None:
-        self._backoff_s = min(max(2 * self._backoff_s, _BACKOFF_S), _MOST_BACKOFF_S)
-        self._ask_at_s = time.monotonic() + self._backoff_s
+    def _is_due(self) -> bool:
+        return time.monotonic() >= self._ask_at_s
 
     def _hurry(self) -> None:
         """Ask Ray at once, unless it does not answer just now: something has changed."""
-        if not self._backoff_s:
-            self._ask_at_s = 0.0
+        self._ask_at_s = 0.0
         self._kick.set()
 
     async def _look(self) -> None:
@@ -294,10 +219,10 @@ class RayEngine:
                     await self._conclude(attempt, job)
                 elif job.is_pending:
                     await self._look_for_place(attempt)
-        if began_s - self._opened_s > _ORPHANS_AFTER_S:
+        if began_s - self._opened_s > watching.ORPHANS_AFTER_S:
             await self._end_orphans(jobs)
         now_s = time.monotonic()
-        self._ask_at_s = now_s + max(self._settings.poll_interval_s, (now_s - began_s) / _MOST_LOAD)
+        self._ask_at_s = now_s + max(self._settings.poll_interval_s, (now_s - began_s) / watching.MOST_LOAD)
 
     async def _take_stock(self) -> None:
         for event in self._stock.take_in(await asyncio.to_thread(self._client.nodes), self._now_s):
@@ -354,30 +279,8 @@ class RayEngine:
         # The clocks of two nodes need not agree: an end is never before its start.
         self._end(attempt, outcome, max(float(seen.verdict["at_s"]), seen.started_s or 0.0))
 
-    def _note_start(self, attempt: Attempt, started_s: float | None) -> None:
-        if started_s is not None and not attempt.is_started:
-            attempt.is_started = True
-            job_id, epoch = attempt.key
-            self._say(AttemptStarted(at_s=started_s, job_id=job_id, epoch=epoch))
-
-    def _end(self, attempt: Attempt, outcome: Outcome, at_s: float | None = None) -> None:
-        job_id, epoch = attempt.key
-        del self._attempts[attempt.key]
-        self._ended.add(attempt.key)
-        at_s = self._now_s() if at_s is None else at_s
-        self._say(AttemptEnded(at_s=at_s, job_id=job_id, epoch=epoch, outcome=outcome))
-
     # -- small things -------------------------------------------------------------------------------
 
     @property
     def _prefix(self) -> str:
         return f"artesian-{self._instance}.{self.name}-"
-
-    def _say(self, event: Event) -> None:
-        assert self._report is not None
-        self._report(event)
-
-    def _spawn(self, work: Coroutine[None, None, None], *, name: str | None = None) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -103,7 +103,7 @@ class Gang:
     # -- the agents ---------------------------------------------------------------------------------
 
     def _run_agents(self) -> Verdict:
-        is_gang = self._request["workers_per_node"] > 0
+        is_gang = bool(self._request["workers"])
         agents = [self._agent(index) for index in range(len(self._nodes) if is_gang else 1)]
         first = self._meet(agents)
         if isinstance(first, Verdict):

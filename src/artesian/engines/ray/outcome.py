@@ -1,9 +1,10 @@
 """Verdicts, records and Ray's own words as causes."""
 
 import signal
+from dataclasses import replace
 from typing import Any
 
-from artesian.engines.local.outcome import first_failure, outcome_of
+from artesian.engines.local.outcome import first_failure, outcome_of, restarts
 from artesian.engines.local.records import AttemptFolder, Ended
 from artesian.engines.ray.client import RayJob
 from artesian.engines.ray.files import node_folder
@@ -29,7 +30,7 @@ def outcome_of_verdict(verdict: dict[str, Any], folder: AttemptFolder, stop: Sto
     ended = AttemptFolder(node_folder(folder.path, first)).ended()
     if ended is None:
         return Outcome(cause=Cause.NODE_LOST, message="no record of how it ended can be read")
-    return outcome_of(ended, first_failure(folder.progress))
+    return _told(ended, folder)
 
 
 def outcome_without_verdict(
@@ -40,7 +41,7 @@ def outcome_without_verdict(
     ``job`` is what Ray says of it, None where Ray does not know it; ``ended`` the record of its first node.
     """
     if ended is not None and (not ended.was_stopped or stop is not None):
-        return outcome_of(ended, first_failure(folder.progress))
+        return _told(ended, folder)
     if not is_claimed and stop is not None:
         return Outcome(cause=stop.cause, message="stopped before it started")
     if job is None:
@@ -51,3 +52,8 @@ def outcome_without_verdict(
     # A code of its own means that it could not even begin: no such interpreter, no artesian, no Ray.
     has_failed = not is_claimed and job.exit_code is not None and 0 < job.exit_code < 128
     return Outcome(cause=Cause.START_FAILED if has_failed else Cause.NODE_LOST, message=text)
+
+
+def _told(ended: Ended, folder: AttemptFolder) -> Outcome:
+    found = outcome_of(ended, first_failure(folder.progress))
+    return replace(found, restarts=restarts(folder.progress))

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from artesian.engines.gang import place_of
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray import keeper
 from artesian.engines.ray.files import node_folder, read_request
@@ -64,7 +65,7 @@ class NodePart:
         request = read_request(self._attempt.path)
         own = request["nodes"][self._index]
         if self._index > 0:
-            self._prepare(records, self._index * request["workers_per_node"])
+            self._prepare(records, sum(request["workers"][: self._index]))
         command = request["command"] if master is None else self._launch(request, master)
         words = [sys.executable, "-I", "-S", keeper.__file__, str(records)]
         process = subprocess.Popen(
@@ -88,9 +89,8 @@ class NodePart:
     def _launch(self, request: Mapping[str, Any], master: Master) -> list[str]:
         host, port = master
         return [
-            *(request["python"], "-m", "artesian.train.launch", "--nnodes", str(len(request["nodes"]))),
-            *("--node-rank", str(self._index), "--nproc-per-node", str(request["workers_per_node"])),
-            *("--master-addr", host, "--master-port", str(port), "--no-python", *request["command"]),
+            *(request["python"], "-m", "artesian.train.launch", *place_of(self._index, request["workers"])),
+            *("--master-addr", host, "--master-port", str(port), *request["command"]),
         ]
 
     def _end_survivors(self) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from artesian.engines.base import HostNode
-from artesian.engines.local.environment import command_line, environment_of, visible_devices
+from artesian.engines.gang import divided
+from artesian.engines.local.environment import agent_options, command_line, environment_of, visible_devices
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray.files import REQUEST, words
 from artesian.engines.ray.inventory import CPU_RESOURCE, KINDS, Offer
@@ -118,23 +119,25 @@ def write_request(
     missing = [share.node_id for share in placement.shares if share.node_id not in offers]
     if missing:
         raise NodesGone(f"Ray offers {', '.join(missing)} no more")
-    nodes = len(placement.shares)
     workers = job.gang_size(placement.devices)
-    is_gang = nodes > 1 and workers > 0
-    sizes = {len(share.devices) for share in placement.shares}
-    if is_gang and (workers % nodes or len(sizes) > 1):
-        raise Unsuitable(f"{workers} workers on {placement}: expected as many on each of {nodes} nodes")
+    is_gang = len(placement.shares) > 1 and workers > 0
+    try:
+        parts = divided(workers, placement) if is_gang else ()
+    except ValueError as error:
+        raise Unsuitable(str(error)) from error
     document: dict[str, Any] = {
         "is_alone": is_alone,
         "workdir": job.workdir,
         "grace_s": job.grace_s,
         "group_timeout_s": group_timeout_s,
         "python": python,
-        "workers_per_node": workers // nodes if is_gang else 0,
-        "command": list(job.command) if is_gang else command_line(job, placement.devices, python),
+        "workers": parts,
+        "command": [*agent_options(job, nodes=len(placement.shares)), *job.command]
+        if is_gang
+        else command_line(job, placement.devices, python),
         "nodes": [
-            _node(job, epoch, share, offers[share.node_id], folder, checkpoints, workers // nodes)
-            for share in placement.shares
+            _node(job, epoch, share, offers[share.node_id], folder, checkpoints, own)
+            for share, own in zip(placement.shares, parts or (workers,) * len(placement.shares), strict=True)
         ],
     }
     path = folder.path / REQUEST

@@ -1,30 +1,28 @@
 """An attempt as the Slurm engine knows it, and what it writes down about it on the shared folder.
 
-``submission.json`` is written before sbatch is called and again after it: from the first one on the
-attempt may be in Slurm, from the second one on its number there is known.
+``submission-N.json`` is written before sbatch is called and again after it: from the first one on the
+attempt may be in Slurm, from the second one on its number there is known. It lies beside the attempt's folder, which
+is the user's where jobs run as their users: nobody but us may say which of Slurm's jobs are ours to cancel.
 """
 
 import json
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from artesian.engines.local.records import AttemptFolder, Ended
+from artesian.engines.local.records import AttemptFolder, Ended, read_regular, write_whole
 from artesian.engines.slurm.batch import RUNS_AS_FILE
 from artesian.engines.slurm.inventory import Amount
 from artesian.engines.slurm.parse import SlurmJob
 from artesian.engines.slurm.script import SLURM_LOG
+from artesian.engines.watching import Key
 from artesian.model.job import Job
 from artesian.model.plan import Start, Stop
 
-_SUBMISSION = "submission.json"
 _LOG_TAIL_BYTES = 4096
-
-Key = tuple[str, int]
-"""Job and epoch."""
 
 
 class UserUnknown(Exception):  # noqa: N818 - reads as what it is
@@ -37,8 +35,9 @@ class Submission:
 
     slurm_id: int | None
     devices: Mapping[str, frozenset[int]]
-    amount: Amount
-    """On each node."""
+    """The indices planned, by node."""
+    amounts: Mapping[str, Amount]
+    """What it takes of each node."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,7 +47,7 @@ class Attempt:
     start: Start
     job: Job
     folder: AttemptFolder
-    amount: Amount = field(default_factory=Amount)
+    amounts: Mapping[str, Amount] = field(default_factory=dict)
     slurm_id: int | None = None
     submitted_s: float = 0.0
     state: SlurmJob | None = None
@@ -71,7 +70,7 @@ class Attempt:
 
     @property
     def submission(self) -> Submission:
-        return Submission(slurm_id=self.slurm_id, devices=self.devices, amount=self.amount)
+        return Submission(slurm_id=self.slurm_id, devices=self.devices, amounts=self.amounts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,33 +101,28 @@ def look(folder: AttemptFolder) -> Seen:
 def read_submission(folder: AttemptFolder) -> Submission | None:
     """Return what was asked of Slurm for the attempt; None where nothing was."""
     try:
-        record: dict[str, Any] = json.loads((folder.path / _SUBMISSION).read_bytes())
+        record: dict[str, Any] = json.loads(_submission_file(folder).read_bytes())
     except (OSError, ValueError):
         return None
     return Submission(
         slurm_id=record["slurm_id"],
         devices={name: frozenset(devices) for name, devices in record["devices"].items()},
-        amount=Amount(**record["amount"]),
+        amounts={name: Amount(**amount) for name, amount in record["amounts"].items()},
     )
 
 
 def write_submission(folder: AttemptFolder, submission: Submission) -> None:
     """Write it down, whole or not at all, and not before it is on the disk. Raises OSError."""
-    amount = submission.amount
     record = {
         "slurm_id": submission.slurm_id,
         "devices": {name: sorted(devices) for name, devices in submission.devices.items()},
-        "amount": {"devices": amount.devices, "cpus": amount.cpus, "memory_bytes": amount.memory_bytes},
+        "amounts": {name: asdict(amount) for name, amount in submission.amounts.items()},
     }
-    path = folder.path / _SUBMISSION
-    private = path.with_suffix(".part")
-    descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, json.dumps(record).encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    private.rename(path)
+    write_whole(_submission_file(folder), json.dumps(record).encode())
+
+
+def _submission_file(folder: AttemptFolder) -> Path:
+    return folder.path.with_name(f"submission-{folder.path.name.removeprefix('attempt-')}.json")
 
 
 def make_folder(folder: AttemptFolder, checkpoints: Path, user: str | None) -> None:
@@ -152,24 +146,16 @@ def make_folder(folder: AttemptFolder, checkpoints: Path, user: str | None) -> N
         os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
 
 
-def give_to(path: Path, user: str) -> None:
-    """Make a file the user's own. Raises OSError, KeyError."""
-    entry = pwd.getpwnam(user)
-    os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
-
-
 def _runs_as(folder: AttemptFolder) -> int | None:
     try:
-        return int(json.loads((folder.path / RUNS_AS_FILE).read_bytes())["slurm_id"])
-    except (OSError, ValueError, KeyError):
+        return int(json.loads(read_regular(folder.path / RUNS_AS_FILE))["slurm_id"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _last_line(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
-            lines = file.read().decode(errors="replace").split("\n")
+        lines = read_regular(path)[-_LOG_TAIL_BYTES:].decode(errors="replace").split("\n")
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -40,12 +40,12 @@ def main(folder: str) -> int:
     attempt = read_attempt(folder)
     if not _is_ours(folder, os.environ["SLURM_JOB_ID"]):
         return 0
-    workers, command = attempt["workers_per_node"], list(attempt["command"])
-    if workers:
+    is_gang, command = bool(attempt["workers"]), list(attempt["command"])
+    if is_gang:
         srun, scancel = (shutil.which(name) or name for name in ("srun", "scancel"))
         command = [sys.executable, "-I", "-m", "artesian.engines.slurm.gang", "all", folder, srun, scancel]
     # A command of its own may call srun, which reads everything; torchrun's readers take SLURM_NTASKS amiss.
-    needs_slurm = bool(workers) or int(attempt["env"][names.WORKERS]) == 0
+    needs_slurm = is_gang or int(attempt["env"][names.WORKERS]) == 0
     env = environment_of(attempt, os.environ, is_whole=needs_slurm)
     os.environ.clear()
     os.environ.update(env)

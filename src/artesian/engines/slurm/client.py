@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from artesian.engines.slurm import parse
 from artesian.engines.slurm.parse import ParseError, SlurmJob, SlurmNode
-from artesian.engines.slurm.runner import Done, Runner, Unreachable
+from artesian.engines.slurm.runner import Done, Runner
+from artesian.engines.watching import Refused, Unreachable
 
 T = TypeVar("T")
 
@@ -27,10 +28,6 @@ _TRANSIENT = (
 """What Slurm says where asking again may help: nothing was refused for what it is."""
 
 _NO_SUCH_JOB = ("invalid job id", "job/step already completing or completed")
-
-
-class Refused(Exception):  # noqa: N818 - reads as what it is
-    """Slurm says no, and would say it again."""
 
 
 @dataclass(slots=True)

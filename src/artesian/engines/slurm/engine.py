@@ -1,75 +1,61 @@
 """The Slurm engine: commands in, batch jobs submitted and watched, events out.
 
 What an attempt is can be read from its folder and from Slurm, not here: a new engine on the same folder,
-told the same commands, goes on where the last one was killed. While Slurm does not answer nothing is
-concluded: commands are tried again, later and later, and what runs is held as it was last seen.
+told the same commands, goes on where the last one was killed. How it is watched: ``engines.watching``.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+from artesian.engines import watching
 from artesian.engines.base import Clock, Report
 from artesian.engines.instance import instance_of
 from artesian.engines.local.engine import attempt_folder
-from artesian.engines.local.outcome import first_failure
+from artesian.engines.local.outcome import first_failure, restarts
 from artesian.engines.slurm import attempts, parse, script
-from artesian.engines.slurm.attempts import Attempt, Key, Seen, UserUnknown
-from artesian.engines.slurm.client import Refused, SlurmClient
+from artesian.engines.slurm.attempts import Attempt, Seen, UserUnknown
+from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.outcome import BY_SLURM, NODE_STATES, outcome_of_job
 from artesian.engines.slurm.parse import SlurmJob
-from artesian.engines.slurm.runner import Unreachable
 from artesian.engines.slurm.settings import SlurmSettings
 from artesian.engines.slurm.stock import Stock, Taken
 from artesian.engines.slurm.submit import Submitter
-from artesian.model.events import AttemptEnded, AttemptStarted, Event
+from artesian.engines.watching import Refused, Unreachable, WatchingEngine
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, Outcome
-from artesian.model.plan import Start, Stop
+from artesian.model.plan import Start
 
 _FAST_S = 0.25
 """How often Slurm is asked just after a command, when something is about to change."""
 _FAST_FOR_S = 2.0
 _LOOK_S = 0.1
 """How often the files of the attempts are looked at."""
-_MOST_LOAD = 0.2
-"""Share of the time that may go into asking Slurm: a controller that answers slowly is asked less often."""
-_BACKOFF_S, _MOST_BACKOFF_S = 0.5, 30.0
 _RECORD_WAIT_S = 10.0
 """How long a record may take through the shared folder after Slurm has said that the job is over."""
 _STOP_MARGIN_S = 30.0
 """How long after the grace Slurm itself is told to end the job: a supervisor that hangs must not keep it."""
-_ORPHANS_AFTER_S = 15.0
-"""When a job of ours that no command speaks of is one too many. A driver repeats its commands at once."""
-_CLOSE_WAIT_S = 5.0
 
 _log = logging.getLogger(__name__)
 
 
-class SlurmEngine:
+class SlurmEngine(WatchingEngine[Attempt]):
     """Runs attempts as batch jobs; their files are below ``root``, or below the folder of the settings."""
 
     def __init__(
         self, root: Path, settings: SlurmSettings, client: SlurmClient, clock: Clock, name: str = "slurm"
     ) -> None:
-        self.name = name
-        self._root = root
+        super().__init__(name, root, clock, scheduler="Slurm", look_s=_LOOK_S)
         self._settings = settings
         self._client = client
-        self._now_s = clock
         self._stock = Stock(root / f"{name}-nodes.json", settings, client)
         self._submitter: Submitter
-        self._attempts: dict[Key, Attempt] = {}
-        self._ended: set[Key] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._report: Report | None = None
-        self._kick = asyncio.Event()
         self._opened_s = self._asked_s = self._fast_until_s = self._stocked_s = 0.0
         self._interval_floor_s = 0.0
-        self._backoff_s = 0.0
 
     async def open(self, report: Report) -> Sequence[Node]:
         """Begin: return Slurm's nodes; those of the last time, closed for all that is new, where nobody answers.
@@ -85,112 +71,54 @@ class SlurmEngine:
             nodes = await self._stock.open_blind(error)
             _log.warning("%s; going on with the nodes of the last time, closed for new attempts", error)
         self._opened_s = self._stocked_s = time.monotonic()
-        self._spawn(self._watch())
+        self._watch()
         return nodes
-
-    async def close(self) -> None:
-        """Stop watching; batch jobs run on. A submit under way is let finish."""
-        watchers, self._tasks = self._tasks, set()
-        submits = [task for task in watchers if task.get_name() == "submit"]
-        if submits:
-            await asyncio.wait(submits, timeout=_CLOSE_WAIT_S)
-        for task in watchers:
-            task.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
-        self._attempts.clear()
 
     # -- commands -----------------------------------------------------------------------------------
 
-    def start(self, command: Start, job: Job) -> None:
-        """Submit the attempt, or find out what became of it."""
-        key = (command.job_id, command.epoch)
-        if key in self._attempts or key in self._ended:
-            return
-        attempt = Attempt(start=command, job=job, folder=attempt_folder(self._root, *key))
-        self._attempts[key] = attempt
-        self._spawn(self._bring_up(attempt), name="submit")
+    def _new_attempt(self, command: Start, job: Job) -> Attempt:
+        folder = attempt_folder(self._root, command.job_id, command.epoch)
+        return Attempt(start=command, job=job, folder=folder)
 
-    def stop(self, command: Stop) -> None:
-        """Stop the attempt; one that no supervisor has claimed yet will never start."""
-        attempt = self._attempts.get((command.job_id, command.epoch))
-        if attempt is None or attempt.stop is not None:
-            return  # its end is reported already, or under way
-        attempt.stop = command
-        self._spawn(self._bring_down(attempt, command))
-
-    # -- from the command to the batch job ----------------------------------------------------------
-
-    async def _bring_up(self, attempt: Attempt) -> None:
-        """Submit the attempt unless it is in Slurm already; try again until Slurm has answered."""
-        backoff_s = _BACKOFF_S
-        while attempt.key in self._attempts:
-            try:
-                attempt.slurm_id = await self._submitter.find(attempt)
-                if attempt.slurm_id is None:
-                    if await _is_fenced(attempt):
-                        self._end(attempt, _stopped_early(attempt))
-                        return
-                    attempt.slurm_id = await self._submitter.submit(attempt, self._stock.offers)
-                attempt.submitted_s = time.monotonic()
-                await asyncio.to_thread(attempts.write_submission, attempt.folder, attempt.submission)
-                self._hurry()
-                return  # noqa: TRY300 - there is nothing to do but to watch it
-            except Unreachable as error:
-                _log.warning("%s: %s; trying again in %g s", attempt.start.id, error, backoff_s)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, _MOST_BACKOFF_S)
-            except script.NodesGone as error:
-                self._end(attempt, Outcome(cause=Cause.NODE_LOST, message=str(error)))
-            except (Refused, UserUnknown, script.Unsuitable, OSError) as error:
-                self._end(attempt, Outcome(cause=Cause.START_FAILED, message=str(error)))
-
-    # -- from the command to the end ----------------------------------------------------------------
-
-    async def _bring_down(self, attempt: Attempt, command: Stop) -> None:
-        """Stop the attempt, gently; try again until Slurm has answered."""
-        backoff_s = _BACKOFF_S
-        while attempt.key in self._attempts:
-            try:
+    async def _bring_up(self, attempt: Attempt) -> bool:
+        """Submit the attempt unless it is in Slurm already."""
+        try:
+            attempt.slurm_id = await self._submitter.find(attempt)
+            if attempt.slurm_id is None:
                 if await _is_fenced(attempt):
-                    # Nothing can start any more. Slurm's own word that the job is gone ends the attempt.
-                    if attempt.slurm_id is not None:
-                        await self._client.cancel(attempt.slurm_id)
-                        self._hurry()
-                        return
-                elif attempt.slurm_id is not None:
-                    with suppress(OSError):  # without the file, the supervisor takes the job's own grace
-                        await asyncio.to_thread(attempt.folder.request_stop, command.grace_s)
-                    await self._client.signal_batch(attempt.slurm_id, "TERM")
-                    self._hurry()
-                    await asyncio.sleep(command.grace_s + _STOP_MARGIN_S)
-                    await self._client.cancel(attempt.slurm_id)
-                    return
-                await asyncio.sleep(_LOOK_S)  # it is on its way into Slurm
-            except (Unreachable, Refused) as error:
-                _log.warning("%s: %s; trying again in %g s", command.id, error, backoff_s)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, _MOST_BACKOFF_S)
+                    self._end(attempt, _stopped_early(attempt))
+                    return True
+                attempt.slurm_id = await self._submitter.submit(attempt, self._stock.offers)
+            attempt.submitted_s = time.monotonic()
+            await asyncio.to_thread(attempts.write_submission, attempt.folder, attempt.submission)
+            self._hurry()
+        except script.NodesGone as error:
+            self._end(attempt, Outcome(cause=Cause.NODE_LOST, message=str(error)))
+        except (Refused, UserUnknown, script.Unsuitable, OSError) as error:
+            self._end(attempt, Outcome(cause=Cause.START_FAILED, message=str(error)))
+        return True
+
+    async def _bring_down(self, attempt: Attempt) -> bool:
+        assert attempt.stop is not None
+        grace_s = attempt.stop.grace_s
+        if await _is_fenced(attempt):
+            # Nothing can start any more. Slurm's own word that the job is gone ends the attempt.
+            if attempt.slurm_id is not None:
+                await self._client.cancel(attempt.slurm_id)
+                self._hurry()
+                return True
+        elif attempt.slurm_id is not None:
+            with suppress(OSError):  # without the file, the supervisor takes the job's own grace
+                await asyncio.to_thread(attempt.folder.request_stop, grace_s)
+            await self._client.signal_batch(attempt.slurm_id, "TERM")
+            self._hurry()
+            await asyncio.sleep(grace_s + _STOP_MARGIN_S)
+            await self._client.cancel(attempt.slurm_id)
+            return True
+        await asyncio.sleep(_LOOK_S)  # it is on its way into Slurm
+        return False
 
     # -- what becomes of it -------------------------------------------------------------------------
-
-    async def _watch(self) -> None:
-        """Look at the files often, and ask Slurm when it is time: one question for all attempts."""
-        while True:
-            try:
-                await self._look()
-                if self._is_due():
-                    await self._ask()
-                    self._backoff_s = 0.0
-            except (Unreachable, Refused) as error:
-                self._backoff_s = min(max(2 * self._backoff_s, _BACKOFF_S), _MOST_BACKOFF_S)
-                _log.warning("%s; attempts are held as they were, next try in %g s", error, self._backoff_s)
-            except Exception:
-                self._backoff_s = _MOST_BACKOFF_S
-                _log.exception("watching Slurm failed")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._backoff_s or _LOOK_S + len(self._attempts) / 1000):
-                    await self._kick.wait()
-            self._kick.clear()
 
     def _is_due(self) -> bool:
         now_s = time.monotonic()
@@ -222,12 +150,6 @@ class SlurmEngine:
                 self._hurry()
                 self._asked_s = min(self._asked_s, time.monotonic() - self._settings.poll_interval_s)
 
-    def _note_start(self, attempt: Attempt, started_s: float | None) -> None:
-        if started_s is not None and not attempt.is_started:
-            attempt.is_started = True
-            job_id, epoch = attempt.key
-            self._say(AttemptStarted(at_s=started_s, job_id=job_id, epoch=epoch))
-
     async def _ask(self) -> None:
         """Ask Slurm about all jobs, and at its own pace about the nodes."""
         began_s = time.monotonic()
@@ -244,18 +166,18 @@ class SlurmEngine:
                 self._say(event)
         for attempt in watched:
             if attempt.key in self._attempts:
-                await self._take_in(attempt, attempt.state)
-        if began_s - self._opened_s > _ORPHANS_AFTER_S:
+                await self._take_in(attempt, attempt.state, jobs)
+        if began_s - self._opened_s > watching.ORPHANS_AFTER_S:
             await self._end_orphans(jobs)
         self._asked_s = time.monotonic()
-        self._interval_floor_s = (self._asked_s - began_s) / _MOST_LOAD
+        self._interval_floor_s = (self._asked_s - began_s) / watching.MOST_LOAD
 
-    async def _take_in(self, attempt: Attempt, job: SlurmJob | None) -> None:
+    async def _take_in(self, attempt: Attempt, job: SlurmJob | None, jobs: Sequence[SlurmJob]) -> None:
         """Take in what Slurm says about one attempt; None: it has forgotten the job."""
         assert attempt.slurm_id is not None
         waited_s, limit_s = time.monotonic() - attempt.submitted_s, self._settings.pending_limit_s
         if job is None or parse.is_over(job.state):
-            await self._conclude(attempt, job)
+            await self._conclude(attempt, job, jobs)
         elif job.state == "PENDING" and attempt.is_started:
             await self._client.cancel(attempt.slurm_id)  # requeued by hand; the next attempt is ours to start
         elif (
@@ -268,11 +190,12 @@ class SlurmEngine:
             _log.info("%s: pending for too long (%s)", attempt.start.id, job.reason)
             await self._client.cancel(attempt.slurm_id)
 
-    async def _conclude(self, attempt: Attempt, job: SlurmJob | None) -> None:
+    async def _conclude(self, attempt: Attempt, job: SlurmJob | None, jobs: Sequence[SlurmJob]) -> None:
         """Report the end of an attempt whose Slurm job is over."""
         seen = await asyncio.to_thread(attempts.look, attempt.folder)
-        if seen.runs_as not in (None, attempt.slurm_id):
-            attempt.slurm_id = seen.runs_as  # submitted twice by an accident: this one left it to the other
+        other = seen.runs_as
+        if other not in (None, attempt.slurm_id) and self._submitter.is_ours(attempt.key, other, jobs):
+            attempt.slurm_id = other  # submitted twice by an accident: this one left it to the other
             return
         state = "NO_SUCH_JOB" if job is None else job.state
         now_s = time.monotonic()
@@ -293,13 +216,6 @@ class SlurmEngine:
             if key is not None and key not in self._attempts and not parse.is_over(job.state):
                 _log.warning("Slurm job %d is %s, which is over: cancelling it", job.id, job.comment)
                 await self._client.cancel(job.id)
-
-    def _end(self, attempt: Attempt, outcome: Outcome, at_s: float | None = None) -> None:
-        job_id, epoch = attempt.key
-        del self._attempts[attempt.key]
-        self._ended.add(attempt.key)
-        at_s = self._now_s() if at_s is None else at_s
-        self._say(AttemptEnded(at_s=at_s, job_id=job_id, epoch=epoch, outcome=outcome))
 
     # -- small things -------------------------------------------------------------------------------
 
@@ -329,15 +245,6 @@ class SlurmEngine:
 
         return await asyncio.to_thread(read)
 
-    def _say(self, event: Event) -> None:
-        assert self._report is not None
-        self._report(event)
-
-    def _spawn(self, work: Coroutine[None, None, None], *, name: str | None = None) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
 
 def _outcome(attempt: Attempt, state: str, job: SlurmJob | None, seen: Seen) -> Outcome:
     if attempt.is_taken_back and not seen.is_claimed:
@@ -348,7 +255,8 @@ def _outcome(attempt: Attempt, state: str, job: SlurmJob | None, seen: Seen) -> 
     if attempt.stop is not None and not seen.is_claimed:
         return _stopped_early(attempt)
     failure = first_failure(attempt.folder.progress)
-    return outcome_of_job(state, job, seen.ended, failure, is_claimed=seen.is_claimed, log=seen.log)
+    found = outcome_of_job(state, job, seen.ended, failure, is_claimed=seen.is_claimed, log=seen.log)
+    return replace(found, restarts=restarts(attempt.folder.progress))
 
 
 def _stopped_early(attempt: Attempt) -> Outcome:

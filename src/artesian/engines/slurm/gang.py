@@ -14,11 +14,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from artesian.engines.gang import place_of
 from artesian.engines.slurm.batch import environment_of, read_attempt
 from artesian.wire import environment as names
 
@@ -29,14 +30,7 @@ _MASTER_WAIT_S = 300.0
 
 def run_all(folder: str, srun: str, scancel: str) -> int:
     """Start an agent on every node, pass SIGTERM on to them, and return srun's exit code."""
-    attempt = read_attempt(folder)
-    nodes = len(attempt["nodes"])
-    cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
-    words = [
-        *(srun, "--mpi=none", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),
-        *(f"--cpus-per-task={cpus}", "--cpu-bind=none", "--input=none", "--kill-on-bad-exit=1", "--quiet"),
-        *(sys.executable, "-I", "-m", "artesian.engines.slurm.gang", "node", folder),
-    ]
+    words = _srun(srun, read_attempt(folder)["groups"], folder)
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
     job_id = os.environ["SLURM_JOB_ID"]
 
@@ -51,29 +45,44 @@ def run_all(folder: str, srun: str, scancel: str) -> int:
     return process.wait()
 
 
+def _srun(srun: str, groups: Sequence[Mapping[str, int]], folder: str) -> list[str]:
+    """Return the words that start an agent on every node; a part for each component of the batch job."""
+    words = [srun]
+    for number, group in enumerate(groups):
+        if number:
+            words.append(":")
+        if len(groups) > 1:
+            words.append(f"--het-group={number}")
+        nodes = group["nodes"]
+        words += [
+            *("--mpi=none", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),
+            *(f"--cpus-per-task={group['cpus']}", "--cpu-bind=none", "--input=none", "--kill-on-bad-exit=1"),
+            *("--quiet", sys.executable, "-I", "-m", "artesian.engines.slurm.gang", "node", folder),
+        ]
+    return words
+
+
 def become_agent(folder: str) -> None:
     """Become the launch agent of this node."""
     attempt = read_attempt(folder)
     listed = [node["name"] for node in attempt["nodes"]]
     rank = listed.index(os.environ["SLURMD_NODENAME"])
-    workers = int(attempt["workers_per_node"])
-    env = environment_of(
-        {**attempt, "env": {**attempt["env"], names.WORKERS: str(workers)}}, os.environ, is_whole=False
-    )
+    workers: list[int] = attempt["workers"]
+    own = {**attempt["env"], names.WORKERS: str(workers[rank])}
+    env = environment_of({**attempt, "env": own}, os.environ, is_whole=False)
     os.chdir(attempt["workdir"])
-    _redirect(folder, Path(env[names.LOG_DIR]), rank, workers)
+    _redirect(folder, Path(env[names.LOG_DIR]), rank, first_rank=sum(workers[:rank]))
     words = [
-        *(sys.executable, "-m", "artesian.train.launch", "--nnodes", str(len(listed))),
-        *("--node-rank", str(rank), "--nproc-per-node", str(workers)),
+        *(sys.executable, "-m", "artesian.train.launch", *place_of(rank, workers)),
         *("--master-addr", attempt["nodes"][0]["address"], "--master-port", str(_master_port(folder, rank))),
-        *("--no-python", *attempt["command"]),
+        *attempt["command"],
     ]
     os.execve(sys.executable, words, env)  # noqa: S606 - a list of words, and no shell  # nosec B606
 
 
-def _redirect(folder: str, logs: Path, rank: int, workers: int) -> None:
+def _redirect(folder: str, logs: Path, rank: int, *, first_rank: int) -> None:
     """Write to the files of the attempt: the first node's agent as one on a single node, others to the log folder."""
-    own = logs / f"rank-{rank * workers}.out"
+    own = logs / f"rank-{first_rank}.out"
     paths = (Path(folder, "stdout.log"), Path(folder, "stderr.log")) if rank == 0 else (own, own)
     for number, path in zip((1, 2), paths, strict=True):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -5,16 +5,32 @@ Words are passed on as they are. Only ssh takes a line for a shell at the other 
 """
 
 import asyncio
+import hashlib
 import os
 import pwd
 import shlex
+import stat
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from artesian.engines.watching import Unreachable
+
 _SSH_FAILED = 255
+_SSH_HINTS = (
+    (
+        "host key verification failed",
+        "known_hosts has another key for it, or none: call `ssh {host}` yourself, and compare the fingerprint",
+    ),
+    ("permission denied", "nobody is asked for a password: `ssh -o BatchMode=yes {host} true` must work"),
+    ("", "see whether `ssh {host} true` works"),
+)
+"""What to do about what ssh says; the last one is for everything else."""
+_SOCKET_BYTES = 108 - 1 - len("/") - 40 - 17
+"""The longest folder that a socket of ssh's can be in: there is a hash behind it, and for a moment a suffix."""
 _KEPT = ("PATH", "LANG", "SSH_AUTH_SOCK")
 """What of our own environment the commands see. Batch jobs inherit it, so there is no secret in it."""
 
@@ -26,10 +42,6 @@ class Done:
     code: int
     stdout: str
     stderr: str
-
-
-class Unreachable(Exception):  # noqa: N818 - reads as what it is
-    """Nobody can tell what became of the command, or whether it ran at all."""
 
 
 class Runner(Protocol):
@@ -57,12 +69,12 @@ class LocalRunner:
 class SshRunner:
     """Runs commands on ``host`` by the system's ssh: the user's own configuration, keys and known hosts.
 
-    One connection is kept open for all (ControlMaster), and nobody is ever asked for a password. As
-    another user it goes through ``sudo -n``, which the login node must allow.
+    One connection is kept open for all (ControlMaster), by a socket in ``socket_folder(root)``. Nobody is ever
+    asked for a password. As another user it goes through ``sudo -n``, which the login node must allow.
     """
 
     host: str
-    control_folder: Path
+    root: Path
     options: tuple[str, ...] = ()
     extra_env: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
@@ -72,24 +84,38 @@ class SshRunner:
         prefix = () if user is None else ("sudo", "-n", "-u", user, "--")
         settings = [f"{name}={value}" for name, value in self.extra_env.items()]
         line = remote_line([*prefix, *(["env", *settings] if settings else []), *words])
-        done = await _run((*self.command, line), stdin, _environment(None, {}), self.timeout_s)
+        words = (*self.command(socket_folder(self.root)), line)
+        done = await _run(words, stdin, _environment(None, {}), self.timeout_s)
         if done.code == _SSH_FAILED:
-            raise Unreachable(f"ssh {self.host}: {_last_line(done.stderr)}")
+            said = _last_line(done.stderr)
+            hint = next(hint for words, hint in _SSH_HINTS if words in said.lower())
+            raise Unreachable(f"ssh {self.host}: {said}", hint=hint.format(host=self.host))
         return done
 
-    @property
-    def command(self) -> tuple[str, ...]:
-        """The words up to the remote line."""
-        settings = (
-            "BatchMode=yes",
-            "ConnectTimeout=10",
-            "ServerAliveInterval=15",
-            "ControlMaster=auto",
-            f"ControlPath={self.control_folder}/%C",
-            "ControlPersist=600",
-        )
+    def command(self, sockets: Path | None) -> tuple[str, ...]:
+        """Return the words up to the remote line. ``sockets``: where that of the open connection is."""
+        settings = ["BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=15"]
+        if sockets is not None:
+            settings += ["ControlMaster=auto", f"ControlPath={sockets}/%C", "ControlPersist=600"]
         flags = tuple(word for setting in settings for word in ("-o", setting))
         return ("ssh", "-T", *flags, *self.options, "--", self.host)
+
+
+def socket_folder(root: Path) -> Path | None:
+    """Return a folder for the sockets of who keeps its files in ``root``: that, or where its path is too long for
+    a socket, one of the user's own among the temporary files. None where somebody else has that name there: then each
+    command makes a connection of its own.
+    """
+    root = root.absolute()
+    if len(os.fsencode(root)) <= _SOCKET_BYTES:
+        return root
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:12]
+    path = Path(tempfile.gettempdir(), f"artesian-{os.geteuid()}-{digest}")
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return path if is_own and len(os.fsencode(path)) <= _SOCKET_BYTES else None
 
 
 def remote_line(words: Sequence[str]) -> str:

@@ -6,19 +6,20 @@ can choose, the command and the environment first of all, is in the file.
 
 import json
 import math
-import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artesian.engines.local.environment import attempt_environment, command_line
-from artesian.engines.local.records import AttemptFolder
+from artesian.engines.gang import divided
+from artesian.engines.local.environment import agent_options, attempt_environment, command_line
+from artesian.engines.local.records import AttemptFolder, write_whole
 from artesian.engines.slurm.batch import ATTEMPT_FILE
 from artesian.engines.slurm.inventory import Amount, Offer
 from artesian.engines.slurm.settings import SlurmSettings
 from artesian.model.job import Job
-from artesian.model.placement import Placement
+from artesian.model.placement import NodeShare, Placement
 from artesian.model.resources import MILLI
 
 SLURM_LOG = "slurm.log"
@@ -41,21 +42,35 @@ def batch_script(python: str, folder: Path) -> str:
     return f"#!/bin/sh\nexec {shlex.join(words)}\n"
 
 
-def amount_of(job: Job, placement: Placement, offers: Mapping[str, Offer]) -> Amount:
-    """Return what the attempt takes on each of its nodes. Raises Unsuitable.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Nodes on each of which an attempt takes ``amount``: one component of the batch job."""
+
+    shares: tuple[NodeShare, ...]
+    amount: Amount
+
+
+def groups_of(job: Job, placement: Placement, offers: Mapping[str, Offer]) -> list[Group]:
+    """Return what the attempt takes on its nodes, those with as many devices together; the first node's first.
 
     CPUs and memory that the job does not ask for are the node's own share for so many devices, as the
-    inventory counts them; memory is 0 where it is not known.
+    inventory counts them; memory is 0 where it is not known. Raises Unsuitable, NodesGone.
     """
-    count = len(placement.shares[0].devices)
-    if any(len(share.devices) != count for share in placement.shares):
-        raise Unsuitable(f"{placement}: a batch job has as many devices on each of its nodes")
     if any(share.milli != MILLI for share in placement.shares):
         raise Unsuitable(f"{placement}: Slurm hands out whole devices only")
     missing = [share.node_id for share in placement.shares if share.node_id not in offers]
     if missing:
         raise NodesGone(f"Slurm offers {', '.join(missing)} no more")
-    chosen = [offers[share.node_id] for share in placement.shares]
+    by_count: dict[int, list[NodeShare]] = {}
+    for share in placement.shares:
+        by_count.setdefault(len(share.devices), []).append(share)
+    return [
+        Group(shares=tuple(shares), amount=_amount(job, count, [offers[share.node_id] for share in shares]))
+        for count, shares in by_count.items()
+    ]
+
+
+def _amount(job: Job, count: int, chosen: Sequence[Offer]) -> Amount:
     if job.cpus_per_device is None:
         cpus = min(int(offer.cpus_per_device * count) for offer in chosen)
     else:
@@ -69,15 +84,30 @@ def amount_of(job: Job, placement: Placement, offers: Mapping[str, Offer]) -> Am
 
 def options_of(
     job: Job,
-    placement: Placement,
-    amount: Amount,
+    groups: Sequence[Group],
     offers: Mapping[str, Offer],
     folder: Path,
     comment: str,
     settings: SlurmSettings,
 ) -> list[str]:
-    """Return sbatch's options for an attempt that takes ``amount`` on each node."""
-    chosen = [offers[share.node_id] for share in placement.shares]
+    """Return sbatch's options for an attempt; a job of several components where its nodes are not alike."""
+    options: list[str] = []
+    for group in groups:
+        if options:
+            options.append(":")
+        options += _options_of_group(job, group, offers, folder, comment, settings)
+    return options
+
+
+def _options_of_group(
+    job: Job,
+    group: Group,
+    offers: Mapping[str, Offer],
+    folder: Path,
+    comment: str,
+    settings: SlurmSettings,
+) -> list[str]:
+    chosen, amount = [offers[share.node_id] for share in group.shares], group.amount
     options = [
         f"--job-name={job.name}",
         f"--comment={comment}",
@@ -112,38 +142,32 @@ def write_attempt(
     job: Job,
     epoch: int,
     placement: Placement,
+    groups: Sequence[Group],
     offers: Mapping[str, Offer],
     folder: AttemptFolder,
     checkpoints: Path,
     python: str,
 ) -> None:
     """Write the file that tells the nodes all about the attempt, for its user only. Raises OSError, Unsuitable."""
-    devices = placement.shares[0].devices
-    nodes = len(placement.shares)
     workers = job.gang_size(placement.devices)
-    if workers % nodes:
-        raise Unsuitable(f"{workers} workers cannot be divided evenly among {nodes} nodes")
-    is_gang = nodes > 1 and workers > 0
+    is_gang = len(placement.shares) > 1 and workers > 0
+    try:
+        parts = divided(workers, placement) if is_gang else ()
+    except ValueError as error:
+        raise Unsuitable(str(error)) from error
     document: dict[str, Any] = {
-        "command": list(job.command) if is_gang else command_line(job, placement.devices, python),
+        "command": [*agent_options(job, nodes=len(placement.shares)), *job.command]
+        if is_gang
+        else command_line(job, placement.devices, python),
         "workdir": job.workdir,
         "grace_s": job.grace_s,
-        "env": attempt_environment(job, epoch, devices, folder, checkpoints),
+        "env": attempt_environment(job, epoch, placement.shares[0].devices, folder, checkpoints),
         "python": python,
         "nodes": [
             {"name": offers[share.node_id].slurm.name, "address": offers[share.node_id].slurm.address}
             for share in placement.shares
         ],
-        "workers_per_node": workers // nodes if is_gang else 0,
+        "workers": parts,
+        "groups": [{"nodes": len(group.shares), "cpus": group.amount.cpus} for group in groups],
     }
-    path = folder.path / ATTEMPT_FILE
-    private = path.with_suffix(".part")
-    with open(private, "w", encoding="utf-8", opener=_private) as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-    private.rename(path)
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
+    write_whole(folder.path / ATTEMPT_FILE, json.dumps(document).encode())

@@ -13,7 +13,5 @@ def make(site: Site) -> SlurmEngine:
     extra_env = {} if settings.conf is None else {"SLURM_CONF": settings.conf}
     runner: Runner = LocalRunner(extra_env=extra_env)
     if settings.ssh is not None:
-        runner = SshRunner(
-            host=settings.ssh, control_folder=site.root, options=settings.ssh_args, extra_env=extra_env
-        )
+        runner = SshRunner(host=settings.ssh, root=site.root, options=settings.ssh_args, extra_env=extra_env)
     return SlurmEngine(site.root, settings, SlurmClient(runner), site.clock, name=site.name)

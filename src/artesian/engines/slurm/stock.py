@@ -18,6 +18,7 @@ from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Amount, Held, Offer, offers_of
 from artesian.engines.slurm.parse import SlurmNode
 from artesian.engines.slurm.settings import SlurmSettings
+from artesian.engines.watching import Unreachable
 from artesian.model.errors import ArtesianError
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.fleet import Node
@@ -61,7 +62,8 @@ class Stock:
         except OSError:
             raise SlurmUnreachable(
                 f"Slurm cannot be used: {error}",
-                hint="try sinfo where artesian calls it; see [engines] in artesian.toml: ssh, conf, partition",
+                hint=(error.hint if isinstance(error, Unreachable) else None)
+                or "try sinfo where artesian calls it; see [engines] in artesian.toml: ssh, conf, partition",
             ) from error
         self._told = {node.id: replace(node, occupied=tuple(range(node.devices))) for node in nodes}
         return list(self._told.values())
@@ -121,9 +123,8 @@ def held_by_node(taken: Sequence[Taken]) -> dict[str, Held]:
     """Return what our attempts have on each node."""
     held: dict[str, Held] = {}
     for entry in taken:
-        amount = entry.submission.amount
         for id_, devices in entry.submission.devices.items():
-            known = held.get(id_, Held())
+            known, amount = held.get(id_, Held()), entry.submission.amounts.get(id_, Amount())
             held[id_] = Held(
                 devices=known.devices | devices,
                 planned=known.planned + amount,

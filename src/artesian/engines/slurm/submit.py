@@ -6,18 +6,18 @@ all, the nodes themselves let one run.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.slurm import attempts, script
-from artesian.engines.slurm.attempts import Attempt, Key
-from artesian.engines.slurm.batch import ATTEMPT_FILE
+from artesian.engines.slurm.attempts import Attempt
 from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Offer
-from artesian.engines.slurm.runner import Unreachable
+from artesian.engines.slurm.parse import SlurmJob
 from artesian.engines.slurm.settings import SlurmSettings
+from artesian.engines.watching import Key, Unreachable
 from artesian.model.job import Job
 
 
@@ -35,14 +35,23 @@ class Submitter:
         known = await asyncio.to_thread(attempts.read_submission, attempt.folder)
         if known is None:
             return None
-        attempt.amount = known.amount
+        attempt.amounts = known.amounts
         if known.slurm_id is not None:
             return known.slurm_id
         seen = await asyncio.to_thread(attempts.look, attempt.folder)
-        if seen.runs_as is not None:
+        jobs = await self._client.jobs()
+        if seen.runs_as is not None and self.is_ours(attempt.key, seen.runs_as, jobs):
             return seen.runs_as
         comment = self.comment(attempt.key)
-        return min((job.id for job in await self._client.jobs() if job.comment == comment), default=None)
+        return min((job.id for job in jobs if job.comment == comment), default=None)
+
+    def is_ours(self, key: Key, slurm_id: int | None, jobs: Sequence[SlurmJob]) -> bool:
+        """Whether Slurm's job of this number can be the attempt's: not where Slurm knows it as something else.
+
+        The nodes left the number in a folder that may be the user's: others' jobs are not to be cancelled for it.
+        """
+        comment = self.comment(key)
+        return all(job.comment == comment for job in jobs if job.id == slurm_id)
 
     async def submit(self, attempt: Attempt, offers: Mapping[str, Offer] | None) -> int:
         """Submit the attempt, and return the job's number.
@@ -52,12 +61,12 @@ class Submitter:
         """
         if offers is None:
             raise Unreachable("Slurm has not said yet which nodes it has")
-        attempt.amount = script.amount_of(attempt.job, attempt.start.placement, offers)
-        await asyncio.to_thread(self._write, attempt, offers)
+        groups = script.groups_of(attempt.job, attempt.start.placement, offers)
+        attempt.amounts = {share.node_id: group.amount for group in groups for share in group.shares}
+        await asyncio.to_thread(self._write, attempt, groups, offers)
         folder = attempt.folder.path.resolve()
         options = script.options_of(
-            *(attempt.job, attempt.start.placement, attempt.amount, offers),
-            *(folder, self.comment(attempt.key), self._settings),
+            attempt.job, groups, offers, folder, self.comment(attempt.key), self._settings
         )
         text = script.batch_script(self._settings.python, folder)
         return await self._client.submit(options, text, self._user_of(attempt.job))
@@ -73,7 +82,7 @@ class Submitter:
                 return job_id, int(epoch)
         return None
 
-    def _write(self, attempt: Attempt, offers: Mapping[str, Offer]) -> None:
+    def _write(self, attempt: Attempt, groups: Sequence[script.Group], offers: Mapping[str, Offer]) -> None:
         """Write all that the nodes read, and that a submit is under way."""
         user = self._user_of(attempt.job)
         job_folder = self._root / attempt.job.id
@@ -86,11 +95,9 @@ class Submitter:
         attempts.make_folder(attempt.folder, checkpoints, user)
         resolved = AttemptFolder(attempt.folder.path.resolve())
         script.write_attempt(
-            *(attempt.job, attempt.start.epoch, attempt.start.placement, offers),
+            *(attempt.job, attempt.start.epoch, attempt.start.placement, groups, offers),
             *(resolved, checkpoints, self._settings.python),
         )
-        if user is not None:
-            attempts.give_to(resolved.path / ATTEMPT_FILE, user)
         attempts.write_submission(attempt.folder, attempt.submission)
 
     def _user_of(self, job: Job) -> str | None:

@@ -15,6 +15,7 @@ from artesian.server.tokens import Principal, Role
 
 Viewer = Annotated[Principal, Depends(allowed(Role.VIEWER))]
 Member = Annotated[Principal, Depends(allowed(Role.MEMBER))]
+Operator = Annotated[Principal, Depends(allowed(Role.OPERATOR))]
 Admin = Annotated[Principal, Depends(allowed(Role.ADMIN))]
 JobName = Annotated[
     str,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from artesian.census import Census, CensusError
 from artesian.server.problems import Problem
-from artesian.server.routes.common import Cursor, Limit, TheService, Viewer, answer, shows
+from artesian.server.routes.common import Cursor, Limit, Operator, TheService, Viewer, answer, shows
 
 router = APIRouter(tags=["fleet"])
 
@@ -34,15 +34,34 @@ async def list_nodes(
     return answer(service.fleet.page(pool=pool, is_up=is_up, limit=limit, cursor=cursor))
 
 
+NodeId = Annotated[str, Path(min_length=1, max_length=500)]
+
+
 @router.get("/nodes/{node:path}", responses=shows("NodeView"))
-async def show_node(
-    node: Annotated[str, Path(min_length=1, max_length=500)], service: TheService, who: Viewer
-) -> Response:
+async def show_node(node: NodeId, service: TheService, who: Viewer) -> Response:
     """Show a node, each of its devices, who holds them, and what was measured of them."""
     found = await service.node(node, who)
     if found is None:
         raise Problem(404, "unknown-node", f"node {node!r} is not known here", hint="GET /api/v1/nodes")
     return answer(found)
+
+
+@router.post("/nodes/{node:path}/exclude", responses=shows("NodeView"))
+async def exclude_node(
+    node: NodeId,
+    service: TheService,
+    who: Operator,
+    reason: Annotated[str, Query(min_length=1, max_length=500)],
+    stop: Annotated[bool, Query(description="Stop what runs there, too: it goes on elsewhere.")] = False,
+) -> Response:
+    """Have nothing more start on a node, for the reason that is given."""
+    return answer(await service.exclude(node, who, reason=reason, is_stopping=stop))
+
+
+@router.post("/nodes/{node:path}/return", responses=shows("NodeView"))
+async def return_node(node: NodeId, service: TheService, who: Operator) -> Response:
+    """Have an excluded node used again."""
+    return answer(await service.return_node(node, who))
 
 
 @router.get("/teams", responses=shows("TeamList"))

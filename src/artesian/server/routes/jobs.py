@@ -14,6 +14,7 @@ from artesian.kernel.told import attempt_view, job_view
 from artesian.model.job import Job, JobKind
 from artesian.model.views import HOLDING, OVER, WAITING, JobIds
 from artesian.server.board import Filter
+from artesian.server.openmetrics import CONTENT_TYPE, render_openmetrics
 from artesian.server.problems import Problem
 from artesian.server.routes.common import (
     Cursor,
@@ -52,6 +53,9 @@ _JOB_FILE = _body(
         SUBMISSION_TYPE: {"$ref": "#/components/schemas/Submission"},
     }
 )
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "OpenMetrics.", "content": {CONTENT_TYPE: {"schema": {"type": "string"}}}}
+}
 _BULK = _body(**{"application/json": {"$ref": "#/components/schemas/Bulk"}})
 Key = Annotated[
     str | None,
@@ -182,6 +186,13 @@ async def show_training(job: JobName, service: TheService, ledger: TheLedger, wh
 async def report_job(job: JobName, service: TheService, ledger: TheLedger, who: Viewer) -> Response:
     """Show a job, what it has trained, and where the compute went while it was there."""
     return answer(await ledger.report(service.find(job, who)))
+
+
+@router.get("/{job}/metrics", response_class=Response, responses=_METRICS)
+async def show_metrics_of_job(job: JobName, service: TheService, ledger: TheLedger, who: Viewer) -> Response:
+    """Show the goodput of a job in the format of OpenMetrics: device time by cause, in all and lately."""
+    goodput = await ledger.goodput(service.find(job, who))
+    return Response(render_openmetrics([goodput]), media_type=CONTENT_TYPE)
 
 
 @router.post("/{job}/cancel", status_code=202, responses=shows("JobView", 202))

@@ -20,7 +20,7 @@ from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import job_link
 
 _EVERY_S = 3.0
-_GONE = "x"
+_GONE, _EXCLUDED = "x", "e"
 
 
 class HeatMap(Element, component=Path(__file__).parent / "static" / "heatmap.js"):
@@ -54,13 +54,14 @@ class Cells:
         return cls(tuple((name, tuple(row for _, row in sorted(pools[name]))) for name in sorted(pools)))
 
     def drawn(self, state: State) -> list[tuple[str, str]]:
-        """Return name and cells of each pool: how full a node is in ninths, or that it is gone."""
+        """Return name and cells of each pool: how full a node is in ninths, or that it is gone or excluded."""
         capacity = state.capacity
         whole = np.maximum(1, capacity.devices * MILLI)
         # A node that is held at all is no 0, one that has anything free is no 9.
         held = held_milli(capacity)
         ninths = np.clip(held * 9 // whole, (held > 0).astype(int), 9)
         marks = np.where(capacity.is_up, ninths.astype("U1"), _GONE)
+        marks[[capacity.row[record.node.id] for record in state.excluded]] = _EXCLUDED
         return [(name, "".join(marks[list(rows)])) for name, rows in self.pools]
 
 
@@ -114,7 +115,7 @@ def node_detail(node: NodeView | None, texts: Texts) -> Markup:
     jobs = join(tag("li", job_link(job)) for job in node.jobs)
     unknown = texts("unknown")
     rows: list[tuple[str, Markup | str]] = [
-        ("state", texts("up" if node.is_up else "down")),
+        ("state", _state(node, texts)),
         ("model", node.accelerator),
         ("pool", node.pool),
         ("devices", f"{node.devices:,}"),
@@ -150,9 +151,16 @@ def _devices(node: NodeView, texts: Texts) -> Markup:
     return table(heads, rows, caption=texts("devices_of", node=node.id))
 
 
+def _state(node: NodeView, texts: Texts) -> str:
+    if node.excluded is None:
+        return texts("up" if node.is_up else "down")
+    by = f" ({node.excluded_by})" if node.excluded_by else ""
+    return f"{texts('down')}; " * (not node.is_up) + f"{texts('excluded')}: {node.excluded}{by}"
+
+
 def by_kind(view: FleetView, texts: Texts) -> Markup:
     """Return the devices by model and pool."""
-    heads = [texts(key) for key in ("model", "pool", "nodes", "devices", "held", "free", "lost")]
+    heads = [texts(key) for key in ("model", "pool", "nodes", "devices", "held", "free", "lost", "excluded")]
     rows = (
         (
             kind.accelerator,
@@ -162,6 +170,7 @@ def by_kind(view: FleetView, texts: Texts) -> Markup:
             f"{kind.held:,g}",
             f"{kind.free:,g}",
             f"{kind.lost:,g}",
+            f"{kind.excluded:,g}",
         )
         for kind in view.kinds
     )

@@ -59,6 +59,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "no_losses": ("Nothing was lost so far.", "目前没有损失。"),
     "recover": ("What would recover it", "如何挽回"),
     "loss.node_lost": ("Nodes gone", "节点丢失"),
+    "loss.excluded": ("Nodes excluded", "节点停用"),
     "loss.idle": ("Idle", "空闲"),
     "loss.waiting": ("Free while jobs wait", "有作业等待却空闲"),
     "loss.start_up": ("Start-up", "启动"),
@@ -76,6 +77,10 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "recover.node_lost": (
         "Repair or replace the nodes that are gone; the fleet page shows them.",
         "修复或更换丢失的节点，见集群页面。",
+    ),
+    "recover.excluded": (
+        "Mend the nodes that are kept out of use, and return them: artesian nodes return.",
+        "修好停用的节点，再用 artesian nodes return 恢复使用。",
     ),
     "recover.idle": (
         "Submit more work, or let elastic and low-priority jobs fill what is free.",
@@ -160,8 +165,8 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "for_s": ("{duration} ago", "{duration}前"),
     # -- fleet
     "fleet_how": (
-        "One square is one node; darker is fuller, and a red cross is a node that is gone. Choose one with the mouse, or with the arrow keys and Enter.",
-        "每个方块是一个节点；颜色越深占用越多，红叉表示节点丢失。用鼠标选择，或用方向键和回车键。",
+        "One square is one node; darker is fuller, a red cross is a node that is gone, and a struck square one that is excluded. Choose one with the mouse, or with the arrow keys and Enter.",
+        "每个方块是一个节点；颜色越深占用越多，红叉表示节点丢失，斜线表示节点停用。用鼠标选择，或用方向键和回车键。",
     ),
     "no_nodes": ("No nodes yet: the scheduler has not taken stock of them.", "还没有节点：调度器尚未清点。"),
     "map": ("Nodes by pool, {count} in all", "按资源池显示的节点，共 {count} 个"),
@@ -172,6 +177,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "held": ("Held", "占用"),
     "free": ("Free", "空闲"),
     "lost": ("Gone", "丢失"),
+    "excluded": ("Excluded", "停用"),
     "node": ("Node", "节点"),
     "up": ("up", "在线"),
     "down": ("gone", "丢失"),

@@ -20,7 +20,7 @@ empty cell is as if its column were not there::
     steps_per_s           how many of them in a second, by device: V100=3.2;K80=1.1
 
 Fleets, one pool a row: the columns ``name``, ``nodes``, ``accelerator``, ``devices``, ``cpus``, ``memory``
-and, if you like, ``vendor``, ``device_memory`` and ``center``, each as in the fleet file of ``sim.fleet``.
+and, if you like, ``vendor``, ``device_memory``, ``center`` and ``rack_nodes`` (``8``, or ``8;8;4``), each as in the fleet file of ``sim.fleet``.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ from artesian.model.fleet import Node, Pool
 from artesian.model.job import Job, JobKind
 from artesian.model.resources import DeviceRequest, parse_devices
 from artesian.model.units import parse_size_bytes
-from artesian.sim.fleet import ENGINE, MAX_NODES, PoolEntry, common_figure, fleet_of
+from artesian.sim.fleet import ENGINE, MAX_NODES, PoolEntry, common_figure, fleet_of, racks_of
 from artesian.sim.jobs import SimJob
 from artesian.sim.traces.errors import TooLarge
 from artesian.sim.traces.table import BadRows, Row, Table, number
@@ -55,7 +55,7 @@ MORE_COLUMNS = (
     "steps_per_s",
 )
 FLEET_COLUMNS = ("name", "nodes", "accelerator", "devices", "cpus", "memory")
-MORE_FLEET_COLUMNS = ("vendor", "device_memory", "center")
+MORE_FLEET_COLUMNS = ("vendor", "device_memory", "center", "rack_nodes")
 
 MIN_STEPS, MAX_STEPS = 1e-3, 1e15
 _KINDS = {str(kind.value): kind for kind in JobKind}
@@ -198,6 +198,17 @@ def _speeds(row: Row, text: str) -> dict[str, float]:
     return speeds
 
 
+def _rack_nodes(row: Row, nodes: int) -> tuple[int, ...]:
+    if not row.has("rack_nodes"):
+        return ()
+    sizes = [number(part.strip()) for part in row.text("rack_nodes").split(";")]
+    whole = [int(size) for size in sizes if size is not None and size == int(size) and 1 <= size <= MAX_NODES]
+    racks = racks_of(whole, nodes) if len(whole) == len(sizes) else None
+    if racks is None:
+        row.refuse("rack_nodes", f"the nodes of a rack, such as 8, or of each, such as 8;8;4, {nodes} in all")
+    return racks
+
+
 def _pool(row: Row, seen: set[str]) -> PoolEntry:
     name = row.new("name", row.text("name"), seen)
     accelerator = row.text("accelerator")
@@ -205,9 +216,11 @@ def _pool(row: Row, seen: set[str]) -> PoolEntry:
     if memory_bytes is None:
         row.refuse("memory", "a size with a unit, such as 1TB")
     vendor = row.text("vendor") if row.has("vendor") else None
+    nodes = row.count("nodes", least=1, most=MAX_NODES)
     return PoolEntry(
         pool=Pool(name=name, engine=ENGINE, center=row.text("center") if row.has("center") else "default"),
-        count=row.count("nodes", least=1, most=MAX_NODES),
+        count=nodes,
+        rack_nodes=_rack_nodes(row, nodes),
         node=Node(
             id=name,
             pool=name,

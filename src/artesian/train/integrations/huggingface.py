@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from artesian.train.integrations import seal
 from artesian.train.integrations.companion import Companion
 from artesian.train.reporter import say
-from artesian.train.run import Preempted
+from artesian.train.signals import Preempted
 from artesian.wire.messages import Phase
 
 _PREFIX = "checkpoint-"

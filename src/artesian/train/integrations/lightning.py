@@ -31,7 +31,7 @@ from artesian.train.integrations.companion import Companion
 from artesian.train.loader import Collate, Loader
 from artesian.train.membership import Membership
 from artesian.train.reporter import say
-from artesian.train.run import Preempted
+from artesian.train.signals import Preempted
 from artesian.train.sources import MapDataset
 from artesian.wire.messages import Phase
 

@@ -1,7 +1,7 @@
 // One square per node on a canvas: ten thousand are a string of ten thousand characters, and no elements.
-// A cell is "0" to "9", how full the node is in ninths, or "x": it is gone.
+// A cell is "0" to "9", how full the node is in ninths, "x": it is gone, "e": it is excluded.
 const SHADES = ["#e8eef5", "#d3e2f1", "#b9d2ea", "#9cc0e2", "#7dacd8", "#5f97cd", "#4381bf", "#2b6bae", "#175797", "#0a437c"];
-const GONE = "#c22f2f";
+const SHUT = { x: "#c22f2f", e: "#b0730e" };
 const INK = "#1d2733";
 const TITLE = 24;
 const GAP = 12;
@@ -56,19 +56,21 @@ export default {
         for (let place = 0; place < cells.length; place++) {
           const x = (place % columns) * size;
           const y = tops[pool] + Math.floor(place / columns) * size;
-          if (cells[place] !== "x") {
+          if (!(cells[place] in SHUT)) {
             pen.fillStyle = SHADES[cells[place]];
             pen.fillRect(x, y, inner, inner);
             continue;
           }
-          pen.strokeStyle = GONE;
+          pen.strokeStyle = SHUT[cells[place]];
           pen.lineWidth = 1.5;
           pen.strokeRect(x + 0.75, y + 0.75, inner - 1.5, inner - 1.5);
           pen.beginPath();
           pen.moveTo(x, y);
           pen.lineTo(x + inner, y + inner);
-          pen.moveTo(x + inner, y);
-          pen.lineTo(x, y + inner);
+          if (cells[place] === "x") {
+            pen.moveTo(x + inner, y);
+            pen.lineTo(x, y + inner);
+          }
           pen.stroke();
         }
       });

@@ -1,0 +1,106 @@
+"""The agent's watch over its workers: who hangs, and how long that takes to be sure.
+
+Three silences. A worker that has made steps is judged by ``watchdog``, from its heartbeat. One that is stopped is
+found whatever it was doing, when its thread that says "alive" is silent. And a gang that is formed anew has to come to
+its first step: the first time that may take as long as it takes, and after that not many times longer.
+"""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+
+from artesian.train.crew import Crew
+from artesian.train.heartbeat import Activity, Beat
+from artesian.train.recovery import Failure
+from artesian.train.watchdog import Hang, verdict
+from artesian.train.worker_process import WorkerProcess
+
+_MOST_PATIENCE = 16.0
+_START_FLOOR_S = 30.0
+_START_TIMES = 5.0
+
+
+class Watch:
+    """Finds hangs. ``patience`` is what limits are multiplied with: it grows with verdicts that may be wrong.
+
+    ``start_limit_s`` is how long a worker may take to its first step at most, None: what it says itself.
+    """
+
+    def __init__(self, crew: Crew, *, start_limit_s: float | None = None) -> None:
+        self._crew = crew
+        self._most_s = start_limit_s
+        self.patience = 1.0
+        self._formed_s = 0.0
+        self._is_starting = True
+        self._longest_start_s: float | None = None
+        """From a forming to the first steps of all; None before there was one."""
+
+    def formed(self, now_s: float) -> None:
+        """Note that the gang is being formed."""
+        self._formed_s, self._is_starting = now_s, True
+
+    def look(self, now_s: float) -> list[Failure]:
+        """Return the workers that hang, as failures; they are asked for their stacks, which takes a moment."""
+        workers = list(self._crew.running.values())
+        self._note_start([worker.line.beat() for worker in workers], now_s)
+        if not self._crew.is_whole:
+            if self._is_late(now_s) and self._crew.starter.owed:
+                self._crew.starter.give_up_template()
+            return []
+        hangs = [(worker, hang) for worker in workers if (hang := self._hang(worker, now_s)) is not None]
+        if not hangs:
+            return []
+        hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen] or hangs
+        if not all(hang.is_frozen and worker.is_still for worker, hang in hangs):
+            # It may have been slow, and is not to die of that twice.
+            self.patience = min(_MOST_PATIENCE, self.patience * 2)
+        for worker in workers:
+            worker.ask_for_traces()
+        return [
+            Failure(
+                rank=worker.rank,
+                text=f"{worker} {hang.what}",
+                is_suspect=False,
+                signal=signal.SIGKILL,
+                detect_s=now_s - hang.since_s,
+            )
+            for worker, hang in hangs
+        ]
+
+    def _hang(self, worker: WorkerProcess, now_s: float) -> Hang | None:
+        beat = worker.line.beat()
+        if (found := verdict(beat, now_s, self.patience, self._most_s)) is not None:
+            return found
+        if (found := self._stopped(worker, beat, now_s)) is not None:
+            return found
+        if self._is_late(now_s) and not self._has_begun(beat):
+            what = f"did not come to its first step for {self._start_limit_s():.0f} s"
+            return Hang(since_s=self._formed_s, what=what, is_frozen=False)
+        return None
+
+    def _stopped(self, worker: WorkerProcess, beat: Beat, now_s: float) -> Hang | None:
+        """Say whether the worker is stopped in what may take any time, and may keep the interpreter's lock."""
+        if beat.activity is Activity.STEPPING or beat.alive_s is None:
+            return None
+        as_if = replace(beat, activity=Activity.STEPPING, pace_s=beat.pace_s or 0.0, beat_s=now_s)
+        found = verdict(as_if, now_s, self.patience)
+        return found if found is not None and worker.is_stopped else None
+
+    def _note_start(self, beats: Sequence[Beat], now_s: float) -> None:
+        if self._is_starting and self._crew.is_whole and beats and all(map(self._has_begun, beats)):
+            self._is_starting = False
+            self._longest_start_s = max(self._longest_start_s or 0.0, now_s - self._formed_s)
+
+    def _has_begun(self, beat: Beat) -> bool:
+        if beat.activity is Activity.STARTING or beat.beat_s is None:
+            return False
+        return beat.beat_s > self._formed_s
+
+    def _start_limit_s(self) -> float | None:
+        if self._longest_start_s is None:
+            return None
+        return (_START_FLOOR_S + _START_TIMES * self._longest_start_s) * self.patience
+
+    def _is_late(self, now_s: float) -> bool:
+        limit_s = self._start_limit_s()
+        return self._is_starting and limit_s is not None and now_s - self._formed_s > limit_s

@@ -1,0 +1,124 @@
+"""A census of an engine's nodes, on the real engines: jobs of the engine take it, and the state keeps it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from artesian.server.node_census import NodeCensuses
+from cli_harness import Cli, until
+from engines_harness import Session
+from ray_cluster import RayCluster, ray_cluster
+from slurm_cluster import SlurmCluster, slurm_cluster
+
+
+@pytest.fixture
+def slurm(session: Session) -> Iterator[SlurmCluster]:
+    cluster = session.once("slurm", slurm_cluster)
+    yield cluster
+    cluster.revive()
+
+
+@pytest.fixture
+def ray(session: Session) -> Iterator[RayCluster]:
+    cluster = session.once("ray", ray_cluster)
+    yield cluster
+    cluster.revive()
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    cli = Cli(tmp_path)
+    cli.env["ARTESIAN_CONFIG"] = str(tmp_path / "artesian.toml")
+    try:
+        yield cli
+    finally:
+        cli.end()
+
+
+def name_slurm(cli: Cli, cluster: SlurmCluster, more: str = "") -> None:
+    """Let the settings have this cluster as ``cluster``."""
+    (cli.folder / "artesian.toml").write_text(
+        f'[engines.cluster]\nkind = "slurm"\nconf = "{cluster.conf}"\npoll_interval_s = 0.3\n'
+        f'folder = "{cli.folder}/shared"\n{more}'
+    )
+
+
+def test_each_node_of_slurm_is_measured_by_a_job_and_the_state_keeps_it(
+    cli: Cli, slurm: SlurmCluster
+) -> None:
+    name_slurm(cli, slurm)
+    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", "h2")["nodes"]
+    assert (taken["node"], taken["is_busy"], taken["problem"]) == ("h2", False, None)
+    (measured,) = taken["census"]["measurements"]
+    assert measured["fp32_flops"]["total"] > 0
+    assert measured["is_functional"] is True
+    assert cli.json("census", "--engine", "cluster", "--cached")["nodes"] == [taken]
+    assert "h2" in cli("census", "--engine", "cluster", "--cached").stdout
+    # Slurm says h100, the machine has cores: what was measured is no ceiling of an h100.
+    assert NodeCensuses(cli.state.node_censuses).ceilings() == {}
+    assert list((cli.folder / "shared").iterdir()) == [], "what the job had on the node is gone"
+    assert slurm.job_ids() == []
+
+
+def test_nodes_that_are_busy_are_said_and_not_waited_for(cli: Cli, slurm: SlurmCluster) -> None:
+    name_slurm(cli, slurm)
+    others = slurm("sbatch", "--parsable", "--nodelist=a1", "--gres=gpu:910b:3", "--wrap=sleep 600").strip()
+    slurm.until_running(others)
+    done = cli("census", "--engine", "cluster", "--no-benchmark", "-o", "json")
+    found = {entry["node"]: entry for entry in json.loads(done.stdout)["nodes"]}
+    assert sorted(found) == ["a1", "a2", "h1", "h2"]
+    assert found["a1"]["is_busy"]
+    assert found["a1"]["census"] is None
+    assert "a1: busy, left out: 3 of its 8 devices are taken" in done.stderr
+    for name in ("a2", "h1", "h2"):
+        assert found[name]["problem"] is None
+        assert found[name]["census"]["devices"] == found["a2"]["census"]["devices"]
+    refused = cli("census", "--engine", "cluster", "--nodes", "a1", "--no-benchmark", code=1)
+    assert "--wait waits for nodes that are busy" in refused.stderr
+
+
+def test_who_asks_to_wait_gets_busy_nodes_when_they_are_free(cli: Cli, slurm: SlurmCluster) -> None:
+    name_slurm(cli, slurm)
+    others = slurm("sbatch", "--parsable", "--nodelist=a1", "--gres=gpu:910b:3", "--wrap=sleep 600").strip()
+    slurm.until_running(others)
+    running = cli.start(
+        "census", "--engine", "cluster", "--nodes", "a1", "--no-benchmark", "--wait", "-o", "json"
+    )
+    until(lambda: len(slurm.job_ids()) == 2)
+    slurm("scancel", others)
+    assert running.process.wait(60) == 0, running.stderr
+    assert json.loads(running.stdout)["nodes"][0]["census"] is not None
+
+
+def test_a_census_that_is_interrupted_leaves_no_job_behind(cli: Cli, slurm: SlurmCluster) -> None:
+    name_slurm(cli, slurm)
+    running = cli.start("census", "--engine", "cluster", "--nodes", "h1")
+    until(lambda: slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i").split())
+    running.process.terminate()
+    assert running.process.wait(60) != 0
+    until(lambda: slurm.job_ids() == [])
+
+
+def test_a_node_or_an_engine_that_is_not_there_is_named_with_what_there_is(
+    cli: Cli, slurm: SlurmCluster
+) -> None:
+    name_slurm(cli, slurm)
+    done = cli("census", "--engine", "cluster", "--nodes", "h9", code=1)
+    assert "node 'h9': engine cluster has no such node" in done.stderr
+    assert "h1" in done.stderr
+    done = cli("census", "--engine", "other", code=1)
+    assert "its engines: cluster" in done.stderr
+
+
+def test_each_node_of_ray_is_measured_by_a_job(cli: Cli, ray: RayCluster) -> None:
+    (cli.folder / "artesian.toml").write_text(
+        f'[engines.cluster]\nkind = "ray"\naddress = "{ray.address}"\nfolder = "{cli.folder}/shared"\n'
+        f'[engines.here]\nkind = "local"\n'
+    )
+    found = cli.json("census", "--engine", "cluster", "--no-benchmark")["nodes"]
+    assert len(found) == 4
+    assert all(entry["node"].startswith("cluster/") for entry in found), "as the control plane calls them"
+    assert all(entry["problem"] is None and entry["census"]["host"]["hostname"] for entry in found)
+    assert cli.json("census", "--engine", "cluster", "--cached")["nodes"] == found

@@ -1,0 +1,112 @@
+"""``Run`` with sharded state: a part that was lost with its node comes back from another node's memory."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from artesian.wire.messages import Layer
+from recovery_harness import (
+    DEADLINE_S,
+    Job,
+    free_port,
+    lose_node,
+    start_node,
+    wait_for_step,
+    wait_until_bound,
+)
+from sharded_harness import go_on_from_storage, on_ranks, train_with_run
+
+pytestmark = pytest.mark.slow
+STEPS, BATCH = 12, 4
+
+SCRIPT = f"""
+import os, sys, time
+import torch
+from torch.distributed.fsdp import fully_shard
+from artesian.train import Run, join
+
+torch.manual_seed(1)
+member = join()
+model = torch.nn.Sequential(torch.nn.Linear(6, 10), torch.nn.Tanh(), torch.nn.Linear(10, 3))
+for part in (model[0], model[2], model):
+    fully_shard(part)
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+data = [torch.full((6,), index / 100) for index in range(100)]
+with Run.from_env(
+    model=model, optimizer=optimizer, scheduler=scheduler, member=member, memory_every=1
+) as run:
+    for batch in run.batches(data, global_batch={BATCH}, steps={STEPS}):
+        loss = (model(batch) - 1).square().mean()
+        loss.backward()
+        time.sleep(float(os.environ.get("STEP_S", "0")))
+        run.commit(loss)
+"""
+
+
+class Sharded(Job):
+    """A job whose script shards its model, and saves to storage at its end only."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        super().__init__(folder, ARTESIAN_CHECKPOINT_EVERY="", **env)
+        self.script.write_text(SCRIPT)
+
+
+@pytest.fixture(scope="module")
+def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], float | None]:
+    """What it comes to where nothing happens."""
+    undisturbed = Sharded(tmp_path_factory.mktemp("undisturbed"))
+    try:
+        return undisturbed.run("--nproc-per-node", "2").losses()
+    finally:
+        undisturbed.end()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Sharded]:
+    job = Sharded(tmp_path, STEP_S="0.3")
+    yield job
+    job.end()
+
+
+def test_a_spare_goes_on_with_the_part_of_a_lost_node_from_the_memory_of_its_neighbour(
+    job: Sharded, losses: dict[tuple[int, int], float | None]
+) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "2")]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "2"))
+    wait_for_step(job, 1, rank=1)
+    nodes.append(start_node(job, port, "2"))
+    wait_for_step(job, 4, rank=1)
+    lose_node(nodes[1])
+    for agent in (nodes[0], nodes[2]):
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    (record,) = job.records()
+    assert record.layer is Layer.SPARE
+    restored = {told.step for told in job.restored()}
+    assert restored, "it began from nothing, as storage has nothing"
+    assert min(restored) > 0
+    assert job.losses() == losses
+    assert [path.name for path in (job.folder / "checkpoints").iterdir()] == [f"step-{STEPS:08d}"]
+
+
+def test_a_worker_that_is_killed_goes_on_from_its_own_memory(
+    job: Sharded, losses: dict[tuple[int, int], float | None]
+) -> None:
+    agent = job.start("--nproc-per-node", "2", "--max-restarts", "1")
+    wait_for_step(job, 4, rank=1)
+    os.kill(job.pid_of(1), signal.SIGKILL)
+    _, errors = agent.communicate(timeout=DEADLINE_S)
+    assert agent.returncode == 0, errors
+    assert {told.step > 0 for told in job.restored()} == {True}
+    assert job.losses() == losses
+
+
+def test_any_number_of_ranks_goes_on_from_storage(tmp_path: Path) -> None:
+    on_ranks(2, tmp_path, train_with_run)
+    on_ranks(1, tmp_path, go_on_from_storage)

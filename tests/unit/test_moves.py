@@ -1,0 +1,132 @@
+"""Moves: those that plans make, and those that a dry run finds, which stops nobody."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artesian.model.snapshot import Snapshot
+from artesian.policy.base import Policy, Timed
+from artesian.policy.moves import Move, moves_of, possible_moves
+from artesian.policy.preemptive import Preemptive
+from artesian.policy.registry import BUILT_IN, policy
+from artesian.policy.room import Limits
+from artesian.sim import simulate
+from artesian.sim.moves import moves_dict, watched
+from builders import Kernel, a_job, a_node, free_of
+from simulations import a_fleet, a_sim_job, job, run
+from strategies import snapshots
+
+NO_LIMITS = Limits(min_runtime_s=0.0)
+
+
+def moved(policy: Policy, *, is_dry: bool) -> tuple[list[Move], float | None]:
+    """Return the moves, and when ``whole`` started, which wants a whole device and comes at 1010 s.
+
+    By then half of each of the two devices is free, as one of two shares has ended on each.
+    """
+    jobs = [
+        a_sim_job("a-1", "0.5", takes=9000.0, saves_every_s=100.0),
+        a_sim_job("a-2", "0.5", takes=1000.0),
+        a_sim_job("b-1", "0.5", takes=9000.0, saves_every_s=100.0),
+        a_sim_job("b-2", "0.5", takes=1000.0),
+        a_sim_job("whole", "1", at=1010.0, takes=50.0),
+    ]
+    seen = watched(policy, is_dry=is_dry)
+    result = run(a_fleet(2), *jobs, policy=seen)
+    return seen.moves, job(result, "whole").started_s
+
+
+def priority() -> Preemptive:
+    found = policy("priority")
+    assert isinstance(found, Preemptive)
+    return found
+
+
+def test_a_plans_moves_say_who_goes_on_how_for_whom_and_at_what_cost() -> None:
+    kernel = Kernel(a_node("n1", devices=8), policy=replace(priority(), limits=NO_LIMITS))
+    kernel.run(a_job("elastic", devices="cpu:2..8", checkpoint_every_s=60.0))
+    plan = kernel.submit(a_job("other", devices="cpu:3"), at_s=9.0)
+    (move,) = moves_of(plan, kernel.scheduler.snapshot(), NO_LIMITS)
+    assert (move.job_id, move.kind, move.to.devices, move.lets_start) == ("elastic", "shrinks", 5, "other")
+    assert move.cost_device_s == 8 * (9.0 + 60.0)
+
+
+def test_a_simulation_lists_the_moves_and_the_gang_that_they_let_start() -> None:
+    moves, started_s = moved(policy("priority"), is_dry=False)
+    assert [(move.kind, move.lets_start) for move in moves] == [("moves", "whole")]
+    assert moves[0].now.shares[0].devices != moves[0].to.shares[0].devices
+    assert moves[0].cost_device_s == 0.5 * (10.0 + 60.0), "10 s since the last checkpoint, and a restart"
+    assert started_s == 1010.0
+
+
+def test_a_dry_run_moves_nobody_and_lists_what_would_have_helped_once() -> None:
+    moves, started_s = moved(policy("priority"), is_dry=True)
+    assert {move.lets_start for move in moves} == {"whole"}
+    assert len(moves) == 1
+    assert started_s == 9000.0, "it waits for one of the shares to end"
+
+
+def test_a_policy_that_never_moves_anybody_tells_what_moving_would_give() -> None:
+    assert moved(policy("easy"), is_dry=False)[0] == []
+    assert {move.lets_start for move in moved(policy("easy"), is_dry=True)[0]} == {"whole"}
+
+
+def test_who_only_grows_lets_nobody_start() -> None:
+    jobs = [
+        a_sim_job("a-first", "cpu:4", takes=400.0),
+        a_sim_job("elastic", "cpu:2..8", takes=50_000.0, saves_every_s=0.0),
+    ]
+    seen = watched(policy("priority"))
+    run(a_fleet(8), *jobs, policy=seen)
+    assert [(move.job_id, move.kind, move.lets_start) for move in seen.moves] == [("elastic", "grows", None)]
+
+
+def test_the_json_form_sums_up() -> None:
+    moves, _ = moved(policy("priority"), is_dry=False)
+    found = moves_dict(moves)
+    assert (found["count"], found["cost_device_s"], found["let_start"]) == (1, 35.0, ["whole"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(snapshot=snapshots())
+def test_possible_moves_change_nothing_and_each_gang_would_fit(snapshot: Snapshot) -> None:
+    saving = {
+        id: replace(entry, saved_s=entry.since_s + 5.0, is_stopping=False)
+        for id, entry in snapshot.running.items()
+    }
+    snapshot = replace(snapshot, running=saving)
+    plan = policy("easy").plan(snapshot)
+    before = free_of(snapshot.capacity)
+    found = list(possible_moves(plan, snapshot, limits=NO_LIMITS))
+    assert free_of(snapshot.capacity) == before
+    for job_id, moves in found:
+        assert job_id in snapshot.waiting
+        assert moves
+        assert all(move.lets_start == job_id for move in moves)
+        with snapshot.capacity.trial() as trial:
+            for start in plan.starts:
+                trial.take(snapshot.waiting[start.job_id].job, start.placement)
+            for move in moves:
+                trial.give(snapshot.running[move.job_id].job, move.now)
+            for move in moves:
+                assert snapshot.capacity.fits(snapshot.running[move.job_id].job, move.to)
+                trial.take(snapshot.running[move.job_id].job, move.to)
+
+
+@settings(max_examples=20, deadline=None)
+@given(snapshot=snapshots(), name=st.sampled_from(["easy", "priority", "fair-share"]))
+def test_to_be_watched_changes_no_plan(snapshot: Snapshot, name: str) -> None:
+    plain = BUILT_IN[name]()
+    seen = watched(BUILT_IN[name]())
+    assert seen.plan(snapshot) == plain.plan(snapshot)
+    assert isinstance(seen, Timed) == isinstance(plain, Timed)
+    for job_id in snapshot.waiting:
+        assert seen.explain(snapshot, job_id) == plain.explain(snapshot, job_id)
+
+
+def test_a_dry_run_is_as_if_nobody_could_be_moved() -> None:
+    jobs = [a_sim_job(f"j{n}", "cpu:2..4", at=30.0 * n, takes=900.0, saves_every_s=0.0) for n in range(8)]
+    dry = simulate(a_fleet(4, 4), jobs, watched(policy("priority"), is_dry=True))
+    without = simulate(a_fleet(4, 4), jobs, replace(priority(), moves=False))
+    assert dry.records == without.records
