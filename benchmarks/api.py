@@ -39,6 +39,7 @@ _MODEL = "H100-SXM5-80GB"
 _ENV = {name: f"/some/folder/of/{name.lower()}" for name in ("PATH", "HOME", "USER", "LANG", "VIRTUAL_ENV")}
 _RATE = 200.0
 _AT_ONCE = 5_000
+_LATE_S = 0.025
 
 
 def run(is_quick: bool) -> Sequence[Result]:
@@ -51,9 +52,10 @@ def run(is_quick: bool) -> Sequence[Result]:
         _fill(state, jobs, nodes)
         with _driver(state) as driver, _server(state) as (url, pid):
             results = _requests(url, seconds, {"server": pid, "driver": driver})
+            results.append(_memory(pid, "the server with them (RSS)", bar=250))
             results += _bulk(url, 5 if is_quick else 20)
             results += _listing(url, 3 if is_quick else 10)
-            results.append(_memory(pid))
+            results.append(_memory(pid, "the server after some thousand more (RSS)"))
     return results
 
 
@@ -141,12 +143,13 @@ def _requests(url: str, seconds: float, pids: Mapping[str, int]) -> list[Result]
     harness.say("warming up")
     subprocess.run([*command, "3"], check=True, capture_output=True)
     harness.say(f"sending {_RATE:g} requests/s for {seconds:g} s")
-    watch = Watch(pids)
+    watch, late = Watch(pids), _late(url)
     done = subprocess.run([*command, str(seconds)], check=True, capture_output=True, text=True)
     told = json.loads(done.stdout)
     found: dict[str, list[float]] = told["latencies_ms"]
     watch.ended("load generator", told["cpu_s"])
     served_s, use = watch.cpu_s("server"), watch.use()
+    looks, later = (now - before for now, before in zip(_late(url), late, strict=True))
     harness.say(f"cores: {use}")
     submits = found.pop("submit")
     reads = [value for values in found.values() for value in values]
@@ -161,11 +164,26 @@ def _requests(url: str, seconds: float, pids: Mapping[str, int]) -> list[Result]
             unit="ms",
             better="lower",
         ),
+        Result(
+            case=f"the event loop was later than {_LATE_S * 1000:g} ms{mark}",
+            value=100 * later / looks,
+            unit="% of looks",
+            better="lower",
+        ),
         *(
             Result(case=f"cores in use: {name}", value=used, unit="cores", better="lower")
             for name, used in {**use.ours, "others on the machine": use.others}.items()
         ),
     ]
+
+
+def _late(url: str) -> tuple[int, int]:
+    """Return how often the server has looked at its event loop, and how often that came late."""
+    page = httpx.get(f"{url}/metrics", timeout=60.0).text
+    name = "artesian_event_loop_delay_seconds"
+    figures = dict(line.rsplit(" ", 1) for line in page.splitlines() if line.startswith(name))
+    looks = int(float(figures[f"{name}_count"]))
+    return looks, looks - int(float(figures[f'{name}_bucket{{le="{_LATE_S}"}}']))
 
 
 def _percentiles(case: str, mark: str, samples: list[float], *, bar: float) -> list[Result]:
@@ -226,15 +244,15 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _memory(pid: int) -> Result:
+def _memory(pid: int, case: str, bar: float | None = None) -> Result:
     status = Path(f"/proc/{pid}/status").read_text()
     kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     return Result(
-        case="memory of the server (RSS), after all of this",
+        case=f"memory of {case}",
         value=kib * 1024 / 1e6,
         unit="MB",
         better="lower",
-        bar=250,
+        bar=bar,
     )
 
 

@@ -1,5 +1,6 @@
 """The parts of the Ray engine that need no Ray: what it reads, what it writes, who outlives whom."""
 
+import asyncio
 import http.server
 import json
 import os
@@ -23,6 +24,7 @@ from artesian.engines.local.records import AttemptFolder
 from artesian.engines.options import OptionsError
 from artesian.engines.ray import keeper
 from artesian.engines.ray.client import RayClient, RayJob, RayNode
+from artesian.engines.ray.engine import RayEngine
 from artesian.engines.ray.files import read_request
 from artesian.engines.ray.inventory import Offer, Stock, offers_of
 from artesian.engines.ray.outcome import outcome_of_verdict, outcome_without_verdict
@@ -31,6 +33,8 @@ from artesian.engines.ray.request import (
     Unsuitable,
     bundle_of,
     entrypoint,
+    place_alone,
+    unplaced,
     write_request,
 )
 from artesian.engines.ray.settings import RaySettings
@@ -38,7 +42,7 @@ from artesian.engines.watching import Refused, Unreachable
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.job import Cause, Job, JobKind
 from artesian.model.placement import NodeShare, Placement
-from artesian.model.plan import Stop
+from artesian.model.plan import Start, Stop
 from builders import GIB, a_job, a_node, a_placement
 
 STOP = Stop(job_id="j1", epoch=1, grace_s=1.0, cause=Cause.PREEMPTED, reason="a test")
@@ -168,6 +172,108 @@ def test_a_gang_is_divided_as_the_devices_of_its_nodes_are_or_refused(tmp_path: 
         written(folder, replace(job, workers=6), uneven, offers("n1", "n2"))
     with pytest.raises(NodesGone, match="n2"):
         written(folder, job, a_placement(("n1", [0, 1]), ("n2", [0, 1])), offers("n1"))
+
+
+# -- on one node: the entrypoint's own place -----------------------------------------------------------
+
+
+def test_an_entrypoint_gets_the_bundle_on_its_node() -> None:
+    nodes = offers_of([a_ray_node(CPU=16, GPU=4, labels={"ray.io/accelerator-type": "L4"})], "p", {})
+    job = a_job(devices="L4:2", cpus_per_device=3, memory_bytes_per_device=GIB)
+    assert place_alone(job, a_placement(("n1", [0, 3])), nodes) == {
+        "entrypoint_num_cpus": 6,
+        "entrypoint_num_gpus": 2.0,
+        "entrypoint_memory": 2 * GIB,
+        "entrypoint_resources": {},
+        "entrypoint_label_selector": {"ray.io/node-id": "n1-id"},
+    }
+
+
+def test_a_resource_of_the_sites_own_is_asked_for_by_its_name() -> None:
+    nodes = offers_of([a_ray_node(CPU=16, others={"910B": 8})], "p", {})
+    place = place_alone(a_job(devices="910B:1"), a_placement(("n1", [0])), nodes)
+    assert place is not None
+    assert (place["entrypoint_resources"], place["entrypoint_num_gpus"]) == ({"910B": 1.0}, 0)
+
+
+def test_what_needs_a_gang_has_no_place_alone() -> None:
+    two = offers("n1", "n2")
+    assert place_alone(a_job(devices="cpu:2"), a_placement(("n1", [0]), ("n2", [0])), two) is None
+    # Ray grants these, and tells of them in a variable that is not this vendor's.
+    node = replace(a_node("n1"), accelerator="MI300X", vendor="amd")
+    amd = {"n1": Offer(node=node, ray_id="r", resource="GPU")}
+    assert place_alone(a_job(devices="MI300X:1"), a_placement(("n1", [0])), amd) is None
+
+
+def test_a_place_that_cannot_be_is_told_at_once() -> None:
+    nodes = offers_of([a_ray_node(CPU=4)], "p", {})
+    with pytest.raises(Unsuitable, match="infeasible: 99 CPU of node n1, which has 4 CPU"):
+        place_alone(a_job(cpus_per_device=99), a_placement(("n1", [0])), nodes)
+    with pytest.raises(NodesGone, match="n2"):
+        place_alone(a_job(), a_placement(("n2", [0])), nodes)
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "stop", "ids", "cause"),
+    [
+        (1.0, None, ["n1"], None),
+        (5.0, None, ["n1"], Cause.PREEMPTED),
+        (0.0, None, ["n2"], Cause.NODE_LOST),
+        (0.0, STOP, ["n1"], Cause.PREEMPTED),
+    ],
+)
+def test_who_waits_for_a_place_waits_for_so_long_and_where_there_is_one(
+    waited_s: float, stop: Stop | None, ids: list[str], cause: Cause | None
+) -> None:
+    placement = a_placement(("n1", [0]))
+    found = unplaced(a_job(), placement, offers(*ids), stop, waited_s=waited_s, timeout_s=5.0)
+    assert (None if found is None else found.cause) == cause
+
+
+class OldRay(RayClient):
+    """A Ray that does not know label selectors of jobs."""
+
+    def __init__(self) -> None:
+        super().__init__(RaySettings())
+        self.lines: list[str] = []
+
+    def nodes(self) -> list[RayNode]:
+        return [a_ray_node(CPU=4)]
+
+    def jobs(self) -> dict[str, RayJob]:
+        return {}
+
+    def submit(
+        self,
+        submission_id: str,
+        entrypoint: str,
+        env: Mapping[str, str],
+        metadata: Mapping[str, str],
+        place: Mapping[str, Any] | None = None,
+    ) -> None:
+        if place is not None:
+            raise Refused("TypeError: unexpected keyword argument 'entrypoint_label_selector'")
+        self.lines.append(entrypoint)
+
+
+def test_an_older_ray_gets_a_driver_that_asks_for_an_actor(tmp_path: Path) -> None:
+    ray = OldRay()
+
+    async def test() -> None:
+        engine = RayEngine(tmp_path, RaySettings(), ray, time.time)
+        await engine.open(lambda event: None)
+        for number in (1, 2):
+            placement = a_placement(("n1", [0]))
+            start = Start(job_id=f"j{number}", epoch=1, placement=placement, reason="a test")
+            engine.start(start, a_job(f"j{number}"))
+        async with asyncio.timeout(30):
+            while len(ray.lines) < 2:
+                await asyncio.sleep(0.01)
+        await engine.close()
+
+    asyncio.run(test())
+    assert all("artesian.engines.ray.gang" in line for line in ray.lines)
+    assert not read_request(tmp_path / "j2" / "attempt-1")["is_alone"]
 
 
 # -- causes -----------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_every_page_says_what_it_knows(look: Look, language: Language, size: tup
     page = looker.open("/ui/queue")
     expect(page.locator("tbody").last.locator("tr")).to_have_count(PAGE)
     assert texts("queue_order", count=WAITING) in content(page)
-    vision = page.get_by_role("row").filter(has=page.get_by_role("cell", name="vision", exact=True)).first
+    vision = page.get_by_role("row").filter(has_text="vision").first
     expect(vision.get_by_role("cell")).to_contain_text(["vision", "64", "2", "32 H100", "48", "32"])
     for key in ("weight", "guaranteed", "may_borrow", "borrowed", "no_limit"):
         assert texts(key) in content(page), key

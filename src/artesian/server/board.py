@@ -74,7 +74,6 @@ class Board:
         self._order: list[JobRecord | str] = []
         """Jobs; of those in the archive their ids."""
         self._archived = 0
-        self._number: dict[str, int] = {}
         self._states: list[JobState] = []
         self._by_state: dict[JobState, array[int]] = {one: array("I") for one in JobState}
         self._by_team: dict[str, array[int]] = {}
@@ -208,7 +207,9 @@ class Board:
                 pass
         self._next_due_s = state.next_due_s
         while self._archived < len(state.archive):
-            self._put_away(state.archive.ids[self._archived])
+            old = state.archive.get(state.archive.ids[self._archived])
+            assert old is not None
+            self._put_away(old)
 
     def _fill(self) -> None:
         """Take in all jobs that there are. Those of the archive come one after the other, and go again."""
@@ -220,22 +221,21 @@ class Board:
             self._add(record)
             waits += _waits(record)
             if self._archived < len(archive):
-                self._put_away(record.job.id)
+                self._put_away(record)
         if self._archived:  # it is in the order of ends
             for index in (self._by_state, self._by_team, self._by_user, self._by_name):
                 for numbers in index.values():
                     numbers[:] = array("I", sorted(numbers))
         self._replay_waits(waits)
 
-    def _put_away(self, job_id: str) -> None:
-        """The job is in the archive now."""
-        self._order[self._number.pop(job_id)] = self._state.archive.ids[self._archived]
-        self.attempted.pop(job_id, None)
+    def _put_away(self, record: JobRecord) -> None:
+        """The job is in the archive now, the next one there."""
+        self._order[record.number] = self._state.archive.ids[self._archived]
+        self.attempted.pop(record.job.id, None)
         self._archived += 1
 
     def _add(self, record: JobRecord) -> None:
         job, number = record.job, record.number
-        self._number[job.id] = number
         self._states[number] = record.state
         self._by_state[record.state].append(number)
         self._by_team.setdefault(job.team, array("I")).append(number)
@@ -253,10 +253,10 @@ class Board:
 
     def _look(self, job_id: str) -> None:
         """The job may be in another state now."""
-        number = self._number.get(job_id)
-        if number is None:
+        record = self._state.record(job_id)
+        if record is None:
             return
-        record = self._record(number)
+        number = record.number
         was, now = self._states[number], record.state
         if was is now:
             return
