@@ -48,6 +48,21 @@ class NodeRecord:
         last = self.exclusions[-1] if self.exclusions else None
         return last if last is not None and last.end_s is None else None
 
+    def lose(self, at_s: float) -> None:
+        """It is gone from now on."""
+        self.outages.append(Outage(start_s=at_s))
+
+    def come_back(self, at_s: float) -> None:
+        """It is there again."""
+        self.outages[-1].end_s = at_s
+
+    def exclude(self, at_s: float, reason: str, user: str) -> None:
+        """It is kept out of use from now on; where it is already, for another reason."""
+        if self.exclusion is None:
+            self.exclusions.append(Exclusion(start_s=at_s, reason=reason, user=user))
+        else:
+            self.exclusion.reason, self.exclusion.user = reason, user
+
     @property
     def is_open(self) -> bool:
         """Whether attempts may start on the node."""

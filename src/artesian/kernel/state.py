@@ -5,14 +5,16 @@ decision. So a journal can be replayed by a version whose policies decide differ
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 
 from artesian.kernel import lifecycle
 from artesian.kernel.archive import Archive
+from artesian.kernel.consistency import check
 from artesian.kernel.image import StateImage as StateImage
 from artesian.kernel.lifecycle import JobRecord, JobState
-from artesian.kernel.nodes import Exclusion, NodeRecord, Outage
+from artesian.kernel.nodes import NodeRecord
+from artesian.kernel.seen import as_running, as_waiting, capacity_of
 from artesian.kernel.served import add_served, served_by
 from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
@@ -33,10 +35,8 @@ from artesian.model.fleet import Node
 from artesian.model.history import History
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
-from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
-from artesian.model.resources import MILLI
+from artesian.model.queue import NOTHING_SERVED, WaitingQueue
 from artesian.model.running import RunningJobs
-from artesian.model.snapshot import RunningJob
 from artesian.model.speeds import Speeds
 
 Record = Event | Plan
@@ -71,7 +71,8 @@ class State:
         """How fast jobs were measured to run."""
         self.stale_events = 0
         """Events about an attempt that is over, or a job that is not known: ignored, and counted."""
-        self._served: dict[str, dict[str, float]] = {}
+        self.served: dict[str, dict[str, float]] = {}
+        """What earlier attempts of jobs that are not over have had, in device-seconds by model of device."""
         self._due: list[tuple[float, str]] = []
         self._to_stop: dict[str, JobRecord] = {}
         self._excluded: dict[str, None] = {}
@@ -102,7 +103,7 @@ class State:
             if record.history[0].at_s == record.submitted_s:
                 record.history[0].at_s = record.submitted_s  # one object for both, of 24 bytes
             if not record.state.is_final and (served := served_by(record)):
-                self._served[record.job.id] = served
+                self.served[record.job.id] = served
             self._file(record)
 
     def image(self, *, has_jobs: bool = True) -> StateImage:
@@ -138,14 +139,7 @@ class State:
     def capacity(self) -> Capacity:
         """What is free now; kept up to date from its first use on."""
         if self._capacity is None:
-            self._capacity = Capacity(record.node for record in self.nodes.values())
-            for record in self.nodes.values():
-                if not record.is_open:
-                    self._capacity.set_up(record.node.id, False)
-            for entry in self.running.values():
-                self._capacity.take(entry.job, entry.placement)
-                self._capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
-            self._capacity.occupy()
+            self._capacity = capacity_of(self.nodes.values(), self.running.values())
         return self._capacity
 
     @property
@@ -184,7 +178,7 @@ class State:
                 if (job := self._current(record.job_id, record.epoch)) is not None:
                     lifecycle.started(job, self.at_s)
                     if job.job.checkpoint_every_s:  # from here on it saves: what it would lose depends on it
-                        self.running.put(self._as_running(job))
+                        self.running.put(as_running(job, self._served_of(job)))
                 return
             case AttemptProgressed():
                 self._apply_progressed(record)
@@ -244,7 +238,7 @@ class State:
             self._must_stop(job, Cause.CANCELLED, f"cancelled by {event.user or 'a user'}")
         else:
             self.waiting.discard(event.job_id)
-            self._served.pop(event.job_id, None)
+            self.served.pop(event.job_id, None)
             job.due_s = None
             lifecycle.cancel_waiting(job, self.at_s)
             self._over(job)
@@ -267,11 +261,11 @@ class State:
         self._to_stop.pop(event.job_id, None)
         lifecycle.ended(job, event.outcome, self.at_s)
         if job.state.is_final:
-            self._served.pop(event.job_id, None)
+            self.served.pop(event.job_id, None)
             self._over(job)
         else:
             # A new dict: what a policy was shown does not change.
-            self._served[event.job_id] = add_served(dict(self._served.get(event.job_id, {})), job.attempt)
+            self.served[event.job_id] = add_served(dict(self.served.get(event.job_id, {})), job.attempt)
         self._index(job)
 
     def _apply_progressed(self, event: AttemptProgressed) -> None:
@@ -281,7 +275,7 @@ class State:
         measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s)
         if measured is not None:
             self.speeds.add(measured)
-        self.running.put(self._as_running(job))
+        self.running.put(as_running(job, self._served_of(job)))
 
     def _over(self, job: JobRecord) -> None:
         if (old := self.archive.over(job.job.id)) is not None:
@@ -294,31 +288,29 @@ class State:
             self.nodes[event.node.id] = NodeRecord(node=event.node, joined_s=self.at_s)
         else:
             if not known.is_up:
-                known.outages[-1].end_s = self.at_s
+                known.come_back(self.at_s)
                 if known.node == event.node and known.next_node is None:  # as it was: the usual way back
                     self._open_or_shut(known)
                     return
             known.next_node = event.node
-            for job in self._holders_beyond(event.node):
+            for job in self.holders_beyond(event.node):
                 self._must_stop(job, Cause.NODE_LOST, f"node {event.node.id} came back with fewer devices")
             self._shrink_if_free(known)
         self._capacity = None
 
     def _shrink_if_free(self, known: NodeRecord) -> None:
         """Put a new description of the node in force, unless a device that it lost is still held."""
-        if known.next_node is not None and not self._holders_beyond(known.next_node):
+        if known.next_node is not None and not self.holders_beyond(known.next_node):
             known.node, known.next_node = known.next_node, None
             self._capacity = None
 
-    def _holders_beyond(self, node: Node) -> list[JobRecord]:
+    def holders_beyond(self, node: Node) -> list[JobRecord]:
         """Return the jobs that hold a device which the node, as described, does not have."""
         return [
             job
             for job in self.holding
-            if any(
-                share.node_id == node.id and max(share.devices, default=-1) >= node.devices
-                for share in job.attempt.placement.shares
-            )
+            if (share := job.attempt.placement.share_on(node.id)) is not None
+            and max(share.devices, default=-1) >= node.devices
         ]
 
     def _apply_lost(self, event: NodeLost) -> None:
@@ -326,7 +318,7 @@ class State:
         if known is None or not known.is_up:
             self.stale_events += 1
             return
-        known.outages.append(Outage(start_s=self.at_s))
+        known.lose(self.at_s)
         self._open_or_shut(known)
         for job in self._holders(event.node_id):
             self._must_stop(job, Cause.NODE_LOST, f"node {event.node_id} is lost")
@@ -336,12 +328,9 @@ class State:
         if known is None:
             self.stale_events += 1
             return
-        if (before := known.exclusion) is None:
-            known.exclusions.append(Exclusion(start_s=self.at_s, reason=event.reason, user=event.user))
-            self._excluded[event.node_id] = None
-            self._open_or_shut(known)
-        else:
-            before.reason, before.user = event.reason, event.user
+        known.exclude(self.at_s, event.reason, event.user)
+        self._excluded[event.node_id] = None
+        self._open_or_shut(known)
         if event.is_stopping:
             for job in self._holders(event.node_id):
                 reason = f"node {event.node_id} is excluded: {event.reason}"
@@ -363,15 +352,11 @@ class State:
 
     def _holders(self, node_id: str) -> list[JobRecord]:
         """Return the jobs that hold something of the node."""
-        return [
-            job
-            for job in self.holding
-            if any(share.node_id == node_id for share in job.attempt.placement.shares)
-        ]
+        return [job for job in self.holding if job.attempt.placement.share_on(node_id) is not None]
 
     def _must_stop(self, job: JobRecord, cause: Cause, reason: str) -> None:
         lifecycle.must_stop(job, cause, reason, self.at_s)
-        self.running.put(self._as_running(job))
+        self.running.put(as_running(job, self._served_of(job)))
         if not job.attempt.is_stop_decided:
             self._to_stop[job.job.id] = job
 
@@ -397,74 +382,18 @@ class State:
 
     def _index(self, job: JobRecord) -> None:
         if job.state is JobState.QUEUED:
-            self.waiting.add(self._as_waiting(job))
+            self.waiting.add(as_waiting(job, self._served_of(job)))
         elif job.state is JobState.BACKING_OFF:
             assert job.due_s is not None
             heapq.heappush(self._due, (job.due_s, job.job.id))
         elif job.state.holds_devices:
-            self.running.put(self._as_running(job))
+            self.running.put(as_running(job, self._served_of(job)))
             if job.attempt.stop_cause is not None and not job.attempt.is_stop_decided:
                 self._to_stop[job.job.id] = job
 
-    def _as_waiting(self, record: JobRecord) -> WaitingJob:
-        served = self._served.get(record.job.id, NOTHING_SERVED)
-        return WaitingJob(
-            job=record.job,
-            submitted_s=record.submitted_s,
-            next_epoch=record.epoch + 1,
-            waits_since_s=record.history[-1].at_s,
-            served_device_s=sum(served.values()) if served else 0.0,
-            claim=record.claim,
-            served_by_accelerator=served,
-        )
-
-    def _as_running(self, record: JobRecord) -> RunningJob:
-        attempt = record.attempt
-        served = self._served.get(record.job.id, NOTHING_SERVED)
-        return RunningJob(
-            job=record.job,
-            epoch=attempt.epoch,
-            placement=attempt.placement,
-            since_s=attempt.decided_s,
-            is_stopping=attempt.stop_cause is not None,
-            submitted_s=record.submitted_s,
-            served_device_s=sum(served.values()) if served else 0.0,
-            served_by_accelerator=served,
-            claim=record.claim,
-            started_s=attempt.started_s if record.job.checkpoint_every_s else None,
-            saved_s=record.saved_s,
-        )
-
-    # -- what must always hold ----------------------------------------------------------------------
+    def _served_of(self, job: JobRecord) -> Mapping[str, float]:
+        return self.served.get(job.job.id, NOTHING_SERVED)
 
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself. For tests and for after a replay."""
-        assert len({*self.jobs, *self.archive.ids}) == self.submitted
-        for job_id, job in self.jobs.items():
-            assert self._served.get(job_id, {}) == ({} if job.state.is_final else served_by(job)), job_id
-            is_queued = job.state is JobState.QUEUED
-            assert self.waiting.get(job_id) == (self._as_waiting(job) if is_queued else None)
-            assert self.running.get(job_id) == (self._as_running(job) if job.state.holds_devices else None)
-            assert (job.due_s is not None) == (job.state is JobState.BACKING_OFF), job_id
-            assert [a.epoch for a in job.attempts] == list(range(1, job.epoch + 1)), job_id
-            assert all(a.ended_s is not None for a in job.attempts[:-1]), job_id
-            if job.attempts:
-                assert (job.attempt.ended_s is None) == job.state.holds_devices, job_id
-            assert job.history[-1].state is job.state, job_id
-        taken: dict[tuple[str, int], int] = {}
-        for entry in self.running.values():
-            for share in entry.placement.shares:
-                for device in share.devices:
-                    taken[share.node_id, device] = taken.get((share.node_id, device), 0) + share.milli
-        for (node_id, device), milli in taken.items():
-            assert device < self.nodes[node_id].node.devices, (node_id, device)
-            assert milli <= MILLI, f"device {node_id}[{device}] is oversubscribed: {milli}"
-        assert set(self._excluded) == {
-            id_ for id_, known in self.nodes.items() if known.exclusion is not None
-        }
-        for node_id, known in self.nodes.items():
-            assert known.next_node is None or self._holders_beyond(known.next_node), node_id
-        for job_id, job in self.jobs.items():
-            is_due_to_stop = job_id in self.running and job.attempt.stop_cause is not None
-            assert is_due_to_stop == (job.state is JobState.STOPPING), job_id
-            assert (job_id in self._to_stop) == (is_due_to_stop and not job.attempt.is_stop_decided), job_id
+        check(self)

@@ -47,5 +47,9 @@ class Placement:
         """Devices that the attempt holds, shares counted as what they are."""
         return sum([len(share.devices) * share.milli for share in self.shares]) / MILLI
 
+    def share_on(self, node_id: str) -> NodeShare | None:
+        """Return what the attempt holds of a node; None where that is nothing."""
+        return next((share for share in self.shares if share.node_id == node_id), None)
+
     def __str__(self) -> str:
         return " + ".join([f"{share.node_id}[{','.join(map(str, share.devices))}]" for share in self.shares])

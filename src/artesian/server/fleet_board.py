@@ -113,8 +113,7 @@ def jobs_on(state: State, node_id: str, *, team: str | None = None) -> tuple[str
     return tuple(
         entry.job.id
         for entry in state.running.values()
-        if team in (None, entry.job.team)
-        and any(share.node_id == node_id for share in entry.placement.shares)
+        if team in (None, entry.job.team) and entry.placement.share_on(node_id) is not None
     )
 
 
