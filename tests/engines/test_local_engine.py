@@ -13,9 +13,9 @@ import pytest
 
 from artesian.engines.base import HostNode
 from artesian.engines.local import supervisor
-from artesian.engines.local.environment import environment_of
+from artesian.engines.local.environment import agent_options, environment_of
 from artesian.engines.local.records import AttemptFolder, Claim
-from artesian.model.job import Cause, Job, JobKind
+from artesian.model.job import Cause, Job, JobKind, RetryPolicy
 from artesian.model.placement import NodeShare
 from artesian.model.plan import Start
 from builders import a_job, a_node, a_placement
@@ -247,3 +247,24 @@ def test_on_a_full_disk_the_end_of_an_attempt_is_not_lost(harness: Harness) -> N
         assert ended["exit_code"] == 9
     finally:
         subprocess.run(["umount", harness.root], check=True)
+
+
+@pytest.mark.parametrize(
+    ("retry", "nodes", "options"),
+    [
+        (RetryPolicy(), 1, ["--max-restarts", "3", "--restart-on", "signal", "--command"]),
+        (
+            RetryPolicy(limit=5, causes=frozenset({Cause.USER_ERROR, Cause.OOM_KILL, Cause.NODE_LOST})),
+            1,
+            ["--max-restarts", "5", "--restart-on", "oom_kill,user_error", "--command"],
+        ),
+        (RetryPolicy(causes=frozenset({Cause.NODE_LOST})), 1, ["--command"]),
+        (RetryPolicy(limit=0), 1, ["--command"]),
+        (RetryPolicy(), 2, ["--command"]),
+        (RetryPolicy(in_place=False), 1, ["--no-python"]),
+    ],
+)
+def test_the_launch_agent_is_told_what_the_jobs_retries_leave_to_it(
+    retry: RetryPolicy, nodes: int, options: list[str]
+) -> None:
+    assert agent_options(a_job(retry=retry), nodes=nodes) == options
