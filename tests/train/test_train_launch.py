@@ -294,21 +294,24 @@ signal.signal(signal.SIGTERM, save)
 
 def test_who_does_not_leave_after_a_stop_is_killed_after_its_grace(start: Start) -> None:
     """Rank 0 is stopped, as by a debugger: no signal but SIGKILL reaches it, nor its child. Rank 1 leaves."""
-    body = (
-        """
-child = subprocess.Popen(["sleep", "1000"])
-ready(child.pid)
+    body = """
+STOP_PARENT = (
+    'kill -STOP $PPID; while ! grep -q "^State:.T" /proc/$PPID/status; do sleep 0.01; done; '
+    'echo $PPID $$; exec sleep 1000'
+)
 if RANK == 0:
-    os.kill(os.getpid(), signal.SIGSTOP)
+    subprocess.Popen(["sh", "-c", STOP_PARENT])
+else:
+    ready()
+while True: signal.pause()
 """
-        + WAIT_FOREVER
-    )
     launch = start(body, "--nproc-per-node", "2", "--stop-grace", "0.5")
     pidfds = launch.pidfds_of_ready(2)
     launch.process.send_signal(signal.SIGTERM)
     code, _, err = launch.finish()
     assert code == 128 + signal.SIGTERM
     assert "told to stop by SIGTERM, and still there: worker 0" in err
+    assert len(pidfds) == 3
     assert_all_end(pidfds)
 
 

@@ -165,7 +165,10 @@ class Agent:
             )
 
     def _go_on_without_template(self, local_ranks: Sequence[int]) -> None:
-        say("the template has ended; workers start the slow way from here on")
+        follows = (
+            "another one takes its place" if self._crew.starter.has_template else "workers start the slow way"
+        )
+        say(f"the template has ended; {follows} from here on")
         if local_ranks and not self._crew.running and self._council is None and self._formation is not None:
             self._form_alone(self._formation.number, None)
         elif local_ranks:

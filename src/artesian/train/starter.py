@@ -1,5 +1,6 @@
 """How the workers of a node come to be: forked from the template while there is one, else executed."""
 
+import contextlib
 import selectors
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,11 @@ class Starter:
             adopt_orphans()
             self._standby = Standby(self._gang.preload, self._shared)
             self._selector.register(self._standby.control, selectors.EVENT_READ, self._hear_template)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether there is a template, be it one that still does its imports."""
+        return self._standby is not None
 
     @property
     def can_serve(self) -> bool:
@@ -132,4 +138,8 @@ class Starter:
         owed = [self._gang.local_rank_of(rank) for rank in standby.owed_ranks()]
         self._selector.unregister(standby.control)
         standby.close()
+        was_warm, self.is_warm = self.is_warm, False
+        if was_warm:  # one whose imports failed would fail again
+            with contextlib.suppress(OSError):
+                self.warm_up()
         self._on_loss(owed)
