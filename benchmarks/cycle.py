@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--waiting", type=int, default=10_000)
     parser.add_argument(
         "--policies",
-        type=lambda text: text.split(","),
+        type=lambda text: text.split(",") if text else [],
         default=[registry.DEFAULT, "fifo", "easy", "fair-share"],
     )
     parser.add_argument("--stopping", type=lambda text: text.split(",") if text else [], default=["priority"])

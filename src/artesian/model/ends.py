@@ -76,12 +76,12 @@ class Ends:
 
     def _outlive(self, at_s: float) -> None:
         """Put off what has been outlived by ``at_s``, and find out what is next."""
-        ends_s = self._expected_s
+        ends_s = self._expected_s.ravel()  # the same figures: a view
         held = ends_s > -np.inf
-        late = np.nonzero(held & (ends_s <= at_s))
-        if late[0].size:
-            since_s = self._since_s[late]
-            estimate_s = np.maximum(self._first_s[late] - since_s, 1e-9)
+        late = np.flatnonzero(held & (ends_s <= at_s))
+        if late.size:
+            since_s = self._since_s.ravel()[late]
+            estimate_s = np.maximum(self._first_s.ravel()[late] - since_s, 1e-9)
 
             def end_s(doublings: IntArray) -> FloatArray:
                 end_s: FloatArray = since_s + estimate_s * 2.0**doublings
@@ -92,4 +92,4 @@ class Ends:
             doublings -= end_s(doublings - 1) > at_s
             doublings += end_s(doublings) <= at_s
             ends_s[late] = end_s(doublings)
-        self._outlived_s = float(ends_s[held].min(initial=math.inf))
+        self._outlived_s = float(np.min(ends_s, where=held, initial=math.inf))
