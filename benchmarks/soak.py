@@ -127,11 +127,11 @@ def _counts(ground: Arena, verdict: Verdict) -> list[Result]:
 
 
 def _growth(ground: Arena, connections_before: int) -> list[Result]:
-    """Return how the API server and the replica that lived longest grew."""
+    """Return how the API server grew, and the replica that led longest while it led."""
     api, *replicas = ground.lives
-    longest = max(replicas, key=lambda life: life.span_s)
+    longest = max(replicas, key=lambda life: life.span_s if any(s.is_leading for s in life.samples) else 0.0)
     results = []
-    for what, life in (("API server", api), ("replica that lived longest", longest)):
+    for what, life in (("API server", api), ("leader that led longest", longest)):
         if life.span_s < _SETTLED_S:
             continue
         minutes = life.span_s / 60

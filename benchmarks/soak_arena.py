@@ -169,8 +169,10 @@ class Arena:
             pass
         for process in self.replicas.processes:
             process.poll()  # those that were killed are not to stay as zombies
+        leader = self.replicas.leader()
+        pid = None if leader is None else int(leader.holder.rpartition(":")[2])
         for life in self.lives:
-            life.sample()
+            life.sample(is_leading=life.pid == pid)
 
     @property
     def unfinished(self) -> int:

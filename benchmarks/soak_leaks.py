@@ -1,5 +1,6 @@
 """What processes hold over time: memory, files, threads, connections; and how fast that grows."""
 
+import itertools
 import os
 import statistics
 import time
@@ -9,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _WARM_UP_S = 60.0
-"""Of a process's life: what it loads at first is no leak."""
+"""Of a process's life in one role: what it loads at first is no leak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What a process held at one moment. ``at_s`` is of the monotonic clock."""
+    """What a process held at one moment, and whether it led. ``at_s`` is of the monotonic clock."""
 
     at_s: float
+    is_leading: bool
     rss_bytes: int
     threads: int
     files: int
@@ -30,15 +32,18 @@ class Life:
     pid: int
     samples: list[Sample] = field(default_factory=list)
 
-    def sample(self) -> None:
+    def sample(self, *, is_leading: bool = False) -> None:
         """Take a sample; none where the process is gone."""
         with suppress(OSError, StopIteration, IndexError):
-            self.samples.append(_sample(self.pid))
+            self.samples.append(_sample(self.pid, is_leading=is_leading))
 
     @property
     def settled(self) -> Sequence[Sample]:
-        """The samples but those of the beginning."""
-        return [s for s in self.samples if s.at_s >= self.samples[0].at_s + _WARM_UP_S]
+        """The samples of the longest time in which it led, or of its life where it never did, but for their beginning."""
+        roles = itertools.groupby(self.samples, key=lambda sample: sample.is_leading)
+        led = [list(samples) for is_leading, samples in roles if is_leading]
+        chosen = max(led, key=lambda samples: samples[-1].at_s - samples[0].at_s, default=self.samples)
+        return [sample for sample in chosen if sample.at_s >= chosen[0].at_s + _WARM_UP_S]
 
     @property
     def span_s(self) -> float:
@@ -66,7 +71,7 @@ class Life:
         return statistics.median(values[-part:]) - statistics.median(values[:part])
 
 
-def _sample(pid: int) -> Sample:
+def _sample(pid: int, *, is_leading: bool) -> Sample:
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
 
     def number(key: str) -> int:
@@ -74,6 +79,7 @@ def _sample(pid: int) -> Sample:
 
     return Sample(
         at_s=time.monotonic(),
+        is_leading=is_leading,
         rss_bytes=number("VmRSS") * 1024,
         threads=number("Threads"),
         files=len(os.listdir(f"/proc/{pid}/fd")),

@@ -203,6 +203,26 @@ def test_nodes_say_what_others_occupy_and_not_what_is_ours(harness: Harness, clu
     run(harness, test)
 
 
+def test_what_an_attempt_on_unlike_nodes_has_counts_once_after_a_restart(harness: Harness) -> None:
+    job = shell("exec sleep 600")
+
+    async def test() -> None:
+        async with harness.opened():
+            start(harness, job, ("h1", range(3)), ("h2", range(1)))
+            await harness.until_started()
+        async with harness.opened():
+            assert {node.id: node.occupied for node in harness.nodes if node.accelerator == "h100"} == {
+                "h1": (),
+                "h2": (),
+            }
+            start(harness, job, ("h1", range(3)), ("h2", range(1)))
+            await harness.until_started()
+            harness.stop(job)
+            assert (await harness.outcome()).signal == signal.SIGTERM
+
+    asyncio.run(test())
+
+
 def test_a_node_that_is_drained_finishes_what_runs_and_takes_nothing_new(
     harness: Harness, cluster: SlurmCluster
 ) -> None:

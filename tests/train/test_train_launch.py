@@ -142,6 +142,18 @@ def test_the_second_node_counts_on_from_the_first() -> None:
     assert (env["MASTER_ADDR"], env["MASTER_PORT"]) == ("host", "29500")
 
 
+def test_nodes_with_different_numbers_of_workers_are_told_where_theirs_begin() -> None:
+    gang = Gang(command=("x",), local_workers=3, nodes=2, node_rank=1, first_rank=1, world_size=4)
+    env = worker_environment(gang, formation(node_rank=1, nodes=2), 2, {})
+    assert (env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"], env["LOCAL_WORLD_SIZE"]) == (
+        "3",
+        "2",
+        "4",
+        "3",
+    )
+    assert [gang.local_rank_of(gang.rank_of(1, local)) for local in range(3)] == [0, 1, 2]
+
+
 def test_threads_are_shared_out_unless_the_user_has_said_how_many() -> None:
     many = Gang(command=("x",), local_workers=10_000)
     assert worker_environment(many, formation(), 0, {})["OMP_NUM_THREADS"] == "1"
@@ -477,6 +489,15 @@ def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
         (["--rdzv-endpoint", "127.0.0.1:1", "x.py"], "needs a Python script that imports torch"),
         (["--max-restarts", "-1", "x.py"], "expected a whole number, got '-1'"),
         (["--node-rank", "1", "x.py"], "--node-rank must lie between 0 and --nnodes - 1 = 0, got 1"),
+        (["--first-rank", "1", "x.py"], "--first-rank and --world-size belong together"),
+        (
+            ["--first-rank", "2", "--world-size", "4", "--nproc-per-node", "3", "x.py"],
+            "--world-size must be at least 5, for 3 workers from rank 2 on, got 4",
+        ),
+        (
+            ["--first-rank", "0", "--world-size", "1", "--rdzv-endpoint", "127.0.0.1:1", "x.py"],
+            "--first-rank is for agents that are told their place",
+        ),
         (["-m", "--no-python", "x"], "--module needs python"),
         (["--grace", "-1", "x.py"], "--grace: expected seconds, 0 or more, got '-1'"),
         (["--stop-grace", "inf", "x.py"], "/--stop_grace: expected seconds, 0 or more, got 'inf'"),

@@ -168,12 +168,26 @@ def test_the_same_seed_is_the_same_plan_and_the_leader_is_left_alone_in_the_midd
     assert not [at_s for at_s in kills if 1800.0 <= at_s < 4800.0]
 
 
-def test_growth_is_seen_behind_what_a_process_loads_at_first() -> None:
-    def sample(minute: int, *, files: int) -> Sample:
-        rss_bytes = 200_000_000 if minute == 0 else 100_000_000 + minute * 1_000_000
-        return Sample(at_s=minute * 60.0, rss_bytes=rss_bytes, threads=3, files=files)
+def a_sample(minute: int, *, files: int = 10, is_leading: bool = False) -> Sample:
+    rss_bytes = 200_000_000 if minute == 0 else 100_000_000 + minute * 1_000_000
+    return Sample(
+        at_s=minute * 60.0,
+        is_leading=is_leading,
+        rss_bytes=rss_bytes,
+        threads=3 + 4 * is_leading,
+        files=files,
+    )
 
-    life = Life(name="x", pid=1, samples=[sample(minute, files=10 + minute) for minute in range(61)])
+
+def test_what_a_replica_takes_to_lead_is_no_growth() -> None:
+    samples = [a_sample(minute, is_leading=20 <= minute < 50 or minute == 10) for minute in range(61)]
+    life = Life(name="x", pid=1, samples=samples)
+    assert (life.settled[0].at_s, life.settled[-1].at_s) == (21 * 60.0, 49 * 60.0)
+    assert life.gained("threads") == 0
+
+
+def test_growth_is_seen_behind_what_a_process_loads_at_first() -> None:
+    life = Life(name="x", pid=1, samples=[a_sample(minute, files=10 + minute) for minute in range(61)])
     growth = life.growth_per_hour()
     assert growth["rss_mb"] == pytest.approx(60.0)
     assert growth["threads"] == pytest.approx(0.0)

@@ -230,16 +230,17 @@ class SlurmEngine(WatchingEngine[Attempt]):
 
     async def _remembered(self) -> list[Taken]:
         """Return what our jobs take that are in Slurm before any command has spoken of them, by their files."""
-        alive = [
-            (job, key)
+        # By attempt: the components of a job on unlike nodes all bear its name.
+        alive = {
+            key: job
             for job in await self._client.jobs()
             if not parse.is_over(job.state) and (key := self._submitter.key_of(job.comment)) is not None
-        ]
+        }
 
         def read() -> list[Taken]:
             return [
                 Taken(submission=known, is_granted=parse.is_granted(job.state))
-                for job, key in alive
+                for key, job in alive.items()
                 if (known := attempts.read_submission(attempt_folder(self._root, *key))) is not None
             ]
 
