@@ -45,6 +45,10 @@ def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_proce
         shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in drivers(tmp_path)]
         assert len(shown) == 2
         assert not any(b"application_name=xyzzy" in words for words in shown)
+        made = clis[0].json("token", "create", "--user", "amy", "--role", "admin")
+        until(lambda: "asks for a token" in clis[1]("jobs", code=None).stderr)  # it looks once a second
+        clis[1].env["ARTESIAN_TOKEN"] = made["secret"]
+        assert id_ in clis[1]("jobs").stdout, "made at one server, good at the other"
         servers[0].running.process.kill()
         late = clis[1].submit("late")
         assert clis[1].json("show", late)["state"] in ("queued", "starting", "running", "succeeded")
