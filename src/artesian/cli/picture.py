@@ -164,9 +164,13 @@ def sparkline(values: Sequence[float], width: int, levels: str) -> str:
     bins = [values[len(values) * n // count : len(values) * (n + 1) // count] for n in range(count)]
     means = [sum(group) / len(group) for group in bins]
     finite = [mean for mean in means if math.isfinite(mean)]
-    low, high = min(finite, default=0.0), max(finite, default=0.0)
-    scale = (len(levels) - 1) / (high - low) if high > low else 0.0
-    return "".join(levels[round((mean - low) * scale)] if math.isfinite(mean) else "x" for mean in means)
+    # Halves, and a quotient before the product: the difference of the largest floats is none, nor 1 over the least.
+    low, high = min(finite, default=0.0) / 2, max(finite, default=0.0) / 2
+
+    def level(mean: float) -> int:
+        return round((mean / 2 - low) / (high - low) * (len(levels) - 1)) if high > low else 0
+
+    return "".join(levels[level(mean)] if math.isfinite(mean) else "x" for mean in means)
 
 
 @dataclass(frozen=True, slots=True)
