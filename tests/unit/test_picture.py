@@ -29,7 +29,7 @@ from artesian.model.ledger import US, Loss, Stage, StageResult, Waterfall
 WIDTHS = [40, 60, 80, 120, 200]
 NOTE = "MFU against measured fp32, 61.2 GFLOP/s per device (nameplate unknown)"
 STAGE_OF = {
-    Stage.HEALTHY: [Loss.NODE_LOST],
+    Stage.HEALTHY: [Loss.NODE_LOST, Loss.EXCLUDED],
     Stage.ALLOCATED: [Loss.IDLE, Loss.WAITING],
     Stage.PRODUCTIVE: [
         Loss.START_UP,

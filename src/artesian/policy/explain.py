@@ -76,7 +76,7 @@ def impossible(job: Job, capacity: Capacity) -> Reason | None:
         kinds = sorted({node.accelerator for row, node in enumerate(capacity.nodes) if capacity.is_up[row]})
         return Reason(
             code=HoldCode.NO_SUCH_DEVICES,
-            text=f"no node that is up has devices for {_wish(job)}; the fleet has {', '.join(kinds) or 'no nodes in use'}",
+            text=f"no node that is up has devices for {_wish(job)}; the fleet has {', '.join(kinds) or 'no nodes'}",
             unblock="a node with such devices joins, or the job names another kind",
         )
     if most == 0:
