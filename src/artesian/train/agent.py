@@ -284,16 +284,7 @@ class Agent:
             return
         if tail := worker.log_tail(_TAIL_LINES):
             say(f"the last lines of {worker.log}:\n{tail}")
-        self._note(
-            Failure(
-                rank=worker.rank,
-                text=worker.describe_end(),
-                is_suspect=worker.signal is None,
-                exit_code=worker.exit_code,
-                signal=worker.signal,
-                is_oom_kill=worker.is_oom_kill(),
-            )
-        )
+        self._note(worker.failure())
 
     def _note_good_end(self) -> None:
         """Tell the leader when all of this node's workers have ended as they should."""

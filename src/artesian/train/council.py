@@ -7,8 +7,7 @@ and the others come to it.
 
 member → leader  introduction (``id``, ``address``, ``number`` and ``nodes`` of the formation it is in)
                  ``{"failed": {…}, "number": N}``, ``{"done": N}``, ``{"yielded": N}``, ``{"warm": 1}``, ``{"beat": 1}``
-leader → member  ``{"members": [[id, host, port], …]}``, ``{"form": {…}}``, ``{"yield": N}``, ``{"end": CODE}``,
-                 ``{"beat": 1}``
+leader → member  ``{"members": [[id, host, port], …]}``, ``{"form": {…}}``, ``{"yield": N}``, ``{"end": CODE}``, ``{"beat": 1}``
 """
 
 import contextlib

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artesian.train.heartbeat import Beat, make_page, read_page
+from artesian.train.recovery import Failure
 from artesian.wire import environment
 from artesian.wire.oom import OomCounts, was_oom_killed
 
@@ -133,6 +134,17 @@ class WorkerProcess:
     def is_oom_kill(self) -> bool:
         """Whether the kernel's out-of-memory killer ended it."""
         return self.signal == signal.SIGKILL and was_oom_killed(self.pid, self._kills_before)
+
+    def failure(self) -> Failure:
+        """Return its end as a failure; one by a signal is nobody else's doing."""
+        return Failure(
+            rank=self.rank,
+            text=self.describe_end(),
+            is_suspect=self.signal is None,
+            exit_code=self.exit_code,
+            signal=self.signal,
+            is_oom_kill=self.is_oom_kill(),
+        )
 
     def describe_end(self) -> str:
         """Return how it ended, such as ``worker 1 (pid 4711) was killed by SIGKILL (9)``."""
