@@ -76,7 +76,9 @@ class Arena:
             case KillNode():
                 self._kill_node(act)
             case KillLeader():
-                self.replicas.leading().kill()
+                leader = self.replicas.leading()
+                leader.kill()
+                leader.wait()  # or the next sample would show a process half taken down
                 self.counts["leader kills"] += 1
                 self.start_replica()
             case PauseLeader():
