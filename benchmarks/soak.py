@@ -34,7 +34,7 @@ _SAY_S = 60.0
 _DRAIN_S = 300.0
 """How long the last jobs may take to be over when nothing more happens to them."""
 _RSS_BAR_MB_PER_HOUR = 30.0
-_SETTLED_S = 300.0
+_SETTLED_S = 900.0
 """A process that lived for less tells nothing about its growth."""
 
 

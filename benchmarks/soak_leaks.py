@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_WARM_UP_S = 60.0
+_WARM_UP_S = 300.0
 """Of a process's life in one role: what it loads at first is no leak."""
 
 
