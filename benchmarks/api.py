@@ -144,7 +144,7 @@ def _requests(url: str, seconds: float, pids: Mapping[str, int]) -> list[Result]
     subprocess.run([*command, "3"], check=True, capture_output=True)
     harness.say(f"sending {_RATE:g} requests/s for {seconds:g} s")
     watch, late = Watch(pids), _late(url)
-    done = subprocess.run([*command, str(seconds)], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, str(seconds)], check=True, stdout=subprocess.PIPE, text=True)
     told = json.loads(done.stdout)
     found: dict[str, list[float]] = told["latencies_ms"]
     watch.ended("load generator", told["cpu_s"])

@@ -11,7 +11,7 @@ import json
 import random
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 _JOB = json.dumps(
@@ -42,19 +42,22 @@ READS: dict[str, Callable[[random.Random], str]] = {
 
 
 class _Pool:
-    """Keeps connections open; one more is made when all are in use."""
+    """Keeps connections open; one more is made when all are in use.
+
+    The one that was idle for longest is used next: a server closes those that nobody uses for seconds.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._free: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
 
     async def warm(self, count: int) -> None:
-        self._free = [await asyncio.open_connection(self._host, self._port) for _ in range(count)]
+        self._free.extend([await asyncio.open_connection(self._host, self._port) for _ in range(count)])
 
     async def ask(self, request: bytes) -> int:
         """Send a request, take the whole answer, and return its status."""
         reader, writer = (
-            self._free.pop() if self._free else await asyncio.open_connection(self._host, self._port)
+            self._free.popleft() if self._free else await asyncio.open_connection(self._host, self._port)
         )
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
