@@ -92,7 +92,7 @@ def train(cli: Cli, *, census: Census | None) -> dict[str, Any]:
         kind="train",
         workers=1,
         command=[sys.executable, "trainer.py"],
-        retry={"limit": 1, "backoff": "0s"},
+        retry={"limit": 1, "backoff": "0s", "in_place": False},  # its story has two attempts
     )
     found: dict[str, Any] = cli.json("show", "trainer")
     return found
