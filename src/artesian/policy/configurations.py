@@ -37,9 +37,11 @@ class Configurations:
 
     The worth of a configuration is ``bonus - (speed * devices at least) ** power``, where speed is in units of the
     slowest configuration: it grows with speed, and ever less, so that who has little is given more before who has
-    much. The larger ``bonus`` is, the more gangs run at all, and the fewer devices they have. To go on in another way is worth less to a gang that runs: its speed counts
-    (age - attempts * cost) / (age + cost) times, where ``restart_s`` and the work since its last checkpoint are the
-    cost. So who is young, or was moved often, or has long not saved, stays.
+    much. The larger ``bonus`` is, the more gangs run at all, and the fewer devices they have.
+
+    To go on in another way is worth less to a gang that runs: its speed counts (age - attempts * cost) / (age + cost)
+    times, where ``restart_s`` and the work since its last checkpoint are the cost. So who is young, or was moved
+    often, or has long not saved, stays.
 
     The worth counts for ``patience`` as much the longer a job has not run: what has waited for its whole life goes
     before what has always run, at last. So nothing starves.
