@@ -70,6 +70,7 @@ def _fill(state: StateDir, jobs: int, nodes: int) -> None:
         journal.append(batch)
         loaded, seq = journal.load()
         journal.save_snapshot(loaded, seq)
+    os.sync()  # else the kernel writes it back in the middle of the measurement, and commits wait for that
 
 
 def _records(jobs: int, nodes: int) -> Iterator[Record]:
