@@ -1,7 +1,6 @@
 """``artesian nodes``, ``nodes exclude`` and ``nodes return``."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 import click
 from rich.table import Table
@@ -61,9 +60,7 @@ def _check_known(plane: Plane, names: Iterable[str]) -> None:
     known = {node.id for node in plane.iter_nodes()}
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "artesian nodes lists the nodes"
-            raise UnknownNode(f"node {name!r} is not known here", hint=hint)
+            raise UnknownNode.among(name, known)
 
 
 def _state(node: NodeView) -> str:

@@ -15,6 +15,8 @@
 Every error carries a ``hint``: what to do about it. The command line prints both.
 """
 
+from collections.abc import Iterable
+
 
 class ArtesianError(Exception):
     """Base of every error that artesian raises on purpose.
@@ -45,6 +47,15 @@ class AttemptUnknown(ArtesianError, LookupError):  # noqa: N818 - reads as what 
 
 class UnknownNode(ArtesianError, LookupError):  # noqa: N818 - reads as what it is
     """No node is called so."""
+
+    @classmethod
+    def among(cls, node: str, known: Iterable[str]) -> "UnknownNode":
+        """Return the error for ``node``, with the nearest of the ``known`` ids as a hint."""
+        from difflib import get_close_matches  # which nobody needs who makes no mistake
+
+        near = get_close_matches(node, list(known), n=1)
+        hint = f"did you mean {near[0]}?" if near else "artesian nodes lists the nodes"
+        return cls(f"node {node!r} is not known here", hint=hint)
 
 
 class NotExcluded(ArtesianError):  # noqa: N818 - reads as what it is

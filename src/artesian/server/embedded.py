@@ -46,7 +46,7 @@ from artesian.server.finding import (
     no_such_job,
 )
 from artesian.server.fleet import nodes_of
-from artesian.server.fleet_board import held_milli, jobs_on
+from artesian.server.fleet_board import held_milli, jobs_by_node
 from artesian.server.follow import Follower, log_file, read_piece
 from artesian.server.rules import Rules
 from artesian.store import SqliteJournal
@@ -238,9 +238,14 @@ class ControlPlane:
     def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
         """Yield the nodes in the order of their ids. Where no daemon has taken stock yet, one does so now."""
         state = self._state_with_nodes()
+        held, jobs = held_milli(state.capacity), jobs_by_node(state)
         for id_ in sorted(state.nodes):
             if pool in (None, state.nodes[id_].node.pool):
-                yield self._node(id_)
+                yield node_view(
+                    state.nodes[id_],
+                    held_milli=int(held[state.capacity.row[id_]]),
+                    jobs=tuple(jobs.get(id_, ())),
+                )
 
     def _state_with_nodes(self) -> State:
         until_s = time.monotonic() + _STOCK_S
@@ -253,9 +258,7 @@ class ControlPlane:
         return state
 
     def _node(self, id_: str) -> NodeView:
-        state = self.state()
-        held = int(held_milli(state.capacity)[state.capacity.row[id_]])
-        return node_view(state.nodes[id_], held_milli=held, jobs=jobs_on(state, id_))
+        return next(node for node in self.iter_nodes() if node.id == id_)
 
     # -- requests -----------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Container, Sequence
-from difflib import get_close_matches
 
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.nodes import NodeRecord
@@ -71,9 +70,7 @@ def known_node(state: State, node: str) -> NodeRecord:
     """Return the node with this id. Raises UnknownNode."""
     found = state.nodes.get(node)
     if found is None:
-        near = get_close_matches(node, state.nodes, n=1)
-        hint = f"did you mean {near[0]}?" if near else "artesian nodes lists the nodes"
-        raise UnknownNode(f"node {node!r} is not known here", hint=hint)
+        raise UnknownNode.among(node, state.nodes)
     return found
 
 

@@ -108,13 +108,13 @@ class FleetBoard:
         ]
 
 
-def jobs_on(state: State, node_id: str, *, team: str | None = None) -> tuple[str, ...]:
-    """Return the jobs that hold something of the node; only the team's if one is given."""
-    return tuple(
-        entry.job.id
-        for entry in state.running.values()
-        if team in (None, entry.job.team) and entry.placement.share_on(node_id) is not None
-    )
+def jobs_by_node(state: State) -> dict[str, list[str]]:
+    """Return the jobs that hold something of each node, by its id."""
+    found: dict[str, list[str]] = {}
+    for entry in state.running.values():
+        for share in entry.placement.shares:
+            found.setdefault(share.node_id, []).append(entry.job.id)
+    return found
 
 
 def held_milli(capacity: Capacity) -> IntArray:
