@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limits import needs
+from proc import processes, read
 
 _TIMEOUT_S = 30.0
 _STARTS = 2
@@ -198,9 +199,9 @@ class SlurmCluster:
     def processes_of(self, name: str) -> list[int]:
         """Return the processes of the jobs on a node, the step daemons first."""
         marks = {b"SLURMD_NODENAME=" + name.encode(), b"SLURM_CONF=" + os.fsencode(self.conf)}
-        tasks = [pid for pid in _pids() if marks <= set(_read(pid, "environ").split(b"\0"))]
+        tasks = [pid for pid in processes() if marks <= set(read(pid, "environ").split(b"\0"))]
         parents = {_parent(pid) for pid in tasks} - {None}
-        daemons = [pid for pid in parents if pid and _read(pid, "cmdline").startswith(b"slurmstepd")]
+        daemons = [pid for pid in parents if pid and read(pid, "cmdline").startswith(b"slurmstepd")]
         return [*daemons, *tasks]
 
     def revive(self) -> None:
@@ -323,17 +324,6 @@ def _signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
-
-
 def _parent(pid: int) -> int | None:
-    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    fields = read(pid, "stat").rpartition(b")")[2].split()
     return int(fields[1]) if fields else None
