@@ -112,7 +112,8 @@ class Job:
     ``devices`` lists alternatives, first choice first. ``workers`` is the number of processes that the
     gang has (0: no gang, the command is started once as it is; None: see ``gang_size``).
     ``cpus_per_device`` and ``memory_bytes_per_device`` are of the host. ``priority``: higher goes first.
-    ``grace_s``: time between SIGTERM and SIGKILL. ``estimated_duration_s``: the user's estimate.
+    ``grace_s``: time between SIGTERM and SIGKILL. ``start_timeout_s``: how long a worker of the gang may take to its
+    first step before it is taken for hung (None: what ``artesian launch`` says). ``estimated_duration_s``: the user's estimate.
     ``deadline_s``: it should be done so long after its submission. ``checkpoint_every_s``: it saves its
     state at least so often (0: at every moment; None: not known, so that a stop may lose all of an attempt).
     ``checkpoint_every_steps``, ``save_every_s``, ``saves_when_best``: when its run is to save, of which at most one is set; by
@@ -136,6 +137,7 @@ class Job:
     memory_bytes_per_device: int | None = None
     priority: int = 0
     grace_s: float = 10.0
+    start_timeout_s: float | None = None
     estimated_duration_s: float | None = None
     deadline_s: float | None = None
     checkpoint_every_s: float | None = None
@@ -162,6 +164,10 @@ class Job:
             raise JobError(f"job {self.name}: workers must be at least 0, got {self.workers}")
         if not self.grace_s >= 0:
             raise JobError(f"job {self.name}: grace must not be negative, got {self.grace_s} s")
+        if self.start_timeout_s is not None and not 0 < self.start_timeout_s < math.inf:
+            raise JobError(
+                f"job {self.name}: the start timeout must be above 0, got {self.start_timeout_s} s"
+            )
         if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
             raise JobError(f"job {self.name}: the deadline must lie ahead, got {self.deadline_s} s")
         if self.checkpoint_every_s is not None and not 0 <= self.checkpoint_every_s < math.inf:

@@ -35,6 +35,7 @@ KEYS = (
     "priority",
     "team",
     "grace",
+    "start_timeout",
     "cpus_per_device",
     "memory_per_device",
     "estimated_duration",
@@ -163,8 +164,9 @@ class _Reading:
             memory_bytes_per_device=file.read("memory_per_device", fields.size_bytes, None),
             priority=file.read("priority", _priority, _DEFAULTS.priority),
             grace_s=file.read("grace", fields.duration_s, _DEFAULTS.grace_s),
+            start_timeout_s=file.read("start_timeout", _above_0("a duration above 0"), None),
             estimated_duration_s=file.read("estimated_duration", fields.duration_s, None),
-            deadline_s=file.read("deadline", _deadline_s, None),
+            deadline_s=file.read("deadline", _above_0("a time after the submission"), None),
             parallel_share=file.read("parallel_share", fields.number(least=0, most=1), None),
             **checkpoint,
             profile=file.read("profile", fields.word, None),
@@ -319,11 +321,14 @@ def _priority(node: Node, subject: str) -> int:
     return _PRIORITY(node, subject)
 
 
-def _deadline_s(node: Node, subject: str) -> float:
-    value_s = fields.duration_s(node, subject)
-    if value_s <= 0:
-        refuse_type(node, subject, "a time after the submission")
-    return value_s
+def _above_0(what: str) -> fields.Converter[float]:
+    def convert(node: Node, subject: str) -> float:
+        value_s = fields.duration_s(node, subject)
+        if value_s <= 0:
+            refuse_type(node, subject, what)
+        return value_s
+
+    return convert
 
 
 def _alternative(kind: str) -> fields.Converter[tuple[DeviceRequest, ...]]:

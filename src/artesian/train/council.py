@@ -17,20 +17,18 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
+from artesian.train.doors import Doors
 from artesian.train.neighbour import Message, Neighbour, admit, introduce
-from artesian.train.recovery import PREEMPTED, Failure, cause_of
-from artesian.train.roster import can_grow, line_up
+from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure, cause_of
+from artesian.train.roster import can_grow, form_message, line_up, read_form
+from artesian.train.succession import RETURN_S, Shortage, seek_leader
 from artesian.train.terms import Address, Node, Terms
-from artesian.wire.messages import Layer
 
 BEAT_S = 0.5
 _LOST_S = 3.0
 _LAST_CALL_S = 5.0
-_RETURN_S = 2.0
 _YIELD_S = 30.0
-_JOIN_S = 300.0
 _SETTLE_S = 0.1
 
 
@@ -47,7 +45,7 @@ class Council:
         self.id = secrets.token_hex(8)
         self.is_leader = False
         self.is_over = False
-        self._listeners: list[socket.socket] = []
+        self._doors = Doors(selector, self._welcome)
         self._address: Address = ("127.0.0.1", 0)
         self._leader: Neighbour | None = None
         self._peers: dict[str, Neighbour] = {}
@@ -66,15 +64,19 @@ class Council:
         self._is_warm = False
         self._comrades = 0
         """How many members a leader that has taken over waits for, itself among them."""
+        self._passed_over: list[Address] = []
+        """Who should have led before this node, and did not answer: slow, perhaps, and not lost."""
+        self._shortage = Shortage(terms.join_timeout_s)
+        self._ended_with: int | None = None
 
     # Meeting
 
     def meet(self) -> None:
         """Become the leader, or connect to the one there is, or find that this node is told to stop.
 
-        Raises TimeoutError when neither works.
+        The gang is over for this node where neither works within the time to join.
         """
-        deadline_s = time.monotonic() + _JOIN_S
+        deadline_s = time.monotonic() + self._terms.join_timeout_s
         while time.monotonic() < deadline_s:
             if self._lead_at(self._terms.endpoints[0]):
                 return
@@ -83,11 +85,16 @@ class Council:
                     return
             if not self._node.pause(0.1):
                 return
-        raise TimeoutError(f"no agent answers at {self._terms.endpoints} within {_JOIN_S:.0f} s")
+        where = " or ".join(f"{host}:{port}" for host, port in self._terms.endpoints)
+        self._give_up(f"no agent answers at {where} within {self._terms.join_timeout_s:g} s")
+
+    def _give_up(self, text: str) -> None:
+        self._say(f"{text}: the gang is over, or has not begun; this node leaves")
+        self._end_all(NOBODY_THERE)
 
     def _lead_at(self, endpoint: Address) -> bool:
         try:
-            self._listen(endpoint)
+            self._doors.open(endpoint)
         except OSError:
             return False
         self.is_leader = True
@@ -96,29 +103,11 @@ class Council:
         self._call()
         return True
 
-    def _listen(self, address: Address) -> int:
-        listener = socket.create_server(address, backlog=256)
-        self._listeners.append(listener)
-        self._selector.register(listener, selectors.EVENT_READ, lambda: self._welcome(listener))
-        return int(listener.getsockname()[1])
-
     def _follow(self, endpoint: Address) -> bool:
-        if not self._listeners:
-            with contextlib.suppress(OSError), socket.create_connection(endpoint, timeout=2.0) as probe:
-                host = probe.getsockname()[0]  # the address by which that network knows us
-                self._address = (host, self._listen((host, 0)))
-        peer = introduce(
-            endpoint,
-            self._terms.token,
-            {
-                "id": self.id,
-                "address": self._address,
-                "number": self._number,
-                "nodes": self._nodes,
-                "restarts": self._restarts,
-                "is_warm": self._is_warm,
-            },
-        )
+        self._address = self._doors.open_towards(endpoint) or self._address
+        said = {"id": self.id, "address": self._address, "is_warm": self._is_warm}
+        formed = {"number": self._number, "nodes": self._nodes, "restarts": self._restarts}
+        peer = introduce(endpoint, self._terms.token, {**said, **formed})
         if peer is None:
             return False
         self._leader = peer
@@ -134,6 +123,10 @@ class Council:
         if admitted is None:
             return
         peer, told = admitted
+        if self.is_over:
+            peer.send({"end": self._ended_with or 0})
+            peer.close()
+            return
         self._members[peer.id] = (str(told["address"][0]), int(told["address"][1]))
         self._peers[peer.id] = peer
         self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_member(peer))
@@ -143,6 +136,8 @@ class Council:
                 self._form_at_s = time.monotonic()
         elif not self._nodes:
             self._call()
+        elif self._shortage.is_on:
+            self._form_at_s = time.monotonic()
         elif told.get("is_warm"):
             self._take(peer.id, {"warm": 1})
 
@@ -165,12 +160,30 @@ class Council:
             self.report({"warm": 1})
         if now_s >= self._beat_at_s:
             self._beat_at_s = now_s + BEAT_S
+            if self._has_turned_back():
+                return
+            if self._shortage.is_on:  # the endpoint may be ours to bind, and free by now
+                self._open_endpoint()
             for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
                 is_there = peer.send({"beat": 1})
                 if not is_there or now_s - peer.heard_s > _LOST_S:
                     self._lose(peer)
         if self.is_leader and self._form_at_s is not None and now_s >= self._form_at_s:
             self._form()
+        if self._shortage.is_over(now_s):
+            missing = self._terms.min_nodes - len(self._members)
+            self._give_up(f"{missing} more nodes should have come within {self._terms.join_timeout_s:g} s")
+
+    def _has_turned_back(self) -> bool:
+        """Find whether somebody leads who should, where this node leads a gang that is too small without them."""
+        if not self._shortage.is_on or self._peers or not any(map(self._follow, self._passed_over)):
+            return False
+        self._say("another node leads, and was only slow; this node comes to it")
+        self.is_leader, self._form_at_s = False, None
+        self._shortage.end()
+        self._failures.clear()
+        self._doors.shut(self._terms.endpoints[0])  # newcomers are to find who leads
+        return True
 
     def _lose(self, peer: Neighbour) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -190,6 +203,8 @@ class Council:
             self._form_at_s = time.monotonic()
         elif len(self._members) >= self._terms.min_nodes:
             self._form_at_s = time.monotonic() + _LAST_CALL_S
+        else:
+            self._shortage.begin()
 
     def _lose_member(self, member: str) -> None:
         del self._members[member]
@@ -244,19 +259,15 @@ class Council:
             missing = self._terms.min_nodes - len(self._members)
             self._say(f"{cause.text if cause else 'nodes are missing'}; waiting for {missing} more")
             self._failures = failures
+            self._shortage.begin()
             return
+        self._shortage.end()
         self._restarts += cause is not None
         self._number += 1
         self._nodes, self._done = lineup.nodes, set()
         host = self._address[0]
-        form = {
-            "number": self._number,
-            "restarts": self._restarts,
-            "nodes": list(lineup.nodes),
-            "master": [host, self._node.open_store(host)],
-            "layer": lineup.layer,
-            "cause": None if cause is None else asdict(cause),
-        }
+        master = (host, self._node.open_store(host))
+        form = form_message(lineup, self._number, self._restarts, master, cause)
         for member in list(self._members):
             self._tell(member, {"form": form})
 
@@ -272,6 +283,7 @@ class Council:
             peer.send({"members": listed})
 
     def _end_all(self, code: int) -> None:
+        self._ended_with = code
         for member in [member for member in self._members if member != self.id] + [self.id]:
             self._tell(member, {"end": code})
 
@@ -318,45 +330,34 @@ class Council:
             self.is_over = True
             self._node.end(int(message["end"]))
 
-    def _enter(self, form: dict[str, Any]) -> None:
+    def _enter(self, form: Message) -> None:
         self._number, self._restarts = int(form["number"]), int(form["restarts"])
         self._nodes = tuple(form["nodes"])
-        self._node.form(
-            self._number,
-            len(self._nodes),
-            self._nodes.index(self.id) if self.id in self._nodes else None,
-            (str(form["master"][0]), int(form["master"][1])),
-            None if form["layer"] is None else Layer(form["layer"]),
-            None if form["cause"] is None else Failure(**form["cause"]),
-        )
+        node_rank = self._nodes.index(self.id) if self.id in self._nodes else None
+        self._node.form(self._number, len(self._nodes), node_rank, *read_form(form))
 
     def _succeed(self) -> None:
         """Find the next leader, who may be this node."""
         if self.is_over:
             return
-        order = list(self._members)[1:]  # the first was leading
-        self._members = {member: self._members[member] for member in order}
-        for member in order:
-            if member == self.id:
-                self._take_over()
-                return
-            deadline_s = time.monotonic() + _RETURN_S
-            while time.monotonic() < deadline_s:
-                if self._follow(self._members[member]):
-                    return
-                time.sleep(0.02)
-            self._members.pop(member)
-        self._take_over()
+        self._members = dict(list(self._members.items())[1:])  # the first was leading
+        passed_over = seek_leader(self._members, self.id, self._follow)
+        if passed_over is not None:
+            self._passed_over = [self._members.pop(member) for member in passed_over]
+            self._take_over()
 
     def _take_over(self) -> None:
         self._say("the leader is lost; this node leads from here on")
         self.is_leader = True
         self._comrades = len(self._members)
         self._members = {self.id: self._address}
-        with contextlib.suppress(OSError):
-            self._listen(self._terms.endpoints[0])  # where it is ours to bind, newcomers find us there
+        self._open_endpoint()
         self._is_taking_over = True
-        self._form_at_s = time.monotonic() + (_RETURN_S if self._comrades > 1 else 0.0)
+        self._form_at_s = time.monotonic() + (RETURN_S if self._comrades > 1 else 0.0)
+
+    def _open_endpoint(self) -> None:
+        with contextlib.suppress(OSError):  # where it is ours to bind, newcomers find us there
+            self._doors.open(self._terms.endpoints[0])
 
     # What the agent says
 
@@ -394,7 +395,4 @@ class Council:
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(peer.socket)
             peer.close()
-        for listener in self._listeners:
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(listener)
-            listener.close()
+        self._doors.close()

@@ -129,6 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         default=(),
         metavar="HOST:PORT",
     )
+    add(
+        "join-timeout",
+        "seconds that an agent waits for others while there are too few, before it leaves (default: 600)",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+    )
     add("rdzv-id", "accepted, as torchrun's", metavar="ID")
     add("rdzv-backend", "accepted, as torchrun's", metavar="NAME")
     add("node-rank", "which of them this is, from 0", type=int, default=0, metavar="N")
@@ -339,6 +346,7 @@ def _terms(parser: argparse.ArgumentParser, args: argparse.Namespace, gang: Gang
         min_nodes=least,
         max_nodes=most,
         max_restarts=args.max_restarts,
+        join_timeout_s=args.join_timeout,
     )
 
 

@@ -11,13 +11,17 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What all agents of a gang are started with. ``endpoints`` are tried in turn; the first is bound."""
+    """What all agents of a gang are started with. ``endpoints`` are tried in turn; the first is bound.
+
+    ``join_timeout_s`` is how long an agent waits for others, while there are fewer than ``min_nodes``.
+    """
 
     endpoints: tuple[Address, ...]
     token: str
     min_nodes: int
     max_nodes: int
     max_restarts: int
+    join_timeout_s: float = 600.0
 
 
 class Node(Protocol):

@@ -48,12 +48,13 @@ def agent_options(job: Job, *, nodes: int = 1) -> list[str]:
     Only an agent that is alone can restart its gang: those of several nodes would have to meet first.
     """
     retry = job.retry
+    limits = [] if job.start_timeout_s is None else ["--start-timeout", str(job.start_timeout_s)]
     if not retry.in_place:
-        return ["--no-python"]
+        return [*limits, "--no-python"]
     causes = sorted(cause.value for cause in retry.causes & _OF_WORKERS)
     if nodes > 1 or not retry.limit or not causes:
-        return ["--command"]
-    return ["--max-restarts", str(retry.limit), "--restart-on", ",".join(causes), "--command"]
+        return [*limits, "--command"]
+    return [*limits, "--max-restarts", str(retry.limit), "--restart-on", ",".join(causes), "--command"]
 
 
 def visible_devices(vendor: str | None) -> str | None:
