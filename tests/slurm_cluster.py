@@ -59,6 +59,7 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+TopologyPlugin=topology/tree
 GresTypes=gpu
 """
 
@@ -94,6 +95,11 @@ class SlurmCluster:
     @property
     def node_names(self) -> Sequence[str]:
         return [name for kind in self.kinds for name in kind.node_names]
+
+    @staticmethod
+    def rack_of(node: str) -> str:
+        """Return the leaf switch of a node: those of one number share one."""
+        return f"rack{node[-1]}"
 
     def __call__(self, *words: str, check: bool = True) -> str:
         """Run a command of Slurm's, and return what it printed."""
@@ -140,6 +146,12 @@ class SlurmCluster:
         ]
         self.conf.write_text("\n".join(lines) + "\n")
         (self.folder / "gres.conf").write_text("\n".join(devices) + "\n")
+        racks: dict[str, list[str]] = {}
+        for name in self.node_names:
+            racks.setdefault(self.rack_of(name), []).append(name)
+        switches = [f"SwitchName={rack} Nodes={','.join(names)}" for rack, names in racks.items()]
+        switches.append(f"SwitchName=spine Switches={','.join(racks)}")
+        (self.folder / "topology.conf").write_text("\n".join(switches) + "\n")
 
     def _make_devices(self, name: str, count: int) -> None:
         """Device files where we may make some, else plain ones: Slurm asks only whether they are there."""

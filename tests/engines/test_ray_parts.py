@@ -88,6 +88,9 @@ def test_devices_are_what_the_resources_say(node: RayNode, kind: tuple[object, .
 
 
 def test_a_head_that_runs_no_work_is_not_offered() -> None:
+    labels = {"artesian.io/rack": "r7"}
+    assert offers_of([a_ray_node("n1", GPU=1, labels=labels)], "default", {})["n1"].node.rack == "r7"
+    assert offers_of([a_ray_node("n1", GPU=1)], "default", {})["n1"].node.rack is None
     assert offers_of([a_ray_node("head", CPU=0)], "default", {}) == {}
 
 

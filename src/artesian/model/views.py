@@ -137,6 +137,38 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MoveView:
+    """A running job that could go on on ``to``, so that a job that waits, ``lets_start``, starts on ``starts_on``.
+
+    ``kind`` is ``moves``, or ``shrinks`` where it goes on with fewer devices. It would lose what it did in the
+    ``lost_s`` since its last checkpoint, which is ``lost_device_s`` device-seconds; ``cost_device_s`` counts a restart
+    as well. ``standing``: ``under_way``, ``next_cycle`` (the policy would decide it), ``possible`` (the policy in force
+    does not move anybody), or ``held_back``, for the reason in ``held_back_by``.
+    """
+
+    job: str
+    kind: str
+    now: str
+    to: str
+    lost_s: float
+    lost_device_s: float
+    cost_device_s: float
+    lets_start: str
+    starts_on: str | None
+    standing: str
+    held_back_by: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovesView:
+    """The moves with which waiting jobs can start. ``by_itself`` is whether the policy in force makes such moves."""
+
+    at_s: float
+    by_itself: bool
+    moves: tuple[MoveView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """An attempt's processes run."""
 

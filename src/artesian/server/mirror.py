@@ -13,8 +13,11 @@ from collections.abc import Callable, Sequence
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State
+from artesian.kernel.told import moves_view
 from artesian.model.errors import ArtesianError
 from artesian.model.plan import Plan, Reason
+from artesian.model.quota import Teams
+from artesian.model.views import MovesView
 from artesian.policy.base import Policy
 from artesian.policy.outlook import Outlook
 from artesian.server.board import Board
@@ -38,12 +41,18 @@ class Mirror:
     """State and board behind record ``seq``; ``append`` adds records, and returns when the state has them."""
 
     def __init__(
-        self, open_journal: Callable[[], Journal], policy: Policy, *, wake: Callable[[], object]
+        self,
+        open_journal: Callable[[], Journal],
+        policy: Policy,
+        *,
+        wake: Callable[[], object],
+        teams: Teams | None = None,
     ) -> None:
         self.on_plan: Callable[[float], object] = lambda _: None
         """Gets the seconds from the latest event that a plan knew of to when the plan is here."""
         self._open_journal = open_journal
         self._policy = policy
+        self._teams = teams
         self._wake = wake
         self._thread: JournalThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,7 +103,11 @@ class Mirror:
         None as well where so many wait that looking ahead would keep other requests waiting.
         """
         is_short = len(self.state.waiting) + len(self.state.running) <= _MOST_LOOKED_AHEAD
-        return self._scheduler.outlook(record.job.id) if self.state.nodes and is_short else None
+        return self._scheduler.outlook(record.job.id, self._teams) if self.state.nodes and is_short else None
+
+    def moves(self) -> MovesView:
+        """Return the moves of running jobs with which waiting ones can start."""
+        return moves_view(self._scheduler if self.state.nodes else None, time.time())
 
     async def beyond(self, seq: int) -> None:
         """Wait until the state has a record behind ``seq``."""

@@ -23,6 +23,8 @@ from artesian.model.resources import CPU
 CPU_RESOURCE = "CPU"
 KINDS = ("GPU", "NPU", "HPU", "TPU", "MLU", "neuron_cores")
 """Resources by which Ray counts accelerators that it knows itself."""
+RACK_LABEL = "artesian.io/rack"
+"""The label of a Ray node that says which of its neighbours it shares a rack with."""
 _TYPE_LABEL = "ray.io/accelerator-type"
 _TYPE_PREFIX = "accelerator_type:"
 
@@ -75,6 +77,7 @@ def _offer(id_: str, entry: RayNode, pool: str, accelerators: Mapping[str, str])
         vendor=known.vendor if known else vendors.pop() if len(vendors) == 1 else None,
         device_memory_bytes=None if known is None else known.memory_bytes,
         peak_flops=None if known is None else known.trusted_peak_flops,
+        rack=entry.labels.get(RACK_LABEL) or None,
     )
     return Offer(node=node, ray_id=entry.ray_id, resource=resource, has=dict(entry.resources))
 
