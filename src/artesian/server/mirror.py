@@ -8,7 +8,8 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
@@ -22,6 +23,7 @@ from artesian.policy.base import Policy
 from artesian.policy.outlook import Outlook
 from artesian.server.board import Board
 from artesian.server.journal_thread import JournalThread, Page
+from artesian.server.memory import give_back_memory
 from artesian.store import Journal, StoreUnavailable
 
 MOST_UNCOMMITTED = 20_000
@@ -29,6 +31,9 @@ MOST_UNCOMMITTED = 20_000
 _MOST_LOOKED_AHEAD = 500
 """Jobs up to which an outlook takes tens of milliseconds; with 110,000 it takes six seconds."""
 _FREEZE_EVERY = 20_000
+
+STAGES = ("queue", "lock", "commit", "apply")
+"""What an append waits for: the commit before it, other processes that write, the disk, and the event loop."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +55,8 @@ class Mirror:
     ) -> None:
         self.on_plan: Callable[[float], object] = lambda _: None
         """Gets the seconds from the latest event that a plan knew of to when the plan is here."""
+        self.on_append: Callable[[Mapping[str, float]], object] = lambda _: None
+        """Gets how many seconds an append spent in each of its stages: see ``STAGES``."""
         self._open_journal = open_journal
         self._policy = policy
         self._teams = teams
@@ -132,13 +139,18 @@ class Mirror:
                 hint="submit again a little later",
             )
         thread.waiting += len(records)
+        asked_s = time.perf_counter()
         try:
-            seq = await asyncio.wrap_future(thread.append(records))
+            done = await asyncio.wrap_future(thread.append(records))
         finally:
             thread.waiting -= len(records)
         self._wake()
-        await self.beyond(seq - 1)
-        return seq
+        await self.beyond(done.seq - 1)
+        times = (asked_s, done.begun_s, done.locked_s, done.committed_s, time.perf_counter())
+        self.on_append(
+            {name: until - since for name, (since, until) in zip(STAGES, pairwise(times), strict=True)}
+        )
+        return done.seq
 
     @property
     def uncommitted(self) -> int:
@@ -179,6 +191,7 @@ class Mirror:
         # a million objects, and stand still for a second.
         gc.collect()
         gc.freeze()
+        give_back_memory()  # what loading took beside the state itself
         assert self._opened is not None
         self._opened.set_result(None)
 
