@@ -1,10 +1,11 @@
 """Moves: those that plans make, and those that a dry run finds, which stops nobody."""
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy, Timed
@@ -46,7 +47,7 @@ def priority() -> Preemptive:
 
 
 def test_a_plans_moves_say_who_goes_on_how_for_whom_and_at_what_cost() -> None:
-    kernel = Kernel(a_node("n1", devices=8), policy=replace(priority(), limits=NO_LIMITS))
+    kernel = Kernel(a_node("n1", devices=8), policy=dataclasses.replace(priority(), limits=NO_LIMITS))
     kernel.run(a_job("elastic", devices="cpu:2..8", checkpoint_every_s=60.0))
     plan = kernel.submit(a_job("other", devices="cpu:3"), at_s=9.0)
     (move,) = moves_of(plan, kernel.scheduler.snapshot(), NO_LIMITS)
@@ -230,5 +231,5 @@ def test_to_be_watched_changes_no_plan(snapshot: Snapshot, name: str) -> None:
 def test_a_dry_run_is_as_if_nobody_could_be_moved() -> None:
     jobs = [a_sim_job(f"j{n}", "cpu:2..4", at=30.0 * n, takes=900.0, saves_every_s=0.0) for n in range(8)]
     dry = simulate(a_fleet(4, 4), jobs, watched(policy("priority"), is_dry=True))
-    without = simulate(a_fleet(4, 4), jobs, replace(priority(), moves=False))
+    without = simulate(a_fleet(4, 4), jobs, dataclasses.replace(priority(), moves=False))
     assert dry.records == without.records

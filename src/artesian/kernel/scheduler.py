@@ -5,7 +5,8 @@ It knows no clock, no process and no file: time arrives inside events, commands 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.state import State

@@ -3,8 +3,9 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from artesian.model.errors import JobError
 from artesian.model.resources import MILLI, DeviceRequest
@@ -47,8 +48,7 @@ class Cause(StrEnum):
     """Stopped because a user asked for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended: the cause, and what the operating system said.
 
     ``worker`` is the rank of the worker that failed first, where the launch agent told; ``restarts`` how often
@@ -63,8 +63,7 @@ class Outcome:
     restarts: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True, kw_only=True, gc=False):
     """Which ends of an attempt lead to another attempt, how often, and after how long.
 
     Causes that are nobody's fault in the job (``node_lost``, ``preempted``) are retried without
@@ -105,8 +104,7 @@ class RetryPolicy:
         return cause not in {Cause.NODE_LOST, Cause.PREEMPTED}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True, gc=False):
     """A gang of workers that runs one command on devices of one kind.
 
     ``devices`` lists alternatives, first choice first. ``workers`` is the number of processes that the

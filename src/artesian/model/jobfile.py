@@ -8,8 +8,10 @@ import posixpath
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian import catalog
 from artesian.model import document, fields
@@ -126,8 +128,7 @@ def job_of(
     return job
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reading:
+class _Reading(Struct, frozen=True, kw_only=True, gc=False):
     """One reading of a file: what the caller gave, and the mistakes so far."""
 
     reader: Reader

@@ -6,7 +6,9 @@ served. It holds as long as nobody but those who leave is in its way: where a no
 waits like any other.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from artesian.model.capacity import Capacity, Trial
 from artesian.model.job import Job

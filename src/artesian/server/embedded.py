@@ -11,9 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from typing import NoReturn
+
+from msgspec.structs import replace
 
 from artesian.census import discover
 from artesian.kernel.lifecycle import JobRecord

@@ -7,10 +7,11 @@ messages of the workers are read, and all is added up, beside it.
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from artesian.kernel.accounting import waterfall
 from artesian.kernel.goodput import Goodput, job_goodput

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.told import decision, job_view

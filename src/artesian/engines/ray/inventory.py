@@ -10,8 +10,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from artesian import catalog
 from artesian.engines.base import Clock
@@ -152,7 +154,7 @@ class Stock:
         private = self._file.with_suffix(f".{os.getpid()}")
         with suppress(OSError):  # without it, a start without Ray begins without nodes
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            private.write_text(json.dumps([asdict(offer) for offer in self.offers.values()]))
+            private.write_text(json.dumps(msgspec.to_builtins(list(self.offers.values()))))
             private.rename(self._file)
 
 

@@ -1,7 +1,10 @@
 """Slurm's nodes as ours, and what other people's jobs occupy of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian import catalog
 from artesian.engines.slurm.parse import SlurmNode
@@ -65,8 +68,7 @@ class Held:
 NOTHING = Held()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Offer(Struct, frozen=True, kw_only=True):
     """A node of Slurm's that artesian may use, or part of it: what it is to us, and to Slurm.
 
     ``gres_type`` is Slurm's word for its devices, ``""`` where they have no type, None where the node's

@@ -9,8 +9,10 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import asdict, replace
 
 from artesian.engines.base import Clock
 from artesian.engines.slurm.attempts import Submission
