@@ -1,13 +1,18 @@
 """What runs on this machine, read from ``/proc``: a process may end between two looks at it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
 def processes() -> Iterator[int]:
     """Yield the pids that are there."""
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def running(*words: bytes) -> list[int]:
+    """Return the processes whose arguments have every one of these in them."""
+    return [pid for pid in processes() if _has(command_line(pid), words)]
 
 
 def command_line(pid: int) -> bytes:
@@ -29,3 +34,7 @@ def children(pid: int) -> list[int]:
     for thread in Path(f"/proc/{pid}/task").glob("*"):
         found += [int(child) for child in read(pid, f"task/{thread.name}/children").split()]
     return found
+
+
+def _has(line: bytes, words: Sequence[bytes]) -> bool:
+    return all(word in line for word in words)

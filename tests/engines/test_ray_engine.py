@@ -30,7 +30,7 @@ from artesian.wire import CheckpointCommitted, ProgressReader, Restored, StepCom
 from builders import a_job, a_placement, fifo
 from engine_ray import ray_engine
 from engines_harness import Ground, Harness, Session, harness_of, shell
-from proc import command_line, processes
+from proc import command_line, running
 from ray_cluster import RayCluster, ray_cluster
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pretrain.py"
@@ -73,8 +73,7 @@ def survivors(harness: Harness, job: Job) -> list[int]:
 
 def drivers(harness: Harness) -> list[int]:
     """The drivers of the harness's Ray jobs."""
-    words = (b"artesian.engines.ray.", str(harness.root).encode())
-    return [pid for pid in processes() if all(word in command_line(pid) for word in words)]
+    return running(b"artesian.engines.ray.", bytes(harness.root))
 
 
 def test_nodes_are_known_by_their_names_and_accelerators(harness: Harness) -> None:

@@ -13,7 +13,7 @@ import pytest
 import postgres_server
 from cli_harness import until
 from limits import needs
-from proc import command_line, processes
+from proc import running
 
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
@@ -65,4 +65,4 @@ def test_a_soak_that_is_told_to_stop_leaves_nothing_behind() -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 143, (place / "err").read_text()
         assert not folder.exists()
-    assert [pid for pid in processes() if bytes(folder) in command_line(pid)] == []
+    assert running(bytes(folder)) == []

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from api_harness import RealServer
 from cli_harness import Cli, until
-from proc import command_line, processes
+from proc import command_line, running
 
 
 def drivers(folder: Path) -> list[int]:
     """The processes that drive for servers whose state folders are below ``folder``."""
-    words = (b"artesian.server.headless", bytes(folder))
-    return [pid for pid in processes() if all(word in command_line(pid) for word in words)]
+    return running(b"artesian.server.headless", bytes(folder))
 
 
 def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_processes(
@@ -38,6 +37,7 @@ def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_proce
         assert len(clis[1].json("show", id_)["attempts"]) == 1
         shown = [command_line(pid) for pid in drivers(tmp_path)]
         assert len(shown) == 2
+        assert all(shown), "both live"
         assert not any(b"application_name=xyzzy" in words for words in shown)
         made = clis[0].json("token", "create", "--user", "amy", "--role", "admin")
         until(lambda: "asks for a token" in clis[1]("jobs", code=None).stderr)  # it looks once a second
