@@ -139,7 +139,7 @@ def test_a_policy_that_moves_by_itself_tells_what_it_will_do_and_what_is_under_w
     assert [stop.job_id for stop in plan.stops] == [planned.move.job_id]
     (under_way,) = kernel.scheduler.proposals(311.0)
     assert under_way.standing is Standing.UNDER_WAY
-    assert replace(under_way.move, at_s=310.0, lost_s=10.0, cost_device_s=35.0) == planned.move
+    assert dataclasses.replace(under_way.move, at_s=310.0, lost_s=10.0, cost_device_s=35.0) == planned.move
 
 
 def test_rooms_for_several_jobs_are_there_beside_each_other() -> None:
