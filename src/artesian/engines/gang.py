@@ -1,11 +1,13 @@
 """The workers of a gang on several nodes: how many on each, and where each node's agent is told to stand."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from artesian.model.placement import Placement
+if TYPE_CHECKING:  # agents on nodes take ``place_of`` from here, and have the standard library alone
+    from artesian.model.placement import Placement
 
 
-def divided(workers: int, placement: Placement) -> tuple[int, ...]:
+def divided(workers: int, placement: "Placement") -> tuple[int, ...]:
     """Return how many workers each node has: as the devices are. Raises ValueError where that cannot be."""
     devices = [len(share.devices) for share in placement.shares]
     total = sum(devices)
