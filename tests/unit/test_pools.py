@@ -87,7 +87,7 @@ def test_pools_keep_what_every_policy_promises(made: Callable[[], Pools], snapsh
 def test_pools_are_tables_in_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "artesian.toml"
     path.write_text('policy = "easy"\n[pools.batch]\npolicy = "conservative"\n')
-    assert Settings.load(path).pools == {"batch": "conservative"}
+    assert Settings.load(path).rules.pools == {"batch": "conservative"}
 
 
 @pytest.mark.parametrize(
