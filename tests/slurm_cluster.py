@@ -66,7 +66,10 @@ GresTypes=gpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """Like nodes: ``NAME1`` … ``NAMEn``, each with ``devices`` devices called ``accelerator`` in Slurm's own way."""
+    """Like nodes: ``NAME1`` … ``NAMEn``, each with ``devices`` devices called ``accelerator`` in Slurm's own way.
+
+    Without ``devices`` they have cores alone.
+    """
 
     name: str
     nodes: int
@@ -129,11 +132,13 @@ class SlurmCluster:
         for kind in self.kinds:
             for name in kind.node_names:
                 (self.folder / "spool" / name).mkdir()
+                gres = f"Gres=gpu:{kind.accelerator}:{kind.devices} Feature={kind.accelerator} "
                 lines.append(
                     f"NodeName={name} NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[name]} CPUs={kind.cpus} "
-                    f"RealMemory=64000 Gres=gpu:{kind.accelerator}:{kind.devices} Feature={kind.accelerator} "
-                    "State=UNKNOWN"
+                    f"RealMemory=64000 {gres if kind.devices else ''}State=UNKNOWN"
                 )
+                if not kind.devices:
+                    continue
                 self._make_devices(name, kind.devices)
                 devices.append(
                     f"NodeName={name} Name=gpu Type={kind.accelerator} Flags=nvidia_gpu_env "

@@ -45,7 +45,9 @@ SCRIPT = "<script>document.title='owned'</script>\n"
 class Dashboard:
     """``artesian serve`` without a driver: what waits goes on waiting, what runs goes on running."""
 
-    def __init__(self, folder: Path, *, is_seeded: bool, words: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, *, is_seeded: bool, words: Sequence[str], settings: str = QUOTAS
+    ) -> None:
         self.cli = Cli(folder)
         self.cli.env["USER"] = self.cli.env["LOGNAME"] = USER
         self.state = self.cli.state
@@ -53,7 +55,7 @@ class Dashboard:
         if is_seeded:
             seed(self.state)
             config = folder / "artesian.toml"
-            config.write_text(QUOTAS)
+            config.write_text(settings)
             self.cli.env["ARTESIAN_CONFIG"] = str(config)
         self.running: Running = self.cli.start("serve", "--port", "0", "--no-driver", *words)
         self.url = until(lambda: self.running.stdout.strip() or self._died())
@@ -69,9 +71,11 @@ class Dashboard:
 
 
 @contextmanager
-def a_dashboard(folder: Path, *, is_seeded: bool = True, words: Sequence[str] = ()) -> Iterator[Dashboard]:
+def a_dashboard(
+    folder: Path, *, is_seeded: bool = True, words: Sequence[str] = (), settings: str = QUOTAS
+) -> Iterator[Dashboard]:
     """Serve until the end of the block."""
-    dashboard = Dashboard(folder, is_seeded=is_seeded, words=words)
+    dashboard = Dashboard(folder, is_seeded=is_seeded, words=words, settings=settings)
     try:
         yield dashboard
         assert dashboard.stop() == 0, dashboard.running.stderr

@@ -1,16 +1,24 @@
 """A census of an engine's nodes, on the real engines: jobs of the engine take it, and the state keeps it."""
 
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
+from artesian.kernel.notes import ceiling_text
+from artesian.model.ledger import Ceiling
 from artesian.server.node_census import NodeCensuses
+from builders import a_node
+from censuses import CORES
 from cli_harness import Cli, until
 from engines_harness import Session
 from ray_cluster import RayCluster, ray_cluster
-from slurm_cluster import SlurmCluster, slurm_cluster
+from slurm_cluster import Kind, SlurmCluster, slurm_cluster
 
 
 @pytest.fixture
@@ -122,3 +130,74 @@ def test_each_node_of_ray_is_measured_by_a_job(cli: Cli, ray: RayCluster) -> Non
     assert all(entry["node"].startswith("cluster/") for entry in found), "as the control plane calls them"
     assert all(entry["problem"] is None and entry["census"]["host"]["hostname"] for entry in found)
     assert cli.json("census", "--engine", "cluster", "--cached")["nodes"] == found
+
+
+ONLY_CORES = Kind(name="c", nodes=1, accelerator="", devices=0, cpus=2)
+ONE_STEP = """
+import os, time
+from pathlib import Path
+from artesian.wire import StepCommitted, WorkerStarted
+from artesian.wire.channel import ProgressWriter, worker_file
+writer = ProgressWriter(worker_file(Path(os.environ["ARTESIAN_PROGRESS_DIR"]), 0))
+now = time.time()
+writer.send(WorkerStarted(rank=0, at_s=now, world_size=1, pid=1, device="cpu", dtype="fp32"))
+time.sleep(0.5)
+writer.send(StepCommitted(rank=0, step=1, start_s=now, end_s=now + 0.5, loss=1.0, tokens=8, model_flops=1e8))
+writer.close()
+"""
+"""A worker of one step, of half a second and 100 MFLOP."""
+
+
+@pytest.mark.parametrize("kind", ["slurm", "ray"])
+def test_mfu_on_an_engines_node_is_taken_against_what_the_engines_census_measured(
+    cli: Cli, kind: str, request: pytest.FixtureRequest, session: Session
+) -> None:
+    if kind == "slurm":
+        cores = session.once("slurm-cores", lambda: slurm_cluster((ONLY_CORES,), is_authentic=False))
+        name_slurm(cli, cores)
+    else:
+        ray: RayCluster = request.getfixturevalue("ray")
+        (cli.folder / "artesian.toml").write_text(
+            f'[engines.cluster]\nkind = "ray"\naddress = "{ray.address}"\nfolder = "{cli.folder}/shared"\n'
+        )
+    node, *others = (one["id"] for one in cli.json("nodes") if one["accelerator"] == "cpu")
+    if others:
+        cli("nodes", "exclude", *others, "--reason", "of these there is no census")
+    ceiling = measured_by_the_engine(cli, node)
+    with served_beside(cli) as url:
+        told = httpx.get(f"{url}/api/v1/nodes/{node}").json()["ceilings"]
+    assert told["fp32"] == {"flops": ceiling.flops, "basis": ceiling.basis}
+    id_ = cli.submit(
+        "steps", kind="train", workers=1, devices="cpu:1", command=[sys.executable, "-c", ONE_STEP]
+    )
+    assert cli.until_in(id_, "succeeded", "failed") == "succeeded", cli("why", id_).stdout
+    shown = cli.json("show", id_)
+    assert [share["node"] for share in shown["attempts"][0]["placement"]] == [node]
+    assert shown["training"]["mfu"] == pytest.approx(1e8 / (0.5 * ceiling.flops), rel=1e-3)
+    assert shown["training"]["mfu_basis"] == ceiling_text([ceiling])
+
+
+def measured_by_the_engine(cli: Cli, node: str) -> Ceiling:
+    """Have the engine take a census of the node, and return the ceiling that it gives.
+
+    How fast it was is filled in: on a machine that others keep busy, what is measured is no ceiling of anything.
+    """
+    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", node, "--no-benchmark")["nodes"]
+    assert taken["problem"] is None
+    kept = NodeCensuses(cli.state.node_censuses)
+    ((id_, census),) = kept
+    cores = replace(CORES, devices=census.machine.host.usable_cores)
+    kept.save([(a_node(id_, accelerator="cpu"), replace(census, measurements=(cores,)))])
+    return kept.ceilings()[node, "fp32"]
+
+
+@contextmanager
+def served_beside(cli: Cli) -> Iterator[str]:
+    """The URL of a server on the same state, which drives nothing."""
+    running = cli.start("serve", "--port", "0", "--no-driver", "--no-dashboard")
+    try:
+        until(lambda: running.stdout)
+        yield running.stdout.strip()
+    finally:
+        running.process.terminate()
+        assert running.process.wait(60) == 0, running.stderr

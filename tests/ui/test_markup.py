@@ -107,8 +107,29 @@ def test_a_square_tells_how_full_its_node_is_or_that_it_is_gone() -> None:
     kernel.run(a_job("whole", devices="cpu:8"), a_job("some", devices="cpu:0.1"))
     kernel.step(lost("d"))
     state: State = kernel.state
-    cells = Cells.of(state)
-    assert [(name, len(rows)) for name, rows in cells.pools] == [("a", 1), ("b", 3)]
-    drawn = dict(cells.drawn(state))
+    cells = Cells.of(state, lambda pool: "default")
+    assert [(name, len(rows)) for _, name, rows in cells.pools] == [("a", 1), ("b", 3)]
+    shown = cells.drawn(state, Texts("en"))
+    assert [heading for heading, _, _ in shown] == ["", ""]
+    drawn = {name: marks for _, name, marks in shown}
     assert drawn["b"][2] == "x"
     assert sorted(drawn["a"] + drawn["b"][:2]) == ["0", "1", "9"]
+
+
+def test_pools_are_drawn_by_center_under_a_heading_each_where_there_are_several() -> None:
+    centers = {"a": "south", "b": "north", "d": "north"}
+    kernel = Kernel(*(a_node(f"n-{pool}", pool=pool) for pool in "abcd"))
+    cells = Cells.of(kernel.state, lambda pool: centers.get(pool, "default"))
+    drawn = cells.drawn(kernel.state, Texts("en"))
+    assert [(heading, name) for heading, name, _ in drawn] == [
+        ("Center default · nodes: 1", "c"),
+        ("Center north · nodes: 2", "b"),
+        ("", "d"),
+        ("Center south · nodes: 1", "a"),
+    ]
+    assert [kernel.state.capacity.nodes[row].id for _, _, rows in cells.pools for row in rows] == [
+        "n-c",
+        "n-b",
+        "n-d",
+        "n-a",
+    ]

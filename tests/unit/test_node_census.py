@@ -10,6 +10,7 @@ from artesian.census import Census, CensusError, Figure, Host, Machine, Measurem
 from artesian.server.node_census import NodeCensuses
 from artesian.server.report import ceilings_in
 from builders import a_node
+from censuses import FAST, H100, census
 
 HOST = Host(
     hostname="measured",
@@ -75,6 +76,27 @@ def test_a_machine_without_the_devices_that_the_engine_speaks_of_is_no_ceiling(k
     kept.save([(a_node("n1", accelerator="H100-SXM5-80GB"), a_census())])
     assert [id_ for id_, _ in kept] == ["n1"]
     assert kept.ceilings() == {}
+
+
+@pytest.mark.parametrize("named", ["H100-SXM5-80GB", "h100", "gpu"])
+def test_the_census_knows_the_model_of_devices_of_which_the_engine_says_a_family_or_none(
+    kept: NodeCensuses, named: str
+) -> None:
+    kept.save([(a_node("n1", accelerator=named), census(H100, FAST))])
+    assert kept.ceilings()["n1", "bf16"].flops == 989e12  # the nameplate, which the catalogue is sure of
+
+
+def test_devices_of_another_family_or_of_several_kinds_are_not_what_the_engine_means(
+    kept: NodeCensuses,
+) -> None:
+    one = census(H100, FAST)
+    other = replace(H100, index=1, uuid="GPU-1", name="NVIDIA H100 PCIe", model="H100-PCIe-80GB")
+    several = replace(one, machine=replace(one.machine, accelerators=(H100, other)))
+    kept.save([(a_node("n1", accelerator="910b"), one), (a_node("n2", accelerator="cpu"), one)])
+    kept.save([(a_node("n3", accelerator="h100"), several), (a_node("n4", accelerator="gpu"), several)])
+    assert kept.ceilings() == {}
+    kept.save([(a_node("n5", accelerator="H100-SXM5-80GB"), several)])
+    assert {node for node, _ in kept.ceilings()} == {"n5"}
 
 
 def test_a_disturbed_census_does_not_take_the_place_of_a_good_one(kept: NodeCensuses) -> None:

@@ -12,6 +12,7 @@ from artesian.model.plan import HoldCode
 from artesian.model.snapshot import Snapshot
 from artesian.policy.pools import Pools
 from artesian.policy.registry import policy, pooled
+from artesian.server.rules import Rules
 from artesian.server.settings import Settings
 from builders import Kernel, a_job, a_node, ended, free_of, ticked
 from strategies import snapshots
@@ -87,12 +88,33 @@ def test_pools_keep_what_every_policy_promises(made: Callable[[], Pools], snapsh
 def test_pools_are_tables_in_the_settings(tmp_path: Path) -> None:
     path = tmp_path / "artesian.toml"
     path.write_text('policy = "easy"\n[pools.batch]\npolicy = "conservative"\n')
-    assert Settings.load(path).pools == {"batch": "conservative"}
+    assert Settings.load(path).rules.pools == {"batch": "conservative"}
+
+
+def test_a_pool_is_in_the_center_that_its_table_names_and_keeps_the_policy_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "artesian.toml"
+    path.write_text('[pools.batch]\npolicy = "easy"\ncenter = "north"\n[pools.serve]\ncenter = "south 2"\n')
+    rules = Settings.load(path).rules
+    assert rules.pools == {"batch": "easy"}
+    assert rules.centers == {"batch": "north", "serve": "south 2"}
+    assert Rules.decode(rules.encode()) == rules
 
 
 @pytest.mark.parametrize(
     "text",
-    ["pools = 3", "[pools.a]\npolicy = 3", '[pools.a]\npolcy = "easy"', '[pools.a]\npolicy = "no-such"'],
+    [
+        "pools = 3",
+        "[pools]\na = 3",
+        "[pools.a]",
+        "[pools.a]\npolicy = 3",
+        '[pools.a]\npolcy = "easy"',
+        '[pools.a]\npolicy = "no-such"',
+        "[pools.a]\ncenter = 3",
+        '[pools.a]\ncenter = ""',
+        '[pools.a]\ncenter = " north"',
+        '[pools.a]\ncenter = "no\\nrth"',
+        '[pools.a]\ncenter = "north"\nprice = 3',
+    ],
 )
 def test_a_wrong_pool_is_refused_by_the_name_of_the_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "artesian.toml"

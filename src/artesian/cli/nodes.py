@@ -30,28 +30,32 @@ _nodes_argument = click.argument(
 
 @click.group(invoke_without_command=True)
 @click.option("--pool", help="Only the nodes of this pool.")
+@click.option("--center", help="Only the nodes of this center.")
 @output_option
 @click.pass_context
-def nodes(context: click.Context, pool: str | None, output: str) -> None:
+def nodes(context: click.Context, pool: str | None, center: str | None, output: str) -> None:
     """List the nodes: their devices, what of them is held, and which of them are out of use."""
     if context.invoked_subcommand is not None:
         return
     with control_plane() as plane:
-        found = list(plane.iter_nodes(pool=pool))
+        found = list(plane.iter_nodes(pool=pool, center=center))
     if output == "json":
         print_json([plain(node) | {"state": node.state} for node in found])
         return
     if not found:
-        where = "" if pool is None else f" in pool {pool}"
+        wanted = {"pool": pool, "center": center}
+        where = "".join(f" in {what} {name}" for what, name in wanted.items() if name is not None)
         click.echo(f"no node is known{where}: the engines have offered none", err=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("node", "pool", "model", "devices", "held", "peak", "state"):
+    has_centers = len({node.center for node in found}) > 1
+    for name in ("node", *["center"] * has_centers, "pool", "model", "devices", "held", "peak", "state"):
         table.add_column(name, justify="right" if name in ("devices", "held", "peak") else "left")
     for node in found:
         peak = "unknown" if node.peak_flops is None else format_flops(node.peak_flops)
-        row = (node.id, node.pool, node.accelerator, str(node.devices), f"{node.held:g}", peak, _state(node))
-        table.add_row(*map(Text, row))
+        where_it_is = (node.center, node.pool) if has_centers else (node.pool,)
+        has = (node.accelerator, str(node.devices), f"{node.held:g}", peak)
+        table.add_row(*map(Text, (node.id, *where_it_is, *has, _state(node))))
     stdout(is_wide=True).print(table)
 
 

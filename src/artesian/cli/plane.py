@@ -90,7 +90,7 @@ class Plane(Protocol):
         """Yield what happens to it until it is over."""
         ...
 
-    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+    def iter_nodes(self, *, pool: str | None = None, center: str | None = None) -> Iterator[NodeView]:
         """Yield the nodes in the order of their ids."""
         ...
 

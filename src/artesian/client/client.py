@@ -257,11 +257,11 @@ class Client:
         """Return a page of the nodes."""
         return self._http.get(NodePage, "/nodes", limit=limit, cursor=cursor)
 
-    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+    def iter_nodes(self, *, pool: str | None = None, center: str | None = None) -> Iterator[NodeView]:
         """Yield the nodes in the order of their ids, read page by page."""
         cursor: str | None = None
         while True:
-            page = self._http.get(NodePage, "/nodes", pool=pool, limit=_PAGE, cursor=cursor)
+            page = self._http.get(NodePage, "/nodes", pool=pool, center=center, limit=_PAGE, cursor=cursor)
             yield from page.nodes
             if (cursor := page.next) is None:
                 return

@@ -71,8 +71,8 @@ def outcome_view(outcome: Outcome) -> OutcomeView:
     )
 
 
-def node_view(record: NodeRecord, *, held_milli: int, jobs: tuple[str, ...]) -> NodeView:
-    """Return what is told of a node of which so many thousandths of devices are held by these jobs."""
+def node_view(record: NodeRecord, *, held_milli: int, jobs: tuple[str, ...], center: str) -> NodeView:
+    """Return what is told of a node in ``center``; so many thousandths of its devices are held by these jobs."""
     node = record.node
     return NodeView(
         id=node.id,
@@ -89,6 +89,7 @@ def node_view(record: NodeRecord, *, held_milli: int, jobs: tuple[str, ...]) -> 
         jobs=jobs,
         excluded=None if record.exclusion is None else record.exclusion.reason,
         excluded_by=None if record.exclusion is None else record.exclusion.user,
+        center=center,
     )
 
 

@@ -2,6 +2,9 @@
 
 from msgspec import Struct
 
+NO_CENTER = "default"
+"""The center of pools of which nobody has said where they are."""
+
 
 class Device(Struct, frozen=True, kw_only=True, gc=False):
     """One accelerator of a node. ``index`` is its place on the node, ``uuid`` the vendor's own name."""
@@ -50,7 +53,7 @@ class Pool(Struct, frozen=True, kw_only=True, gc=False):
 
     name: str
     engine: str
-    center: str = "default"
+    center: str = NO_CENTER
 
 
 class Center(Struct, frozen=True, kw_only=True, gc=False):

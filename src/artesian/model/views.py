@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from msgspec import UNSET, Struct, UnsetType, field
 
+from artesian.model.fleet import NO_CENTER
 from artesian.model.job import Cause
 from artesian.model.ledger import Ceiling
 from artesian.model.plan import Reason
@@ -215,7 +216,7 @@ class NodeView(Struct, frozen=True, kw_only=True, gc=False):
 
     ``excluded`` is why an operator keeps it out of use, None where nobody does; ``excluded_by`` is who.
     ``jobs``, each device by itself and ``ceilings`` are told of single nodes only. ``ceilings``, by dtype: the FLOP/s
-    of one device that MFU is taken against, of nodes of which there is a census.
+    of one device that MFU is taken against, of nodes of which there is a census. ``center`` is the site of its pool.
     """
 
     id: str
@@ -234,6 +235,7 @@ class NodeView(Struct, frozen=True, kw_only=True, gc=False):
     excluded_by: str | None = None
     each: tuple[DeviceView, ...] = ()
     ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
+    center: str = NO_CENTER
 
     @property
     def state(self) -> str:
@@ -263,6 +265,7 @@ class KindView(Struct, frozen=True, kw_only=True, gc=False):
     free: float
     lost: float
     excluded: float = 0.0
+    center: str = NO_CENTER
 
 
 class FleetView(Struct, frozen=True, kw_only=True, gc=False):

@@ -1,6 +1,6 @@
 """The application: routes, errors, what they share. ``serve`` runs it; the dashboard is mounted on it."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -74,15 +74,15 @@ class Parts:
     hosts: Sequence[str] = ()
     oidc: "Oidc | None" = None
     teams: Teams = field(default_factory=Teams)
+    centers: Mapping[str, str] = field(default_factory=dict)
 
 
 def create_app(parts: Parts) -> FastAPI:
     """Return the application. Its state is loaded when it starts up."""
     mirror = Mirror(parts.open_journal, parts.policy, wake=parts.wake, teams=parts.teams)
     streams = Streams(most=parts.limits.streams)
-    service = Service(
-        mirror=mirror, dir=parts.dir, limits=parts.limits, fleet=FleetBoard(mirror, parts.teams)
-    )
+    board = FleetBoard(mirror, parts.teams, parts.centers)
+    service = Service(mirror=mirror, dir=parts.dir, limits=parts.limits, fleet=board)
     ledger = Ledger(mirror, parts.dir)
     metrics = Metrics(mirror, service.fleet, ledger, cycles=parts.dir.cycles)
 

@@ -5,14 +5,9 @@ the daemon is woken, or started where there is none.
 """
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import NoReturn
 
 from msgspec.structs import replace
 
@@ -23,8 +18,8 @@ from artesian.kernel.state import State
 from artesian.kernel.told import decision, job_view, moves_view, node_view
 from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.capacity import Capacity
-from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
+from artesian.model.fleet import NO_CENTER
 from artesian.model.job import Job
 from artesian.model.jobfile import parse_job
 from artesian.model.ledger import Waterfall
@@ -33,9 +28,8 @@ from artesian.model.views import Decision, Happening, JobFile, JobList, JobView,
 from artesian.policy import explain
 from artesian.policy.outlook import Outlook
 from artesian.server import report
-from artesian.server.bell import ring
 from artesian.server.board import recent
-from artesian.server.config import IDLE_EXIT_S, StateDir, private
+from artesian.server.config import IDLE_EXIT_S, StateDir
 from artesian.server.finding import (
     check_excluded,
     check_not_over,
@@ -49,6 +43,7 @@ from artesian.server.fleet import nodes_of
 from artesian.server.fleet_board import held_milli, jobs_by_node
 from artesian.server.follow import Follower, log_file, read_piece
 from artesian.server.rules import Rules
+from artesian.server.waking import Waker
 from artesian.store import SqliteJournal
 
 _ID_LETTERS = 5
@@ -59,12 +54,6 @@ _REVIVE_EVERY = 10
 _SHOWN_ACTIVE, _SHOWN_OVER = 200, 10
 _STOCK_S = 20.0
 """How long a daemon may take to find the nodes."""
-_RESTARTS = 5
-"""Daemons that may die under a follower, one after the other, before it gives up."""
-
-
-class DaemonFailed(ArtesianError):  # noqa: N818 - reads as what it is
-    """The daemon does not stay alive."""
 
 
 class ControlPlane:
@@ -87,13 +76,11 @@ class ControlPlane:
         self.dir = state_dir
         self._journal = SqliteJournal.open(state_dir.journal)
         self._user = user
-        self._idle_exit_s = idle_exit_s
         self._rules = rules or Rules()
+        self._waker = Waker(state_dir, self._rules, idle_exit_s=idle_exit_s)
         self._state, self._seq = State(), 0
         self._is_loaded = False
         self._scheduler: Scheduler | None = None
-        self._daemon: subprocess.Popen[bytes] | None = None
-        self._restarts = 0
 
     def __enter__(self) -> "ControlPlane":
         return self
@@ -241,17 +228,32 @@ class ControlPlane:
             id_ for id_ in (*reversed(state.jobs), *reversed(state.archive.ids)) if id_.startswith(beginning)
         ]
 
-    def iter_nodes(self, *, pool: str | None = None) -> Iterator[NodeView]:
+    def iter_nodes(self, *, pool: str | None = None, center: str | None = None) -> Iterator[NodeView]:
         """Yield the nodes in the order of their ids. Where no daemon has taken stock yet, one does so now."""
         state = self._state_with_nodes()
-        held, jobs = held_milli(state.capacity), jobs_by_node(state)
+        views = self._node_views(state)
         for id_ in sorted(state.nodes):
-            if pool in (None, state.nodes[id_].node.pool):
-                yield node_view(
-                    state.nodes[id_],
-                    held_milli=int(held[state.capacity.row[id_]]),
-                    jobs=tuple(jobs.get(id_, ())),
-                )
+            of_pool = state.nodes[id_].node.pool
+            if pool in (None, of_pool) and center in (None, self._center(of_pool)):
+                yield views(id_)
+
+    def _node_views(self, state: State) -> Callable[[str], NodeView]:
+        """Return what gives the view of a node, by its id, as the state is now."""
+        held, jobs = held_milli(state.capacity), jobs_by_node(state)
+
+        def view(id_: str) -> NodeView:
+            record = state.nodes[id_]
+            return node_view(
+                record,
+                held_milli=int(held[state.capacity.row[id_]]),
+                jobs=tuple(jobs.get(id_, ())),
+                center=self._center(record.node.pool),
+            )
+
+        return view
+
+    def _center(self, pool: str) -> str:
+        return self._rules.centers.get(pool, NO_CENTER)
 
     def _state_with_nodes(self) -> State:
         until_s = time.monotonic() + _STOCK_S
@@ -264,7 +266,7 @@ class ControlPlane:
         return state
 
     def _node(self, id_: str) -> NodeView:
-        return next(node for node in self.iter_nodes() if node.id == id_)
+        return self._node_views(self.state())(id_)
 
     # -- requests -----------------------------------------------------------------------------------
 
@@ -337,8 +339,7 @@ class ControlPlane:
 
     def wake(self) -> None:
         """See to it that the daemon reads the journal now."""
-        if not ring(self.dir.bell):
-            self._start_daemon()
+        self._waker.wake()
 
     def revive(self) -> None:
         """Start a daemon if there is work and none that does it. For followers, every now and then.
@@ -346,52 +347,5 @@ class ControlPlane:
         Raises DaemonFailed where one after the other dies.
         """
         state = self.state()
-        has_work = bool(state.waiting or state.holding) or state.next_due_s is not None
-        if not has_work or ring(self.dir.bell):
-            return
-        if self._daemon is not None:
-            code = self._daemon.poll()
-            if code is None:
-                return  # it is starting
-            if code != 0:
-                self._restarts += 1
-            if self._restarts >= _RESTARTS:
-                self._give_up(code)
-        self._start_daemon()
-
-    def _start_daemon(self) -> None:
-        # It inherits nothing that a job could come to depend on: jobs bring their environment along.
-        kept = ("HOME", "PATH", "LANG", "SSH_AUTH_SOCK")
-        environment = {key: os.environ[key] for key in kept if key in os.environ}
-        try:
-            with open(self.dir.daemon_log, "ab", opener=private) as log:
-                self._daemon = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-m",
-                        "artesian.server.daemon",
-                        str(self.dir.path),
-                        str(self._idle_exit_s),
-                        self._rules.encode(),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd="/",
-                    env=environment,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise DaemonFailed(
-                f"the control plane's daemon cannot be started: {error}",
-                hint="what was accepted stays so; artesian jobs starts the daemon again",
-            ) from error
-
-    def _give_up(self, code: int) -> NoReturn:
-        latest = ""
-        with suppress(OSError, IndexError):
-            latest = self.dir.daemon_log.read_text(errors="replace").splitlines()[-1]
-        raise DaemonFailed(
-            f"the control plane's daemon ended {self._restarts} times, at last with code {code}: {latest}",
-            hint=f"see {self.dir.daemon_log}; jobs that run go on meanwhile",
-        )
+        if state.waiting or state.holding or state.next_due_s is not None:
+            self._waker.revive()

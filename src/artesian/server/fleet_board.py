@@ -3,7 +3,7 @@
 import base64
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from artesian.kernel.nodes import NodeRecord
 from artesian.kernel.state import State
 from artesian.kernel.told import node_view
 from artesian.model.capacity import Capacity, IntArray
+from artesian.model.fleet import NO_CENTER
 from artesian.model.quota import Teams
 from artesian.model.resources import MILLI
 from artesian.model.views import DeviceView, FleetView, KindView, NodePage, NodeView, TeamView
@@ -23,10 +24,11 @@ from artesian.server.mirror import Mirror
 
 @dataclass(slots=True)
 class FleetBoard:
-    """Answers about the mirror's nodes, and what ``quotas`` teams have on them."""
+    """Answers about the mirror's nodes, the ``centers`` that pools are in, and what ``quotas`` teams have."""
 
     mirror: Mirror
     quotas: Teams = field(default_factory=Teams)
+    centers: Mapping[str, str] = field(default_factory=dict)
     _kinds: "_Kinds | None" = None
     _ids: list[str] = field(default_factory=list)
 
@@ -36,9 +38,21 @@ class FleetBoard:
         if self._kinds is None or self._kinds.capacity is not state.capacity:
             self._kinds = _Kinds(state.capacity)
         excluded = [state.capacity.row[record.node.id] for record in state.excluded]
-        return FleetView(at_s=state.at_s, kinds=self._kinds.views(excluded))
+        return FleetView(at_s=state.at_s, kinds=self._kinds.views(excluded, self.center))
 
-    def page(self, *, pool: str | None, is_up: bool | None, limit: int, cursor: str | None) -> NodePage:
+    def center(self, pool: str) -> str:
+        """Return the center that the pool is in."""
+        return self.centers.get(pool, NO_CENTER)
+
+    def page(
+        self,
+        *,
+        pool: str | None,
+        is_up: bool | None,
+        limit: int,
+        cursor: str | None,
+        center: str | None = None,
+    ) -> NodePage:
         """Return nodes in the order of their ids. Raises BadCursor."""
         state = self.mirror.state
         if len(self._ids) != len(state.nodes):
@@ -51,8 +65,12 @@ class FleetBoard:
             if len(found) == limit:
                 return NodePage(nodes=tuple(found), next=base64.urlsafe_b64encode(last.encode()).decode())
             last, record = id_, state.nodes[id_]
-            if pool in (None, record.node.pool) and is_up in (None, record.is_up):
-                found.append(_told(state, record, held))
+            if (
+                pool in (None, record.node.pool)
+                and is_up in (None, record.is_up)
+                and center in (None, self.center(record.node.pool))
+            ):
+                found.append(self._told(record, held))
         return NodePage(nodes=tuple(found), next=None)
 
     def node(self, id_: str, *, team: str | None) -> NodeView | None:
@@ -82,7 +100,11 @@ class FleetBoard:
             )
             for index in range(record.node.devices)
         )
-        return replace(_told(state, record, held_milli(state.capacity), tuple(jobs)), each=each)
+        return replace(self._told(record, held_milli(state.capacity), tuple(jobs)), each=each)
+
+    def _told(self, record: NodeRecord, held: IntArray, jobs: tuple[str, ...] = ()) -> NodeView:
+        row = self.mirror.state.capacity.row[record.node.id]
+        return node_view(record, held_milli=int(held[row]), jobs=jobs, center=self.center(record.node.pool))
 
     def teams(self, *, only: str | None) -> Sequence[TeamView]:
         """Return what each team has and is entitled to, or only one of them."""
@@ -125,10 +147,6 @@ def held_milli(capacity: Capacity) -> IntArray:
     return held
 
 
-def _told(state: State, record: NodeRecord, held: IntArray, jobs: tuple[str, ...] = ()) -> NodeView:
-    return node_view(record, held_milli=int(held[state.capacity.row[record.node.id]]), jobs=jobs)
-
-
 class _Kinds:
     """The models and pools of one fleet, and which of them each row of its capacity is of."""
 
@@ -141,7 +159,7 @@ class _Kinds:
         )
         self._names = sorted((name, number) for name, number in numbers.items())
 
-    def views(self, excluded_rows: Sequence[int]) -> tuple[KindView, ...]:
+    def views(self, excluded_rows: Sequence[int], center: Callable[[str], str]) -> tuple[KindView, ...]:
         capacity = self.capacity
         held = held_milli(capacity)
         lost = np.where(capacity.is_up, 0, capacity.devices * MILLI - held)
@@ -162,6 +180,7 @@ class _Kinds:
                 free=float(free_sums[number]) / MILLI,
                 lost=float(lost_sums[number]) / MILLI,
                 excluded=float(excluded_sums[number]) / MILLI,
+                center=center(pool),
             )
             for (accelerator, pool), number in self._names
         )

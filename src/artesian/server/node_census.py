@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from artesian.catalog import matches
 from artesian.census import Census, CensusError
 from artesian.kernel.accounting import Ceilings
 from artesian.model.fleet import Node
 from artesian.model.ledger import Ceiling
+from artesian.model.resources import CPU
 from artesian.server.fleet import ceiling_of_each
 
 _CEILINGS = "ceilings.json"
 _SUFFIX = ".census.json"
+_UNNAMED = frozenset({"gpu", "npu"})
+"""What an engine calls devices of which it knows no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +90,15 @@ class NodeCensuses:
 def ceilings_of_node(node: Node, census: Census) -> Mapping[str, Ceiling]:
     """Return the ceilings of one device of the node by dtype.
 
-    None where the census found no devices of the kind that the engine says the node has.
+    An engine often says only a family (``h100``), or nothing but that there are devices (``gpu``); the census knows
+    the model. None where it found no devices that the engine can mean, or several kinds of them.
     """
-    return next(
-        (ceilings for kind, ceilings in ceiling_of_each(census) if kind.accelerator == node.accelerator), {}
-    )
+    found = list(ceiling_of_each(census))
+    if node.accelerator in _UNNAMED:
+        meant = [ceilings for kind, ceilings in found if kind.accelerator != CPU]
+    else:
+        meant = [ceilings for kind, ceilings in found if matches(node.accelerator, kind.accelerator)]
+    return meant[0] if len(meant) == 1 else {}
 
 
 def _has_good(path: Path) -> bool:

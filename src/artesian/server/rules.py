@@ -18,11 +18,14 @@ if TYPE_CHECKING:  # policies and engines are heavy, and a command that asks a s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """``policy``, ``teams``, ``pools`` and ``engines`` of ``Settings``."""
+    """``policy``, ``teams`` and ``engines`` of ``Settings``; ``pools`` and ``centers`` are the policy and the center
+    of each pool for which they name one.
+    """
 
     policy: str = DEFAULT
     teams: Teams = field(default_factory=Teams)
     pools: Mapping[str, str] = field(default_factory=dict)
+    centers: Mapping[str, str] = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def encode(self) -> str:
@@ -32,6 +35,7 @@ class Rules:
             "teams": self.teams.teams,
             "usage_half_life_s": self.teams.usage_half_life_s,
             "pools": self.pools,
+            "centers": self.centers,
             "engines": self.engines,
         }
         return msgspec.json.encode(told).decode()
@@ -41,7 +45,13 @@ class Rules:
         """Return what ``encode`` made this text of."""
         told = msgspec.json.decode(text)
         teams = Teams(msgspec.convert(told["teams"], tuple[Team, ...]), told.get("usage_half_life_s"))
-        return cls(policy=told["policy"], teams=teams, pools=told["pools"], engines=told["engines"])
+        return cls(
+            policy=told["policy"],
+            teams=teams,
+            pools=told["pools"],
+            centers=told.get("centers", {}),
+            engines=told["engines"],
+        )
 
     def make_policy(self) -> "Policy":
         """Return a new policy. Raises UnknownPolicy, BrokenPolicy."""

@@ -116,6 +116,7 @@ def run(serving: Serving, ready: Callable[[str], None]) -> None:
             open_journal=lambda: open_journal(serving.database or serving.state.journal),
             policy=serving.rules.make_policy(),
             teams=serving.rules.teams,
+            centers=serving.rules.centers,
             dir=serving.state,
             auth=auth,
             wake=lambda: ring(serving.state.bell),

@@ -15,6 +15,7 @@ from artesian.policy.default import DEFAULT
 from artesian.server.rules import Rules
 from artesian.wire import environment as names
 
+_POOL_EXAMPLE = '[pools.NAME]\npolicy = "easy"\ncenter = "north"'
 _ENGINE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
@@ -23,11 +24,19 @@ class SettingsError(ArtesianError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """By which ``policy`` the pool's nodes are given out, and in which ``center`` they are; None: nothing is said."""
+
+    policy: str | None = None
+    center: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the control plane goes by; each is a key of ``artesian.toml``.
 
     ``policy``: by whose rules jobs wait and start, a name of ``policy.registry``. ``teams``: who shares the
-    fleet, a table for each team; see ``model.quota``. ``pools``: policies for the nodes of single pools.
+    fleet, a table for each team; see ``model.quota``. ``pools``: what holds for the nodes of single pools.
     ``engines``: who runs jobs, tables by name, each with its ``kind``; without any, this machine does.
     ``server``: the address of the server that commands ask; empty: they do it themselves. ``oidc``: single
     sign-on of a server's dashboard, the keys of ``server.oidc.OidcSettings``.
@@ -35,7 +44,7 @@ class Settings:
 
     policy: str = DEFAULT
     teams: Teams = field(default_factory=Teams)
-    pools: Mapping[str, str] = field(default_factory=dict)
+    pools: Mapping[str, PoolSettings] = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     server: str = ""
     oidc: Mapping[str, Any] = field(default_factory=dict)
@@ -43,7 +52,13 @@ class Settings:
     @property
     def rules(self) -> Rules:
         """What a driver has to know of them."""
-        return Rules(policy=self.policy, teams=self.teams, pools=self.pools, engines=self.engines)
+        return Rules(
+            policy=self.policy,
+            teams=self.teams,
+            pools={name: pool.policy for name, pool in self.pools.items() if pool.policy is not None},
+            centers={name: pool.center for name, pool in self.pools.items() if pool.center is not None},
+            engines=self.engines,
+        )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -128,14 +143,25 @@ def _check_tables(path: Path, tables: Any) -> None:
             )
 
 
-def _pools_of(found: Mapping[str, Any]) -> dict[str, str]:
+def _pools_of(found: Mapping[str, Any]) -> dict[str, PoolSettings]:
+    """Return what the pools' tables say. Raises SettingsError."""
     table = found.get("pools", {})
-    hint = '[pools.NAME]\npolicy = "easy"'
     if not isinstance(table, Mapping):
-        raise SettingsError(f"pools: expected tables, got {table!r}", hint=hint)
-    for name, entry in table.items():
-        if not (isinstance(entry, Mapping) and set(entry) == {"policy"} and isinstance(entry["policy"], str)):
+        raise SettingsError(f"pools: expected tables, got {table!r}", hint=_POOL_EXAMPLE)
+    return {name: _pool_of(name, entry) for name, entry in table.items()}
+
+
+def _pool_of(name: str, entry: Any) -> PoolSettings:
+    known = [field.name for field in fields(PoolSettings)]
+    if not isinstance(entry, Mapping) or not entry or set(entry) - {*known}:
+        raise SettingsError(
+            f"pools: {name}: expected a table with {' or '.join(known)}, or both, got {entry!r}",
+            hint=_POOL_EXAMPLE,
+        )
+    for key, value in entry.items():
+        # A center's name heads a part of the heat map: what nobody could see or tell apart is no name.
+        if not (isinstance(value, str) and value == value.strip() and value.isprintable() and value):
             raise SettingsError(
-                f"pools: {name}: expected a policy, and nothing else, got {entry!r}", hint=hint
+                f"pools: {name}: {key}: expected a name in quotes, got {value!r}", hint=_POOL_EXAMPLE
             )
-    return {name: entry["policy"] for name, entry in table.items()}
+    return PoolSettings(**entry)

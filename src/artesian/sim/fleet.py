@@ -22,7 +22,7 @@ from artesian import catalog
 from artesian.model import document, fields
 from artesian.model.document import DocumentError
 from artesian.model.fields import Reader, path
-from artesian.model.fleet import Center, Fleet, Node, Pool
+from artesian.model.fleet import NO_CENTER, Center, Fleet, Node, Pool
 
 POOL_KEYS = (
     "name",
@@ -139,7 +139,7 @@ def _pool(reader: Reader, node: document.Node, subject: str) -> PoolEntry | None
     memory_bytes = file.require("memory", fields.size_bytes, "memory: 1TB")
     vendor = file.read("vendor", fields.word, None)
     device_memory_bytes = file.read("device_memory", fields.size_bytes, None)
-    center = file.read("center", fields.word, "default")
+    center = file.read("center", fields.word, NO_CENTER)
     racks: tuple[int, ...] | None = ()
     if count is not None and file.has("rack_nodes"):
         racks = file.read("rack_nodes", lambda item, at: _rack_nodes(reader, item, at, count), None)

@@ -25,13 +25,14 @@ async def list_nodes(
     service: TheService,
     who: Viewer,
     pool: Annotated[str | None, Query(max_length=200)] = None,
+    center: Annotated[str | None, Query(max_length=200)] = None,
     is_up: bool | None = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """List nodes, page by page, in the order of their ids."""
     del who
-    return answer(service.fleet.page(pool=pool, is_up=is_up, limit=limit, cursor=cursor))
+    return answer(service.fleet.page(pool=pool, center=center, is_up=is_up, limit=limit, cursor=cursor))
 
 
 NodeId = Annotated[str, Path(min_length=1, max_length=500)]

@@ -1,5 +1,6 @@
 """The nodes as a heat map, and what is known of one of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
 from artesian.kernel.state import State
+from artesian.model.capacity import Capacity
 from artesian.model.resources import MILLI
 from artesian.model.units import format_flops, format_size
 from artesian.model.views import FleetView, NodeView
@@ -24,14 +26,17 @@ _GONE, _EXCLUDED = "x", "e"
 
 
 class HeatMap(Element, component=Path(__file__).parent / "static" / "heatmap.js"):
-    """A canvas with one square for each node. ``pools`` are names and cells: one character for each node."""
+    """A canvas with one square for each node. ``pools`` are headings, names and cells: one character for each node.
+
+    A heading that is not empty stands above the pool, and above those that follow without one.
+    """
 
     def __init__(self, label: str) -> None:
         super().__init__()
         self._props["label"] = label
         self._props["pools"] = []
 
-    def show(self, pools: list[tuple[str, str]]) -> None:
+    def show(self, pools: list[tuple[str, str, str]]) -> None:
         """Draw the pools, unless they are drawn already."""
         told = [list(pool) for pool in pools]
         if self._props["pools"] != told:
@@ -41,20 +46,34 @@ class HeatMap(Element, component=Path(__file__).parent / "static" / "heatmap.js"
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The pools of a fleet with the rows of their nodes in its capacity, in the order of names."""
+    """The center, name and rows of each pool: those of its nodes in the fleet's capacity, in the order of their ids.
 
-    pools: tuple[tuple[str, tuple[int, ...]], ...]
+    The pools are in the order of their centers, and then of their names.
+    """
+
+    pools: tuple[tuple[str, str, tuple[int, ...]], ...]
 
     @classmethod
-    def of(cls, state: State) -> "Cells":
-        """Return those of a state."""
+    def of(cls, state: State, center: Callable[[str], str]) -> "Cells":
+        """Return those of a state; ``center`` is that of a pool."""
         pools: dict[str, list[tuple[str, int]]] = {}
         for row, node in enumerate(state.capacity.nodes):
             pools.setdefault(node.pool, []).append((node.id, row))
-        return cls(tuple((name, tuple(row for _, row in sorted(pools[name]))) for name in sorted(pools)))
+        places = sorted((center(name), name) for name in pools)
+        return cls(
+            tuple((where, name, tuple(row for _, row in sorted(pools[name]))) for where, name in places)
+        )
 
-    def drawn(self, state: State) -> list[tuple[str, str]]:
-        """Return name and cells of each pool: how full a node is in ninths, or that it is gone or excluded."""
+    @property
+    def has_centers(self) -> bool:
+        """Whether it matters in which center a node is."""
+        return len({where for where, _, _ in self.pools}) > 1
+
+    def drawn(self, state: State, texts: Texts) -> list[tuple[str, str, str]]:
+        """Return heading, name and cells of each pool: how full a node is in ninths, or that it is gone or excluded.
+
+        The first pool of each center has a heading, where there are several.
+        """
         capacity = state.capacity
         whole = np.maximum(1, capacity.devices * MILLI)
         # A node that is held at all is no 0, one that has anything free is no 9.
@@ -62,7 +81,24 @@ class Cells:
         ninths = np.clip(held * 9 // whole, (held > 0).astype(int), 9)
         marks = np.where(capacity.is_up, ninths.astype("U1"), _GONE)
         marks[[capacity.row[record.node.id] for record in state.excluded]] = _EXCLUDED
-        return [(name, "".join(marks[list(rows)])) for name, rows in self.pools]
+        found, latest = [], None
+        for where, name, rows in self.pools:
+            is_first = self.has_centers and where != latest
+            heading = texts("center_of", center=where, count=f"{self._nodes_in(where):,}") if is_first else ""
+            found.append((heading, name, "".join(marks[list(rows)])))
+            latest = where
+        return found
+
+    def _nodes_in(self, center: str) -> int:
+        return sum(len(rows) for where, _, rows in self.pools if where == center)
+
+
+@dataclass(slots=True)
+class _Known:
+    """The cells of what the fleet has."""
+
+    capacity: Capacity
+    cells: Cells
 
 
 async def build(visit: Visit) -> None:
@@ -75,28 +111,28 @@ async def build(visit: Visit) -> None:
         ui.html(tag("p", texts("no_nodes"), class_="empty"), sanitize=False)
         return
     ui.html(tag("p", texts("fleet_how"), class_="faint"), sanitize=False)
-    picture = HeatMap(texts("map", count=f"{len(state.nodes):,}"))
+    center = visit.service.fleet.center
+    known = _Known(state.capacity, Cells.of(state, center))
+    label = "map_centers" if known.cells.has_centers else "map"
+    picture = HeatMap(texts(label, count=f"{len(state.nodes):,}"))
     detail = ui.html("", sanitize=False).props("aria-live=polite")
-    known = [state.capacity, Cells.of(state)]
 
     async def draw() -> None:
         with visit.trying():
             await visit.principal()
             now = mirror.state
-            if known[0] is not now.capacity:
-                known[:] = [now.capacity, Cells.of(now)]
-            cells = known[1]
-            assert isinstance(cells, Cells)
-            picture.show(cells.drawn(now))
+            if known.capacity is not now.capacity:
+                known.capacity, known.cells = now.capacity, Cells.of(now, center)
+            picture.show(known.cells.drawn(now, texts))
 
     async def choose(event: GenericEventArguments) -> None:
         with visit.trying():
             who = await visit.principal()
-            cells = known[1]
-            assert isinstance(cells, Cells)
             pool, place = (int(number) for number in event.args)
-            node = mirror.state.capacity.nodes[cells.pools[pool][1][place]]
-            detail.set_content(node_detail(await visit.service.node(node.id, who), texts))
+            cells = known.cells
+            node = mirror.state.capacity.nodes[cells.pools[pool][2][place]]
+            found = await visit.service.node(node.id, who)
+            detail.set_content(node_detail(found, texts, has_centers=cells.has_centers))
 
     async def kinds(who: Principal) -> Markup:
         del who
@@ -108,8 +144,8 @@ async def build(visit: Visit) -> None:
     await visit.live(_EVERY_S, kinds)
 
 
-def node_detail(node: NodeView | None, texts: Texts) -> Markup:
-    """Return what is known of a node."""
+def node_detail(node: NodeView | None, texts: Texts, *, has_centers: bool = False) -> Markup:
+    """Return what is known of a node; its center, where there are several."""
     if node is None:
         return tag("p", texts("node_gone"), class_="failure")
     jobs = join(tag("li", job_link(job)) for job in node.jobs)
@@ -117,6 +153,7 @@ def node_detail(node: NodeView | None, texts: Texts) -> Markup:
     rows: list[tuple[str, Markup | str]] = [
         ("state", _state(node, texts)),
         ("model", node.accelerator),
+        *([("center", node.center)] if has_centers else []),
         ("pool", node.pool),
         ("devices", f"{node.devices:,}"),
         ("held", f"{node.held:g}"),
@@ -159,12 +196,15 @@ def _state(node: NodeView, texts: Texts) -> str:
 
 
 def by_kind(view: FleetView, texts: Texts) -> Markup:
-    """Return the devices by model and pool."""
-    heads = [texts(key) for key in ("model", "pool", "nodes", "devices", "held", "free", "lost", "excluded")]
+    """Return the devices by model and pool, and center where there are several."""
+    has_centers = len({kind.center for kind in view.kinds}) > 1
+    where = ("center", "pool") if has_centers else ("pool",)
+    counts = ("nodes", "devices", "held", "free", "lost", "excluded")
+    heads = [texts(key) for key in ("model", *where, *counts)]
     rows = (
         (
             kind.accelerator,
-            kind.pool,
+            *((kind.center, kind.pool) if has_centers else (kind.pool,)),
             f"{kind.nodes:,}",
             f"{kind.devices:,}",
             f"{kind.held:,g}",
@@ -174,4 +214,4 @@ def by_kind(view: FleetView, texts: Texts) -> Markup:
         )
         for kind in view.kinds
     )
-    return tag("section", table(heads, rows, caption=texts("kinds")))
+    return tag("section", table(heads, rows, caption=texts("kinds_centers" if has_centers else "kinds")))

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from artesian.model.errors import JobError, UnitError
 from artesian.model.fields import MAX_COUNT, MAX_DURATION_S, MAX_SIZE_BYTES
-from artesian.model.fleet import Node, Pool
+from artesian.model.fleet import NO_CENTER, Node, Pool
 from artesian.model.job import Job, JobKind
 from artesian.model.resources import DeviceRequest, parse_devices
 from artesian.model.units import parse_size_bytes
@@ -218,7 +218,7 @@ def _pool(row: Row, seen: set[str]) -> PoolEntry:
     vendor = row.text("vendor") if row.has("vendor") else None
     nodes = row.count("nodes", least=1, most=MAX_NODES)
     return PoolEntry(
-        pool=Pool(name=name, engine=ENGINE, center=row.text("center") if row.has("center") else "default"),
+        pool=Pool(name=name, engine=ENGINE, center=row.text("center") if row.has("center") else NO_CENTER),
         count=nodes,
         rack_nodes=_rack_nodes(row, nodes),
         node=Node(

@@ -3,6 +3,7 @@
 const SHADES = ["#e8eef5", "#d3e2f1", "#b9d2ea", "#9cc0e2", "#7dacd8", "#5f97cd", "#4381bf", "#2b6bae", "#175797", "#0a437c"];
 const SHUT = { x: "#c22f2f", e: "#b0730e" };
 const INK = "#1d2733";
+const HEADING = 30;
 const TITLE = 24;
 const GAP = 12;
 const LARGEST = 22;
@@ -25,14 +26,14 @@ export default {
   methods: {
     layout() {
       const width = Math.max(120, this.$el.clientWidth);
-      const count = this.pools.reduce((sum, [, cells]) => sum + cells.length, 0);
+      const count = this.pools.reduce((sum, [, , cells]) => sum + cells.length, 0);
       // As large as lets all nodes fit on about one screen, but never too small to be hit.
       const ideal = Math.floor(Math.sqrt((width * 480) / Math.max(1, count)));
       const size = Math.min(LARGEST, Math.max(6, ideal));
       const columns = Math.max(1, Math.floor(width / size));
       let top = 0;
-      const tops = this.pools.map(([, cells]) => {
-        const at = top + TITLE;
+      const tops = this.pools.map(([heading, , cells]) => {
+        const at = top + (heading ? HEADING : 0) + TITLE;
         top = at + Math.ceil(cells.length / columns) * size + GAP;
         return at;
       });
@@ -48,10 +49,15 @@ export default {
       canvas.style.height = `${height}px`;
       const pen = canvas.getContext("2d");
       pen.scale(ratio, ratio);
-      pen.font = "600 13px system-ui, sans-serif";
       const inner = size - (size > 8 ? 2 : 1);
-      this.pools.forEach(([name, cells], pool) => {
+      this.pools.forEach(([heading, name, cells], pool) => {
         pen.fillStyle = INK;
+        if (heading) {
+          pen.font = "700 15px system-ui, sans-serif";
+          pen.fillText(heading, 0, tops[pool] - TITLE - 10, width);
+          pen.fillRect(0, tops[pool] - TITLE - 4, width, 1);
+        }
+        pen.font = "600 13px system-ui, sans-serif";
         pen.fillText(`${name} · ${cells.length}`, 0, tops[pool] - 8, width);
         for (let place = 0; place < cells.length; place++) {
           const x = (place % columns) * size;
@@ -84,7 +90,7 @@ export default {
     point(event) {
       const { size, columns, tops } = this.layout();
       const column = Math.floor(event.offsetX / size);
-      this.pools.forEach(([, cells], pool) => {
+      this.pools.forEach(([, , cells], pool) => {
         const row = Math.floor((event.offsetY - tops[pool]) / size);
         const place = row * columns + column;
         if (row >= 0 && column < columns && place < cells.length) this.choose(pool, place);
@@ -108,12 +114,12 @@ export default {
       let place = this.place + by;
       if (place < 0 && this.pool > 0) {
         this.pool -= 1;
-        place = this.pools[this.pool][1].length - 1;
-      } else if (place >= this.pools[this.pool][1].length && this.pool + 1 < this.pools.length) {
+        place = this.pools[this.pool][2].length - 1;
+      } else if (place >= this.pools[this.pool][2].length && this.pool + 1 < this.pools.length) {
         this.pool += 1;
         place = 0;
       }
-      this.place = Math.min(Math.max(0, place), this.pools[this.pool][1].length - 1);
+      this.place = Math.min(Math.max(0, place), this.pools[this.pool][2].length - 1);
       this.draw();
     },
   },
