@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from artesian.kernel.image import StateImage
 from artesian.kernel.lifecycle import ALLOWED, JobRecord, JobState
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
-from artesian.kernel.state import Record, State, StateImage
+from artesian.kernel.state import Record, State
 from artesian.model.capacity import Capacity
 from artesian.model.events import CancelRequested, Event, NodeJoined, ResizeRequested
 from artesian.model.job import Cause, Job
