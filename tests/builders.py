@@ -26,6 +26,7 @@ from artesian.model.events import (
     NodeJoined,
     NodeLost,
     NodeReturned,
+    ResizeRequested,
 )
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
@@ -97,6 +98,11 @@ def returned(node_id: str = "n1", at_s: float = 0.0) -> NodeReturned:
 def submitted(job: Job | None = None, at_s: float = 0.0) -> JobSubmitted:
     """A job is submitted."""
     return JobSubmitted(at_s=at_s, job=job or a_job())
+
+
+def resized(job_id: str = "j1", devices: str = "cpu:1", at_s: float = 0.0, user: str = "") -> ResizeRequested:
+    """Somebody wants the job to have other devices."""
+    return ResizeRequested(at_s=at_s, job_id=job_id, devices=parse_devices(devices), user=user)
 
 
 def cancelled(job_id: str = "j1", at_s: float = 0.0, user: str = "") -> CancelRequested:

@@ -110,3 +110,22 @@ def test_training_goes_on_from_its_checkpoint_on_another_node(cli: Cli, cluster:
     assert first.outcome is not None
     assert first.outcome.cause is Cause.NODE_LOST
     assert [share.node_id for share in second.placement.shares] == ["h2"]
+
+
+def test_a_running_job_grows_and_shrinks_when_a_user_says_so(cli: Cli, cluster: SlurmCluster) -> None:
+    script = (
+        "trap 'echo saved; exit 0' TERM; echo attempt $ARTESIAN_EPOCH on $CUDA_VISIBLE_DEVICES;"
+        " while [ ! -e go ]; do sleep 0.05; done"
+    )
+    id_ = cli.submit("grows", script, devices="h100:2", retry={"on": ["signal"]})
+    for epoch, (count, before) in enumerate((("4", "0,1"), ("1", "0,1,2,3")), 1):
+        cli.until_printed(id_, f"attempt {epoch} on {before}\n", epoch)
+        assert "is being stopped" in cli("resize", id_, "--devices", count).stderr
+        cli.until_printed(id_, "saved", epoch)
+    cli.until_printed(id_, "attempt 3 on 0\n", 3)
+    assert len(cluster.job_ids()) == 1, "one attempt at a time"
+    cli.tell()
+    cli.until_in(id_, "succeeded")
+    attempts = cli.json("show", id_)["attempts"]
+    assert [attempt["outcome"]["cause"] for attempt in attempts] == ["resized", "resized", "completed"]
+    assert [sum(len(share["devices"]) for share in one["placement"]) for one in attempts] == [2, 4, 1]

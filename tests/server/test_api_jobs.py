@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from api_harness import ADMIN, JOB, Served, a_server
 from artesian.kernel.state import Record
 from artesian.model.document import DocumentError
+from artesian.model.errors import JobImpossible, UnitError, UnknownJob
+from artesian.model.events import ResizeRequested
 from artesian.model.job import Cause
 from artesian.model.jobfile import parse_job
 from artesian.model.plan import Plan, Start
@@ -366,3 +368,23 @@ def test_nodes_come_in_pages_by_their_ids(tmp_path: Path) -> None:
         odd = served.http.get("/api/v1/nodes?pool=odd").json()["nodes"]
         assert [node["id"] for node in odd] == ["n/1", "n/3", "n/5"]
         assert served.http.get("/api/v1/nodes/n/3").json()["id"] == "n/3"
+
+
+def test_a_resize_is_journaled_once_and_the_key_of_the_submit_still_names_the_job(served: Served) -> None:
+    id_ = post(served, Idempotency_Key="k9").json()["id"]
+    mirror = served.app.state.service.mirror
+    before = mirror.seq
+    for _ in range(2):
+        answered = served.http.post(f"/api/v1/jobs/{id_}/resize", params={"devices": "2..3"})
+        assert (answered.status_code, answered.json()["devices"]) == (202, ["2..3"])
+    page = served.loop.wait(mirror.read(after=before, most=100))
+    [told] = [audited(record, mirror, ADMIN) for _, record in page if isinstance(record, ResizeRequested)]
+    assert told is not None
+    assert (told["job"], told["devices"], told["user"]) == (id_, ["2..3"], ADMIN.user)
+    assert post(served, Idempotency_Key="k9").json()["id"] == id_
+    with pytest.raises(UnitError, match="expected a count"):
+        served.client().resize(id_, "a few")
+    with pytest.raises(JobImpossible):
+        served.client().resize(id_, "64")
+    with pytest.raises(UnknownJob):
+        served.client().resize("nobody", "1")

@@ -20,6 +20,7 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/jobs/{job}/report"): Role.VIEWER,
     ("GET", "/api/v1/jobs/{job}/metrics"): Role.VIEWER,
     ("POST", "/api/v1/jobs/{job}/cancel"): Role.MEMBER,
+    ("POST", "/api/v1/jobs/{job}/resize"): Role.MEMBER,
     ("GET", "/api/v1/jobs/{job}/logs"): Role.VIEWER,
     ("GET", "/api/v1/jobs/{job}/follow"): Role.VIEWER,
     ("GET", "/api/v1/events"): Role.VIEWER,
@@ -132,6 +133,22 @@ def test_a_member_cancels_their_own_jobs_and_an_operator_anybodys(served: Served
     assert cancel("a3", served.token("admin", user="bob")) == 202
 
 
+def test_a_member_resizes_their_own_jobs_and_an_operator_anybodys(served: Served) -> None:
+    served.tell(submitted(a_job("own", user="amy"), 3.0))
+
+    def resize(devices: str, token: str) -> int:
+        return served.http.post(
+            "/api/v1/jobs/own/resize",
+            params={"devices": devices},
+            headers={"Authorization": f"Bearer {token}"},
+        ).status_code
+
+    assert resize("2", served.token("viewer", user="amy")) == 403
+    assert resize("2", served.token("member", user="bob")) == 403
+    assert resize("2", served.token("member", user="amy")) == 202
+    assert resize("3", served.token("operator", user="bob")) == 202
+
+
 def test_an_operator_of_one_team_keeps_no_node_from_the_others(served: Served) -> None:
     def exclude(token: str) -> int:
         return served.http.post(
@@ -168,6 +185,7 @@ def test_a_token_of_a_team_sees_and_submits_nothing_of_another(served: Served) -
     theirs = served.http.post("/api/v1/jobs", headers=red, json={**JOB, "team": "blue"})
     assert theirs.status_code == 403
     assert served.http.post("/api/v1/jobs/b1/cancel", headers=red).status_code == 404
+    assert served.http.post("/api/v1/jobs/b1/resize?devices=2", headers=red).status_code == 404
 
 
 def test_expired_and_revoked_tokens_are_worthless_at_once(served: Served) -> None:

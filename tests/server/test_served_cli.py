@@ -10,6 +10,7 @@ import pytest
 
 from api_harness import RealServer
 from cli_harness import ARTESIAN, UNTIL_TOLD, Cli, the_whole_node, until
+from resize_story import resize_story
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +268,7 @@ def test_a_node_is_kept_out_of_use_and_returned(either: Cli) -> None:
         f"error: node {node}: expected one that is"
     )
     assert either.json("nodes", "--pool", "none") == []
+
+
+def test_a_running_job_is_resized_and_goes_on(either: Cli) -> None:
+    resize_story(either)

@@ -7,6 +7,7 @@ from pathlib import Path
 from api_harness import RealServer
 from cli_harness import Cli, until
 from proc import command_line, running
+from resize_story import resize_story
 
 
 def drivers(folder: Path) -> list[int]:
@@ -53,3 +54,16 @@ def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_proce
             cli.end()
         for pid in drivers(tmp_path):  # that of a server that was killed goes on without it
             os.kill(pid, signal.SIGKILL)
+
+
+def test_a_running_job_is_resized_and_goes_on(tmp_path: Path, postgres_url: str) -> None:
+    cli = Cli(tmp_path)
+    cli.env["ARTESIAN_DATABASE"] = postgres_url
+    server = RealServer(cli)
+    try:
+        cli.env["ARTESIAN_SERVER"] = server.url
+        until(lambda: cli.json("nodes"))
+        resize_story(cli)
+    finally:
+        server.stop()
+        cli.end()

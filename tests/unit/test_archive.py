@@ -9,10 +9,11 @@ import pytest
 
 from artesian.kernel import archive
 from artesian.kernel.accounting import waterfall
+from artesian.kernel.image import StateImage
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
-from artesian.kernel.state import Record, State, StateImage
+from artesian.kernel.state import Record, State
 from artesian.model.plan import Plan
 from builders import a_job, a_node, cancelled, ended, fifo, joined, started, submitted
 

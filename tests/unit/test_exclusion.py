@@ -2,9 +2,10 @@
 
 import msgspec
 
+from artesian.kernel.image import StateImage
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.replay import replay
-from artesian.kernel.state import State, StateImage
+from artesian.kernel.state import State
 from artesian.model.job import Cause
 from builders import Kernel, a_job, a_node, ended, excluded, joined, lost, returned
 

@@ -8,16 +8,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from artesian.kernel.image import StateImage
 from artesian.kernel.lifecycle import ALLOWED, JobRecord, JobState
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
-from artesian.kernel.state import Record, State, StateImage
+from artesian.kernel.state import Record, State
 from artesian.model.capacity import Capacity
-from artesian.model.events import CancelRequested, Event, NodeJoined
+from artesian.model.events import CancelRequested, Event, NodeJoined, ResizeRequested
 from artesian.model.job import Cause, Job
 from artesian.model.plan import HoldCode, Plan, Start
 from artesian.model.queue import WaitingQueue
-from artesian.model.resources import MILLI
+from artesian.model.resources import MILLI, DeviceRequest
 from artesian.policy import explain
 from artesian.policy.order import PriorityFifo
 from builders import (
@@ -33,7 +34,7 @@ from builders import (
     submitted,
     ticked,
 )
-from strategies import ENDS, fleet_nodes, jobs
+from strategies import ENDS, device_requests, fleet_nodes, jobs
 
 JOB_IDS = [f"j{number}" for number in range(12)]
 NODE_IDS = [f"n{number}" for number in range(3)]
@@ -52,6 +53,7 @@ class AdversarialEngine(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.epochs: dict[str, int] = {}
         self.over: dict[str, JobState] = {}
+        self.asked: dict[str, set[tuple[DeviceRequest, ...]]] = {}
         self.cancelled: set[str] = set()
         self.up: set[str] = set()
         self.shut: set[str] = set()
@@ -114,6 +116,13 @@ class AdversarialEngine(RuleBasedStateMachine):
         unfinished = sorted(id for id, record in self.records.items() if not record.state.is_final)
         id = data.draw(st.sampled_from([*unfinished, JOB_IDS[0], "unknown"]))
         self.say(cancelled(id, self.now_s), at_once=at_once)
+
+    @rule(data=st.data(), wanted=device_requests(), at_once=st.booleans())
+    def resize(self, data: st.DataObject, wanted: DeviceRequest, at_once: bool) -> None:
+        id = data.draw(st.sampled_from([*sorted(self.jobs), "unknown"]))
+        self.asked.setdefault(id, set()).add((wanted,))
+        event = ResizeRequested(at_s=self.now_s, job_id=id, devices=(wanted,))
+        self.say(event, at_once=at_once)
 
     @precondition(lambda self: self.state.running)
     @rule(data=st.data(), at_once=st.booleans())
@@ -197,7 +206,7 @@ class AdversarialEngine(RuleBasedStateMachine):
                     seen |= {event.job.id} if hasattr(event, "job") else set()
 
     def check_start(self, start: Start) -> None:
-        job = self.jobs[start.job_id]
+        job = self.records[start.job_id].job
         assert start.job_id not in self.cancelled
         assert start.epoch == self.epochs.get(start.job_id, 0) + 1
         assert start.reason
@@ -242,7 +251,8 @@ class AdversarialEngine(RuleBasedStateMachine):
             return
         assert set(self.records) == set(self.jobs)
         for id, record in self.records.items():
-            assert record.job == self.jobs[id]
+            assert record.submitted_job == self.jobs[id]
+            assert record.job.devices in {self.jobs[id].devices, *self.asked.get(id, ())}
             assert self.over.get(id, record.state) is record.state
             if record.state.is_final:
                 self.over[id] = record.state
@@ -253,6 +263,13 @@ class AdversarialEngine(RuleBasedStateMachine):
 
     def nodes_in_use(self) -> set[str]:
         return {share.node_id for record in self.state.holding for share in record.attempt.placement.shares}
+
+    @invariant()
+    def what_does_not_hold_what_is_asked_for_is_told_to_stop(self) -> None:
+        for record in self.state.holding:
+            if record.state is not JobState.STOPPING:
+                held = sum(len(share.devices) * share.milli for share in record.attempt.placement.shares)
+                assert any(one.min_milli <= held <= one.max_milli for one in record.job.devices)
 
     @invariant()
     def what_runs_on_a_lost_node_is_told_to_stop(self) -> None:

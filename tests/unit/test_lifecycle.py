@@ -9,7 +9,7 @@ from artesian.model.plan import Hold, HoldCode
 from builders import a_job, a_placement, retry
 
 PLACEMENT = a_placement(("n1", [0]))
-END_CAUSES = [cause for cause in Cause if cause not in {Cause.COMPLETED, Cause.CANCELLED}]
+END_CAUSES = [cause for cause in Cause if cause not in {Cause.COMPLETED, Cause.CANCELLED, Cause.RESIZED}]
 
 
 def a_record(policy: RetryPolicy | None = None) -> JobRecord:
@@ -94,13 +94,20 @@ def test_a_cause_that_the_policy_does_not_name_ends_the_job(cause: Cause) -> Non
     assert end(a_running(retry(9, *others)), cause) is JobState.FAILED
 
 
-@pytest.mark.parametrize("cause", [Cause.NODE_LOST, Cause.PREEMPTED])
+@pytest.mark.parametrize("cause", [Cause.NODE_LOST, Cause.PREEMPTED, Cause.RESIZED])
 def test_what_is_not_the_jobs_fault_is_retried_without_limit_and_at_once(cause: Cause) -> None:
     record = a_record(retry(0))
     for epoch in range(1, 6):
         start(record, epoch, float(epoch))
         assert end(record, cause, epoch + 0.5) is JobState.QUEUED
     assert (record.counted_retries, record.epoch) == (0, 5)
+
+
+def test_a_resized_job_goes_on_whatever_its_retry_policy_names() -> None:
+    record = a_running(retry(0, Cause.SIGNAL))
+    lifecycle.must_stop(record, Cause.RESIZED, "resized to cpu:2 by ann", 2.5)
+    assert end(record, Cause.SIGNAL) is JobState.QUEUED
+    assert record.counted_retries == 0
 
 
 def test_counted_retries_wait_twice_as_long_each_time_up_to_the_longest_and_then_end() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from artesian.engines.listening import LOOK_EVERY_S, SAY_EVERY_S, Heard, Listening
 from artesian.engines.local.engine import attempt_folder
-from artesian.kernel.state import State, StateImage
+from artesian.kernel.image import StateImage
+from artesian.kernel.state import State
 from artesian.model.events import AttemptProgressed, Event
 from artesian.model.job import Cause
 from artesian.model.plan import Start

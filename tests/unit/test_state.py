@@ -4,9 +4,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from artesian.kernel.image import StateImage
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.replay import replay
-from artesian.kernel.state import State, StateImage
+from artesian.kernel.state import State
 from artesian.model.events import Event
 from artesian.model.fleet import Node
 from artesian.model.job import Cause

@@ -29,6 +29,7 @@ from builders import (
     joined,
     lost,
     progressed,
+    resized,
     returned,
     started,
     submitted,
@@ -114,6 +115,7 @@ outcomes = st.builds(
 )
 fields: dict[str, st.SearchStrategy[Any]] = {
     "at_s": floats,
+    "devices": st.lists(requests, min_size=1, max_size=3).map(tuple),
     "epoch": counts,
     "job": jobs,
     "node": nodes,
@@ -146,6 +148,7 @@ ONE_OF_EACH: tuple[Record, ...] = (
     returned(),
     submitted(),
     cancelled(),
+    resized(),
     started(),
     ended(),
     progressed(saved_s=1.5, steps=3.0, steps_s=2.0),
@@ -207,6 +210,7 @@ def test_the_form_on_disk_is_pinned() -> None:
         "NodeLost",
         "NodeReturned",
         "Plan",
+        "ResizeRequested",
     ]
 
 

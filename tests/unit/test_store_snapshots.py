@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artesian.kernel import archive
+from artesian.kernel.image import StateImage
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
-from artesian.kernel.state import State, StateImage
+from artesian.kernel.state import State
 from artesian.model.events import Event
 from artesian.model.job import Cause
 from artesian.policy.registry import policy

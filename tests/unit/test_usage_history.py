@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from artesian.kernel.image import StateImage
 from artesian.kernel.replay import replay
 from artesian.kernel.scheduler import Scheduler
-from artesian.kernel.state import State, StateImage
+from artesian.kernel.state import State
 from artesian.model.history import History, Usage
 from artesian.model.job import Cause
 from artesian.model.quota import QuotaError, Team, Teams

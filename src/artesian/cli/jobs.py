@@ -1,4 +1,4 @@
-"""``artesian jobs``, ``show``, ``why`` and ``cancel``."""
+"""``artesian jobs``, ``show``, ``why``, ``cancel`` and ``resize``."""
 
 import shlex
 import time
@@ -131,3 +131,32 @@ def cancel(job: str, output: str) -> None:
         click.echo(f"{found.id} is being stopped; what has not ended in {grace} is killed", err=True)
     else:
         click.echo(f"{found.id} will not start any more", err=True)
+
+
+@click.command()
+@job_argument
+@click.option(
+    "--devices", required=True, metavar="COUNT", help="How many: 8, or 4..8 for as many as there are."
+)
+@output_option
+def resize(job: str, devices: str, output: str) -> None:
+    """Change how many devices JOB asks for, of each of the kinds that it accepts.
+
+    One that waits asks for as many at once. One that runs, and does not hold as many, gets SIGTERM, and SIGKILL after
+    its grace: it waits for its devices, and goes on from its latest checkpoint.
+    """
+    with control_plane() as plane, known_job():
+        found = plane.resize(job, devices)
+    asks = " | ".join(found.devices)
+    if output == "json":
+        print_json({"job": found.id, "state": found.state, "devices": list(found.devices)})
+    elif found.state == "stopping":
+        grace = format_duration(found.grace_s)
+        click.echo(
+            f"{found.id} is being stopped, and goes on with {asks}; what has not ended in {grace} is killed",
+            err=True,
+        )
+    elif found.holds_devices:
+        click.echo(f"{found.id} asks for {asks}: it holds as many, and runs on", err=True)
+    else:
+        click.echo(f"{found.id} asks for {asks}", err=True)

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "why": ("jobs", "why", "Say why a job is where it is, and what would unblock it."),
     "moves": ("moves", "moves", "List the moves of running jobs that would let waiting ones start."),
     "cancel": ("jobs", "cancel", "Stop a job."),
+    "resize": ("jobs", "resize", "Change how many devices a job asks for."),
     "logs": ("logs", "logs", "Print what a job printed."),
     "waterfall": ("waterfall", "waterfall", "Show where device-seconds went, from nameplate to model FLOPs."),
     "simulate": ("simulate", "simulate", "Run jobs on a fleet in virtual time, under several policies."),

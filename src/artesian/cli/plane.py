@@ -80,6 +80,10 @@ class Plane(Protocol):
         """Have it stopped; AlreadyOver where it is over. Returns it as it was."""
         ...
 
+    def resize(self, job: str, devices: str) -> JobView:
+        """Have it ask for so many devices; AlreadyOver where it is over. Returns it as it is then."""
+        ...
+
     def output(
         self, job: str, *, attempt: int | None = None, worker: int | None = None, is_err: bool = False
     ) -> Iterator[bytes]:

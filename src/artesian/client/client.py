@@ -201,6 +201,13 @@ class Client:
         """Ask for a job to be stopped; return it as it was then. Raises UnknownJob, AlreadyOver."""
         return self._http.post(JobView, f"/jobs/{_quoted(job)}/cancel")
 
+    def resize(self, job: str, devices: str) -> JobView:
+        """Have a job ask for so many devices, ``8`` or ``4..8``; return it as it is then.
+
+        Raises UnknownJob, AlreadyOver, UnitError, JobImpossible.
+        """
+        return self._http.post(JobView, f"/jobs/{_quoted(job)}/resize", devices=devices)
+
     # -- what jobs print ----------------------------------------------------------------------------
 
     def output(

@@ -6,8 +6,8 @@
     ├── ClientError
     │   ├── Unreachable   nobody answers, or what answers is no artesian
     │   └── Refused       the server says no: ``status``, and ``problem`` as it said it
-    └── UnknownJob, AttemptUnknown, AlreadyOver, JobImpossible, UnknownNode, NotExcluded, JobFileError
-            (model) as without a server
+    └── UnknownJob, AttemptUnknown, AlreadyOver, JobImpossible, UnknownNode, NotExcluded, UnitError,
+            JobFileError (model) as without a server
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from artesian.model.errors import (
     AttemptUnknown,
     JobImpossible,
     NotExcluded,
+    UnitError,
     UnknownJob,
     UnknownNode,
 )
@@ -30,6 +31,7 @@ _OWN: dict[str, type[ArtesianError]] = {
     "job-impossible": JobImpossible,
     "unknown-node": UnknownNode,
     "not-excluded": NotExcluded,
+    "invalid-count": UnitError,
 }
 _PREFIX = "urn:artesian:problem:"
 

@@ -6,7 +6,7 @@
                  ▼                                                │
     submit ─▶ QUEUED ──Start──▶ STARTING ──started──▶ RUNNING ────┤
                  ▲                 │                     │        │
-              due│                 └──cancel, preempt────┤        │
+              due│                 └cancel/preempt/resize┤        │
                  │                                       ▼        │
              BACKING_OFF ◀──────── retry later ────── STOPPING ───┤
                                                                   ▼
@@ -36,18 +36,21 @@ Rules that hold everywhere:
 - A stop's own cause wins over what the process made of it: a preempted job that exits with code 0
   has saved its state and gone, it has not finished.
 - Whether there is a next attempt is for the job's RetryPolicy to say, by cause.
+- A resize changes what the next attempt gets. The one under way is stopped only if it does not hold as many.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from artesian.kernel.nodes import NodeRecord
 from artesian.model.history import Holding
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode
+from artesian.model.resources import DeviceRequest
 from artesian.model.speeds import Speed, family_of
 
 
@@ -139,6 +142,8 @@ class JobRecord(Struct, kw_only=True, gc=False):
     ``attempts`` and ``history`` are tuples, and not lists, for what most of 100,000 waiting jobs have in
     them: nothing, and one change.
 
+    ``submitted_devices``: what it asked for when it was submitted, where that was changed since (``resize``).
+
     ``claim``: where devices are kept for it that others were stopped for, until it starts or is over. ``number``:
     how many jobs were submitted before it.
     """
@@ -153,6 +158,12 @@ class JobRecord(Struct, kw_only=True, gc=False):
     due_s: float | None = None
     hold: Hold | None = None
     claim: Placement | None = None
+    submitted_devices: tuple[DeviceRequest, ...] | None = None
+
+    @property
+    def submitted_job(self) -> Job:
+        """The job as it was submitted."""
+        return replace(self.job, devices=self.submitted_devices or self.job.devices)
 
     @property
     def epoch(self) -> int:
@@ -259,6 +270,34 @@ def must_stop(record: JobRecord, cause: Cause, reason: str, at_s: float) -> None
     attempt.stop_cause, attempt.stop_reason = cause, reason
     if record.state is not JobState.STOPPING:
         _enter(record, JobState.STOPPING, at_s)
+
+
+def resize(
+    record: JobRecord,
+    devices: tuple[DeviceRequest, ...],
+    user: str,
+    nodes: Mapping[str, NodeRecord],
+    at_s: float,
+) -> None:
+    """A user wants the job to have these devices.
+
+    An attempt that holds what is now asked for goes on; any other one is to stop. A place that was kept for the job
+    was as large as it wanted it before: it is given up.
+    """
+    if record.submitted_devices is None:
+        record.submitted_devices = record.job.devices
+    record.job = replace(record.job, devices=devices)
+    record.claim = None
+    if record.state is JobState.QUEUED:
+        record.hold = None
+    if not record.state.holds_devices:
+        return
+    shares = record.attempt.placement.shares
+    node = nodes[shares[0].node_id].node
+    held_milli = sum(len(share.devices) * share.milli for share in shares)
+    if not any(one.suits(node) and one.min_milli <= held_milli <= one.max_milli for one in devices):
+        to = " | ".join(map(str, devices))
+        must_stop(record, Cause.RESIZED, f"resized to {to} by {user or 'a user'}", at_s)
 
 
 def cancel_waiting(record: JobRecord, at_s: float) -> None:

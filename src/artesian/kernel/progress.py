@@ -136,7 +136,7 @@ def _sort(log: AttemptLog, messages: Sequence[Message]) -> list[WorkerFailed]:
 def _note_failure(log: AttemptLog, failures: Sequence[WorkerFailed], stop_s: float | None) -> None:
     attempt = log.attempt
     cause = attempt.stop_cause if attempt.outcome is None else attempt.outcome.cause
-    if cause in (Cause.COMPLETED, Cause.PREEMPTED):
+    if cause in (Cause.COMPLETED, Cause.PREEMPTED, Cause.RESIZED):
         return
     if cause is Cause.CANCELLED and attempt.stop_cause is not None:
         return  # The same cause without a stop of ours is an engine's failure.

@@ -11,7 +11,7 @@ from itertools import chain
 from artesian.kernel import lifecycle
 from artesian.kernel.archive import Archive
 from artesian.kernel.consistency import check
-from artesian.kernel.image import StateImage as StateImage
+from artesian.kernel.image import StateImage, image_of
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.nodes import NodeRecord
 from artesian.kernel.seen import as_running, as_waiting, capacity_of
@@ -30,6 +30,7 @@ from artesian.model.events import (
     NodeJoined,
     NodeLost,
     NodeReturned,
+    ResizeRequested,
 )
 from artesian.model.fleet import Node
 from artesian.model.history import History
@@ -107,21 +108,8 @@ class State:
             self._file(record)
 
     def image(self, *, has_jobs: bool = True) -> StateImage:
-        """Return everything as plain data. It shares the records: encode it before the next ``apply``.
-
-        Without its jobs it is small; they are ``jobs`` then, for ``restore``, and ``archive.blocks``.
-        """
-        return StateImage(
-            archive=self.archive.image(),
-            blocks=list(self.archive.blocks) if has_jobs else [],
-            submitted=self.submitted,
-            at_s=self.at_s,
-            first_s=self.first_s,
-            stale_events=self.stale_events,
-            nodes=list(self.nodes.values()),
-            jobs=list(self.jobs.values()) if has_jobs else [],
-            speeds=list(self.speeds),
-        )
+        """Return everything as plain data: see ``image_of``."""
+        return image_of(self, has_jobs=has_jobs)
 
     def __contains__(self, job_id: object) -> bool:
         """Whether a job with this id was ever submitted."""
@@ -193,6 +181,8 @@ class State:
                     self.submitted += 1
             case CancelRequested():
                 self._apply_cancel(record)
+            case ResizeRequested():
+                self._apply_resize(record)
             case AttemptEnded():
                 self._apply_ended(record)
             case NodeJoined():
@@ -242,6 +232,16 @@ class State:
             job.due_s = None
             lifecycle.cancel_waiting(job, self.at_s)
             self._over(job)
+
+    def _apply_resize(self, event: ResizeRequested) -> None:
+        job = self.jobs.get(event.job_id)
+        if job is None or job.state.is_final or job.job.devices == event.devices:
+            self.stale_events += 1
+            return
+        self.waiting.discard(event.job_id)
+        lifecycle.resize(job, event.devices, event.user, self.nodes, self.at_s)
+        self._sharing.job(job.job)
+        self._index(job)
 
     def _apply_ended(self, event: AttemptEnded) -> None:
         job = self._current(event.job_id, event.epoch)

@@ -64,6 +64,8 @@ class Piece(Struct, gc=False):
     step: int = NO_STEP
 
 
+_ASKED_TO_GO = (Cause.CANCELLED, Cause.PREEMPTED, Cause.RESIZED)
+
 _Layered = tuple[int, int, int, Loss | None, int]
 """Start, end, layer, loss, step."""
 
@@ -141,7 +143,7 @@ def _frame(log: AttemptLog, worker: WorkerLog, start: int, failed: int, end: int
     ]
     if log.failed_s is not None:
         frame.append((last, failed, _BASE, Loss.LOST_WORK, NO_STEP))
-    elif log.attempt.ended_s is not None or log.attempt.stop_cause in (Cause.CANCELLED, Cause.PREEMPTED):
+    elif log.attempt.ended_s is not None or log.attempt.stop_cause in _ASKED_TO_GO:
         frame.append((last, end, _BASE, Loss.WIND_DOWN, NO_STEP))
     else:
         longest = max(to_us(step.end_s) - to_us(step.start_s) for step in worker.steps)

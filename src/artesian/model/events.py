@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from artesian.model.fleet import Node
 from artesian.model.job import Job, Outcome
+from artesian.model.resources import DeviceRequest
 
 
 class NodeJoined(Struct, frozen=True, kw_only=True, gc=False):
@@ -64,6 +65,19 @@ class CancelRequested(Struct, frozen=True, kw_only=True, gc=False):
     user: str = ""
 
 
+class ResizeRequested(Struct, frozen=True, kw_only=True, gc=False):
+    """A user wants the job to have ``devices``, in the place of those that it has asked for so far.
+
+    An attempt that does not hold as many gets its grace, and the job goes on with them. What the job asks for
+    already changes nothing.
+    """
+
+    at_s: float
+    job_id: str
+    devices: tuple[DeviceRequest, ...]
+    user: str = ""
+
+
 class AttemptStarted(Struct, frozen=True, kw_only=True, gc=False):
     """The engine says that the attempt's processes run."""
 
@@ -110,6 +124,7 @@ Event = (
     | NodeReturned
     | JobSubmitted
     | CancelRequested
+    | ResizeRequested
     | AttemptStarted
     | AttemptEnded
     | AttemptProgressed
@@ -122,6 +137,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     NodeReturned,
     JobSubmitted,
     CancelRequested,
+    ResizeRequested,
     AttemptStarted,
     AttemptEnded,
     AttemptProgressed,

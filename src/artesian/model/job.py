@@ -46,6 +46,8 @@ class Cause(StrEnum):
     """Stopped by the scheduler to make room."""
     CANCELLED = "cancelled"
     """Stopped because a user asked for it."""
+    RESIZED = "resized"
+    """Stopped because a user asked for another number of devices: it goes on with as many."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True, gc=False):
@@ -67,7 +69,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, gc=False):
     """Which ends of an attempt lead to another attempt, how often, and after how long.
 
     Causes that are nobody's fault in the job (``node_lost``, ``preempted``) are retried without
-    limit; the others in ``causes`` up to ``limit`` times. The delay doubles from ``backoff_s`` with
+    limit; the others in ``causes`` up to ``limit`` times. A job that was resized always goes on. The delay doubles from ``backoff_s`` with
     every counted retry, up to ``max_backoff_s``.
 
     ``in_place``: a gang that runs Python is restarted by its launch agent, within the attempt and at once; such
@@ -89,7 +91,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, gc=False):
 
         ``counted_retries`` is the number of retries so far that count against the limit.
         """
-        if cause not in self.causes:
+        if cause is not Cause.RESIZED and cause not in self.causes:
             return None
         if not self.counts(cause):
             return 0.0
@@ -101,7 +103,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True, gc=False):
     @staticmethod
     def counts(cause: Cause) -> bool:
         """Return whether a retry after ``cause`` counts against the limit."""
-        return cause not in {Cause.NODE_LOST, Cause.PREEMPTED}
+        return cause not in {Cause.NODE_LOST, Cause.PREEMPTED, Cause.RESIZED}
 
 
 class Job(Struct, frozen=True, kw_only=True, gc=False):

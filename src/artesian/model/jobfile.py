@@ -53,7 +53,7 @@ RETRY_KEYS = ("limit", "backoff", "max_backoff", "on", "in_place")
 CHECKPOINT_KEYS = ("every", "interval")
 FAULT_KEYS = ("kind", "worker", "step", "epoch", "restart")
 
-RETRIABLE = tuple(cause for cause in Cause if cause not in {Cause.COMPLETED, Cause.CANCELLED})
+RETRIABLE = tuple(cause for cause in Cause if cause not in {Cause.COMPLETED, Cause.CANCELLED, Cause.RESIZED})
 """Causes that ``retry: {on: [...]}`` may name: an end that can lead to another attempt."""
 
 _EXAMPLE = "{name: first, devices: 1, command: [python, train.py]}"

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian import catalog
 from artesian.model.errors import UnitError
@@ -34,6 +35,7 @@ CPU = "cpu"
 
 _HINT = "write it like H100:8, nvidia:A100:80GB:4..8, cpu:2, 0.5, or H100:8 | 910B:16"
 _COUNT = re.compile(r"\d+(\.\.\d+)?|0?\.\d+")
+_MOST_DIGITS = 16
 _LIKE_A_COUNT = re.compile(r"[-+.\d]+([eE][-+.\d]*)?")
 _MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]i?B", re.IGNORECASE)
 
@@ -122,6 +124,19 @@ def parse_devices(value: str | int | float | Mapping[str, str | int | float]) ->
     if not isinstance(value, str) and not _COUNT.fullmatch(str(value)):
         raise _not_a_count(str(value))
     return tuple(_parse_alternative(part.strip()) for part in str(value).split("|"))
+
+
+def resized(devices: tuple[DeviceRequest, ...], count: str) -> tuple[DeviceRequest, ...]:
+    """Return requests for ``count`` devices (``8``, ``4..8``, ``0.5``) of each of the kinds that ``devices`` names.
+
+    Raises UnitError.
+    """
+    if not _COUNT.fullmatch(count):
+        raise _not_a_count(repr(count))
+    if len(count) > _MOST_DIGITS:
+        raise UnitError(f"devices: expected a count of at most {_MOST_DIGITS} characters, got {len(count)}")
+    low, high = _parse_count(count)
+    return tuple(dict.fromkeys(replace(request, min_milli=low, max_milli=high) for request in devices))
 
 
 def _parse_alternative(text: str) -> DeviceRequest:

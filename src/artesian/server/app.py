@@ -20,6 +20,7 @@ from artesian.model.errors import (
     AttemptUnknown,
     JobImpossible,
     NotExcluded,
+    UnitError,
     UnknownJob,
     UnknownNode,
 )
@@ -52,6 +53,7 @@ _STATUS: dict[type[ArtesianError], tuple[int, str]] = {
     AttemptUnknown: (404, "unknown-attempt"),
     AlreadyOver: (409, "already-over"),
     JobImpossible: (422, "job-impossible"),
+    UnitError: (422, "invalid-count"),
     KeyReused: (422, "idempotency-key-reused"),
     BadCursor: (422, "invalid-parameter"),
     NotYours: (403, "forbidden"),

@@ -25,6 +25,7 @@ from artesian.model.events import (
     NodeJoined,
     NodeLost,
     NodeReturned,
+    ResizeRequested,
 )
 from artesian.model.plan import Plan
 
@@ -191,7 +192,7 @@ class Board:
                     self._states.append(JobState.QUEUED)
                     self._add(state.jobs[record.job.id])
                     self._note_waits()
-            case CancelRequested() | AttemptStarted():
+            case CancelRequested() | ResizeRequested() | AttemptStarted():
                 self._look(record.job_id)
             case AttemptEnded():
                 self._look(record.job_id)

@@ -18,12 +18,19 @@ from artesian.kernel.state import State
 from artesian.kernel.told import decision, job_view, moves_view, node_view
 from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.capacity import Capacity
-from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
+from artesian.model.events import (
+    CancelRequested,
+    JobSubmitted,
+    NodeExcluded,
+    NodeReturned,
+    ResizeRequested,
+)
 from artesian.model.fleet import NO_CENTER
 from artesian.model.job import Job
 from artesian.model.jobfile import parse_job
 from artesian.model.ledger import Waterfall
 from artesian.model.plan import Reason
+from artesian.model.resources import resized
 from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, MovesView, NodeView, Over
 from artesian.policy import explain
 from artesian.policy.outlook import Outlook
@@ -301,6 +308,22 @@ class ControlPlane:
         self._journal.append([CancelRequested(at_s=time.time(), job_id=id_, user=self._user)])
         self.wake()
         return before
+
+    def resize(self, job: str, devices: str) -> JobView:
+        """Have a job ask for so many devices, and return it as it is then.
+
+        Raises UnknownJob, AlreadyOver, UnitError, JobImpossible.
+        """
+        record = self.record(job)
+        check_not_over(record)
+        wanted = replace(record.job, devices=resized(record.job.devices, devices))
+        if wanted.devices != record.job.devices:
+            check_possible(wanted, self._capacity_for(wanted))
+            self._journal.append(
+                [ResizeRequested(at_s=time.time(), job_id=wanted.id, devices=wanted.devices, user=self._user)]
+            )
+            self.wake()
+        return self.view(self.record(wanted.id))
 
     def exclude(self, node: str, *, reason: str, is_stopping: bool = False) -> NodeView:
         """Have nothing more start on a node. Raises UnknownNode."""

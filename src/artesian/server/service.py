@@ -1,4 +1,4 @@
-"""What the API's routes do, for whoever calls: submit, find, cancel, explain. No HTTP here."""
+"""What the API's routes do, for whoever calls: submit, find, cancel, resize, explain. No HTTP here."""
 
 import asyncio
 import hashlib
@@ -12,8 +12,15 @@ from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.told import decision, job_view
 from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
-from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
+from artesian.model.events import (
+    CancelRequested,
+    JobSubmitted,
+    NodeExcluded,
+    NodeReturned,
+    ResizeRequested,
+)
 from artesian.model.job import Job
+from artesian.model.resources import resized
 from artesian.model.views import Decision, JobPage, JobView, MovesView, NodeView, QueueView
 from artesian.server.board import KEYED_SUFFIX, Filter
 from artesian.server.config import StateDir
@@ -167,13 +174,25 @@ class Service:
 
     async def cancel(self, record: JobRecord, who: Principal) -> None:
         """Ask for the job to be stopped. Raises AlreadyOver, NotYours."""
-        if record.job.user != who.user and not who.role.includes(Role.OPERATOR):
-            raise NotYours(
-                f"job {record.job.id} belongs to {record.job.user or 'nobody'}: expected its user or an operator,"
-                f" got {who.user}"
-            )
+        _check_theirs(record, who)
         check_not_over(record)
         await self.mirror.append([CancelRequested(at_s=time.time(), job_id=record.job.id, user=who.user)])
+
+    async def resize(self, record: JobRecord, who: Principal, *, devices: str) -> None:
+        """Have the job ask for so many devices; where it does already, nothing changes.
+
+        Returns when that is durable. Raises AlreadyOver, NotYours, UnitError, JobImpossible.
+        """
+        _check_theirs(record, who)
+        check_not_over(record)
+        job = replace(record.job, devices=resized(record.job.devices, devices))
+        if job.devices == record.job.devices:
+            return
+        if self.mirror.state.nodes:
+            check_possible(job, self._whole_fleet())
+        await self.mirror.append(
+            [ResizeRequested(at_s=time.time(), job_id=job.id, devices=job.devices, user=who.user)]
+        )
 
     async def exclude(self, node: str, who: Principal, *, reason: str, is_stopping: bool) -> NodeView:
         """Have nothing more start on a node. Raises UnknownNode, NotYours."""
@@ -201,6 +220,15 @@ class Service:
         return found
 
 
+def _check_theirs(record: JobRecord, who: Principal) -> None:
+    """Raise NotYours unless the caller may say what becomes of the job."""
+    if record.job.user != who.user and not who.role.includes(Role.OPERATOR):
+        raise NotYours(
+            f"job {record.job.id} belongs to {record.job.user or 'nobody'}: expected its user or an operator,"
+            f" got {who.user}"
+        )
+
+
 def _check_for_all(who: Principal) -> None:
     if who.team is not None:
         raise NotYours(
@@ -220,7 +248,7 @@ def _suffix(who: Principal, key: str, number: int) -> str:
 
 
 def _same(record: JobRecord | None, job: Job, key: str) -> JobRecord:
-    if record is None or record.job != job:
+    if record is None or record.submitted_job != job:
         raise KeyReused(
             f"Idempotency-Key: expected the same submit as before under {key!r}, got another one",
             hint="use a new key for another job",

@@ -21,6 +21,7 @@ from artesian.model.events import (
     NodeJoined,
     NodeLost,
     NodeReturned,
+    ResizeRequested,
 )
 from artesian.model.plan import Plan, Reason
 from artesian.model.views import Happening, Over
@@ -155,6 +156,9 @@ def audited(record: Record, mirror: Mirror, who: Principal) -> dict[str, object]
             return told | {"job": job.id, "name": job.name, "team": job.team, "user": job.user}
         case CancelRequested(job_id=job_id, user=user):
             return told | {"job": job_id, "user": user} if is_seen(job_id) else None
+        case ResizeRequested(job_id=job_id, devices=devices, user=user):
+            to = [str(request) for request in devices]
+            return told | {"job": job_id, "devices": to, "user": user} if is_seen(job_id) else None
         case AttemptStarted(job_id=job_id, epoch=epoch):
             return told | {"job": job_id, "epoch": epoch} if is_seen(job_id) else None
         case AttemptEnded(job_id=job_id, epoch=epoch, outcome=outcome):

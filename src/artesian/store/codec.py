@@ -31,7 +31,7 @@ MOST_BYTES = 2**20
 """The largest body of what a user asks for. A job is a description: what it works on lies in files."""
 
 # What the engine reports and the scheduler decides has no limit: refusing it would stop everything.
-_BY_USERS = frozenset({"JobSubmitted", "CancelRequested"})
+_BY_USERS = frozenset({"JobSubmitted", "CancelRequested", "ResizeRequested"})
 
 
 class UnknownRecord(Exception):  # noqa: N818 - reads as what it is

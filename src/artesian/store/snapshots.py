@@ -18,8 +18,9 @@ import msgspec
 
 from artesian import __version__
 from artesian.kernel.archive import Block
+from artesian.kernel.image import StateImage
 from artesian.kernel.lifecycle import JobRecord
-from artesian.kernel.state import State, StateImage
+from artesian.kernel.state import State
 from artesian.store.chain import Link
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")

@@ -1,4 +1,4 @@
-"""Jobs: submit, list, show, why, cancel."""
+"""Jobs: submit, list, show, why, cancel, resize."""
 
 import asyncio
 from collections.abc import Callable
@@ -205,6 +205,29 @@ async def cancel_job(job: JobName, service: TheService, who: Member) -> Response
     before = service.view(record)
     await service.cancel(record, who)
     return answer(before, 202)
+
+
+@router.post("/{job}/resize", status_code=202, responses=shows("JobView", 202))
+async def resize_job(
+    job: JobName,
+    service: TheService,
+    who: Member,
+    devices: Annotated[
+        str,
+        Query(
+            max_length=40,
+            description="How many, of each of the kinds that it accepts: `8`, or `4..8` for as many as there are.",
+        ),
+    ],
+) -> Response:
+    """Change how many devices a job asks for. Doing it again changes nothing.
+
+    One that waits asks for as many at once. One that runs, and does not hold as many, gets SIGTERM, and SIGKILL after
+    its grace, and goes on with them from its latest checkpoint. The answer is the job as it is then.
+    """
+    record = service.find(job, who)
+    await service.resize(record, who, devices=devices)
+    return answer(service.view(record), 202)
 
 
 def _kind(request: Request) -> str:
