@@ -91,7 +91,7 @@ def _watch(rank: int, store: str, rounds: int, answers: Connection) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     model = torch.nn.Linear(8, 8)
-    watch = StragglerWatch(StragglerPolicy(), model, current(torch.device("cpu")), lambda *_: None, None)
+    watch = StragglerWatch(StragglerPolicy(), model, current(torch.device("cpu")), lambda **_: None, None)
     windows, step = [], 0
     for _ in range(rounds + 1):
         spent_s = 0.0

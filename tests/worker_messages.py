@@ -16,6 +16,7 @@ from artesian.wire import (
     Recovered,
     Restored,
     StepCommitted,
+    StragglerFound,
     WorkerFailed,
     WorkerStarted,
 )
@@ -73,6 +74,27 @@ def recovered(
         restart_s=restart_s,
         load_s=load_s,
         recomputed_steps=None,
+    )
+
+
+def slow(
+    rank: int,
+    number: int,
+    at_s: float,
+    *,
+    window: int | None = 1,
+    excess_s: float | None = 1.0,
+    ratio: float = 2.0,
+) -> StragglerFound:
+    """Rank 0 has found that a worker has computed longer than the middle one, up to step ``number``."""
+    return StragglerFound(
+        rank=rank,
+        at_s=at_s,
+        step=number,
+        ratio=ratio,
+        steps=window or 1,
+        window=window,
+        excess_s=excess_s,
     )
 
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from artesian.wire.channel import ProgressWriter, worker_file
 from builders import Kernel, a_job, a_node, ended, joined, started, submitted
 from cli_harness import Cli, until
 from limits import needs
-from worker_messages import began, step
+from worker_messages import began, slow, step
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -104,7 +105,7 @@ def test_the_alert_rules_are_sound() -> None:
     needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
     done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 rules found" in done.stdout
+    assert "9 rules found" in done.stdout
 
 
 def test_long_cycles_raise_their_alert_and_short_ones_do_not(tmp_path: Path) -> None:
@@ -137,6 +138,45 @@ def test_long_cycles_raise_their_alert_and_short_ones_do_not(tmp_path: Path) -> 
                             }
                         ],
                     }
+                ],
+            }
+        ],
+    }
+    path = tmp_path / "test.yml"
+    path.write_text(json.dumps(test))
+    done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_device_time_lost_to_stragglers_raises_its_alert_and_a_little_of_it_does_not(tmp_path: Path) -> None:
+    needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
+
+    def series(instance: str, lost: int) -> list[dict[str, str]]:
+        """A hundred device-seconds a minute, of which so many were lost to stragglers."""
+        labels = f'instance="{instance}"'
+        lost_to = "artesian_waterfall_lost_device_seconds"
+        return [
+            {
+                "series": f'{lost_to}{{{labels},stage="productive",cause="straggler"}}',
+                "values": f"0+{lost}x90",
+            },
+            {"series": f'{lost_to}{{{labels},stage="productive",cause="start_up"}}', "values": "0+50x90"},
+            {
+                "series": f'artesian_waterfall_device_seconds{{{labels},stage="allocated"}}',
+                "values": "0+100x90",
+            },
+        ]
+
+    firing = 'ALERTS{alertname="ArtesianStragglers",alertstate="firing"}'
+    found = firing.replace("}", ',instance="slow:8230",severity="warning"}')
+    test = {
+        "rule_files": [str(RULES)],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [*series("slow:8230", 10), *series("quick:8230", 2)],
+                "promql_expr_test": [
+                    {"expr": firing, "eval_time": "80m", "exp_samples": [{"labels": found, "value": 1}]}
                 ],
             }
         ],
@@ -198,6 +238,49 @@ def test_a_job_has_a_page_of_its_own_with_its_goodput(tmp_path: Path) -> None:
         assert found["artesian_job_device_seconds", "j1", "productive"] == 2.0
         assert found["artesian_job_goodput_ratio", "j1", "all"] == 0.5
         assert served.http.get("/api/v1/jobs/none/metrics").status_code == 404
+
+
+def held_up(folder: Path) -> None:
+    """Let the workers of attempt 1 of job ``j1`` say that rank 1 was slow in steps 1 and 2, of 2 s each."""
+    place = attempt_folder(folder, "j1", 1)
+    place.create()
+    for rank in (0, 1):
+        writer = ProgressWriter(worker_file(place.progress, rank))
+        writer.send(replace(began(rank, 2.0), seeks_stragglers=True))
+        for number in (1, 2):
+            writer.send(step(rank, number, 2.0 * number, 2.0 * number + 2))
+        if rank == 0:
+            writer.send(slow(1, 2, 6.5, window=2, excess_s=2.0))
+        writer.close()
+
+
+def test_stragglers_are_on_the_jobs_page_in_why_and_in_the_servers_losses(tmp_path: Path) -> None:
+    with a_server(tmp_path, fleet=()) as served:
+        kernel = Kernel()
+        for name in ("n1", "n2"):
+            kernel.step(joined(a_node(name, devices=1), at_s=1.0))
+        kernel.step(submitted(a_job(devices="cpu:2", kind=JobKind.TRAIN), 2.0))
+        kernel.step(started(at_s=2.0))
+        served.tell(*kernel.journal)
+        held_up(served.state.jobs)
+        page = served.http.get("/api/v1/jobs/j1/metrics").text
+        assert 'artesian_job_stragglers{job_id="j1"} 1\n' in page
+        assert 'artesian_job_straggler_ratio{job_id="j1",worker="1"} 2.0\n' in page
+        assert 'artesian_job_device_seconds{job_id="j1",cause="straggler"} 2.0\n' in page
+        [one] = served.client().decision("j1").stragglers or ()
+        assert (one.worker, one.place, one.wait_s, one.since_s, one.is_now) == (1, "n2[0]", 2.0, 2.0, True)
+        assert "artesian nodes exclude n2" in one.remedy
+        whole = served.http.get("/metrics").text
+        lost = 'artesian_waterfall_lost_device_seconds{cause="straggler",stage="productive"} 2.0'
+        assert lost in whole.splitlines()
+
+        after = len(kernel.journal)
+        kernel.step(ended(at_s=9.0))
+        served.tell(*kernel.journal[after:])
+        assert served.client().decision("j1").stragglers is None, "it does not run any more"
+        assert "artesian_job_stragglers{" not in served.http.get("/api/v1/jobs/j1/metrics").text
+        [one] = served.client().training("j1").stragglers or ()
+        assert (one.worker, one.is_now) == (1, False)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

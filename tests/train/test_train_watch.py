@@ -27,7 +27,7 @@ from artesian.train.stragglers import (
     slow_ranks,
 )
 from artesian.wire.channel import ProgressReader
-from artesian.wire.messages import StragglerFound
+from artesian.wire.messages import StragglerFound, WorkerStarted
 from gang_harness import in_gang
 
 # -- stragglers ------------------------------------------------------------------------------------------
@@ -72,7 +72,8 @@ def test_a_slow_rank_is_named_by_all_once_it_has_been_slow_for_long_enough() -> 
     told = in_gang(4, work)
     assert all(each == told[0] for each in told)
     assert [step for step, found in enumerate(told[0]) if found] == [9, 11, 13, 15]
-    assert told[0][9] == [Straggler(rank=1, ratio=2.0, windows=2)]
+    assert told[0][9] == [Straggler(rank=1, ratio=2.0, windows=2, fresh=2, excess_s=4.0)]
+    assert told[0][11] == [Straggler(rank=1, ratio=2.0, windows=3, fresh=1, excess_s=2.0)]
     assert str(told[0][15][0]) == "rank 1 computes 2.00 times as long as the others (5 windows in a row)"
 
 
@@ -114,16 +115,30 @@ def test_compute_time_ends_with_the_first_parameters_gradient_though_others_are_
     assert in_gang(2, work) == [True, True]
 
 
-def test_a_straggler_is_told_by_rank_0_less_and_less_often_and_asks_for_its_own_replacement() -> None:
-    def work(rank: int) -> tuple[list[tuple[int, int, float, int]], list[str]]:
-        told: list[tuple[int, int, float, int]] = []
+def test_two_slow_ranks_are_told_of_apart_each_with_its_own_excess() -> None:
+    def work(rank: int) -> list[list[Straggler]]:
+        watch = Stragglers(dist.group.WORLD, every=1, factor=1.3, patience=1)
+        return [watch.note((1.0, 3.0, 1.0, 2.0, 1.0)[rank]) for _ in range(3)]
+
+    told = in_gang(5, work)[4]
+    assert [[(found.rank, found.ratio, found.excess_s) for found in each] for each in told] == [
+        [],
+        *[[(1, 3.0, 2.0), (3, 2.0, 1.0)]] * 2,
+    ]
+
+
+def test_every_slow_window_is_told_by_rank_0_and_people_and_the_agent_hear_of_it_less_and_less_often(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def work(rank: int) -> tuple[list[dict[str, float]], list[str]]:
+        told: list[dict[str, float]] = []
         asked: list[str] = []
         model = torch.nn.Linear(1, 1)
         watch = StragglerWatch(
             StragglerPolicy(every=2, patience=2, replaces=True),
             model,
             current(torch.device("cpu")),
-            lambda *words: told.append(words),
+            lambda **words: told.append(words),
             asked.append,
         )
         for step in range(1, 23):
@@ -136,10 +151,37 @@ def test_a_straggler_is_told_by_rank_0_less_and_less_often_and_asks_for_its_own_
         return told, asked
 
     first, second = in_gang(2, work)
-    # The word on a window comes with the end of the next.
-    assert first == ([(1, 6, 2.0, 4), (1, 10, 2.0, 8), (1, 18, 2.0, 16)], [])
-    assert second[0] == []
+    # The word on a window comes with the end of the next, and names the steps that it is about.
+    assert [(each["rank"], each["step"], each["ratio"], each["steps"]) for each in first[0]] == [
+        (1, step, 2.0, step) for step in range(4, 22, 2)
+    ]
+    assert [(each["window"], each["excess_s"]) for each in first[0]] == [(4, 4.0), *[(2, 2.0)] * 8]
+    assert first[1] == second[0] == []
+    said = [line for line in capfd.readouterr().err.splitlines() if "computes 2.00 times" in line]
+    assert [line.split(" (")[1] for line in said] == [f"{n} windows in a row)" for n in (2, 4, 8)]
     assert [text.split(" (")[1] for text in second[1]] == [f"{n} windows in a row)" for n in (2, 4, 8)]
+
+
+def test_after_going_back_the_steps_told_are_those_that_were_slow() -> None:
+    def work(rank: int) -> list[int]:
+        told: list[int] = []
+        model = torch.nn.Linear(1, 1)
+        watch = StragglerWatch(
+            StragglerPolicy(every=2, patience=1),
+            model,
+            current(torch.device("cpu")),
+            lambda **words: told.append(words["step"]),
+            None,
+        )
+        for step in (1, 2, 3, 4, 2, 3, 4):  # a guard has gone back from 4 to 1
+            watch.begin()
+            model(torch.ones(1, 1)).sum().backward()
+            watch._timer._begin, watch._timer._end = 0.0, 2.0 if rank == 1 else 1.0
+            watch.note(step)
+        watch.close()
+        return told
+
+    assert in_gang(2, work)[0] == [2, 4]
 
 
 def test_a_run_finds_the_rank_that_computes_longer(tmp_path: Path) -> None:
@@ -158,9 +200,14 @@ def test_a_run_finds_the_rank_that_computes_longer(tmp_path: Path) -> None:
                 run.commit()
 
     in_gang(2, work)
-    found = [told for told in ProgressReader(tmp_path).read() if isinstance(told, StragglerFound)]
-    assert [(told.rank, told.step, told.steps) for told in found] == [(1, 6, 4)]
-    assert found[0].ratio > 1.3
+    read = ProgressReader(tmp_path).read()
+    assert [told.seeks_stragglers for told in read if isinstance(told, WorkerStarted)] == [True, True]
+    found = [told for told in read if isinstance(told, StragglerFound)]
+    assert [(told.rank, told.step, told.steps, told.window) for told in found] == [(1, 4, 4, 4), (1, 6, 6, 2)]
+    for told in found:
+        assert told.ratio > 1.3
+        assert told.excess_s is not None
+        assert told.excess_s > 0
 
 
 def test_a_model_without_a_parameter_to_train_cannot_be_timed() -> None:

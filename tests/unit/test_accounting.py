@@ -6,9 +6,12 @@ from random import Random
 
 import pytest
 
+from artesian.kernel.gang import Gang
+from artesian.kernel.progress import AttemptLog
 from artesian.kernel.state import State
 from artesian.model.job import Cause
 from artesian.model.ledger import US, Ceiling, Stage
+from artesian.model.placement import Placement
 from artesian.wire import (
     Message,
     Phase,
@@ -41,6 +44,7 @@ from worker_messages import (
     recovered,
     restored,
     saved,
+    slow,
     step,
 )
 
@@ -368,3 +372,105 @@ def test_an_excluded_node_that_is_gone_is_counted_once() -> None:
     result = account(kernel.state, {}, until=50)
     assert losses(result, Stage.HEALTHY) == {"excluded": 10.0, "node_lost": 20.0}
     assert losses(result, Stage.ALLOCATED) == {"idle": 20.0}
+
+
+def gang_of(workers: int) -> tuple[State, list[Message]]:
+    """A gang on a device each, that has done four steps of two seconds from 2 to 10, and runs on to 12."""
+    kernel = Kernel(a_node(devices=workers))
+    kernel.submit(a_training(f"cpu:{workers}"), at_s=0)
+    kernel.step(ended(at_s=12))
+    messages: list[Message] = []
+    for rank in range(workers):
+        messages.append(began(rank, 0, world=workers))
+        messages += [step(rank, number, 2.0 * number, 2.0 * number + 2, flops=1e9) for number in range(1, 5)]
+    return kernel.state, messages
+
+
+def test_those_who_wait_for_a_slow_worker_lose_that_time_and_the_slow_one_itself_computes() -> None:
+    state, messages = gang_of(3)
+    messages.append(slow(1, 3, 9.5, window=2, excess_s=1.0))
+    result = account(state, {1: messages}, until=12)
+    assert losses(result, Stage.PRODUCTIVE) == {"start_up": 6.0, "straggler": 2.0, "wind_down": 6.0}
+    assert left(result, Stage.PRODUCTIVE) == 3 * 8.0 - 2.0
+    assert left(result, Stage.MODEL_FLOPS) == 3 * 4.0, "the FLOPs of the steps are all there"
+    # It is at the end of steps 2 and 3, half a second in each.
+    parts = [account(state, {1: messages}, since=a, until=b) for a, b in ((5.5, 6), (7, 7.5), (7.5, 8))]
+    assert [losses(part, Stage.PRODUCTIVE).get("straggler") for part in parts] == [1.0, None, 1.0]
+
+
+def test_of_two_slow_workers_the_slower_is_waited_for_and_by_the_other_less() -> None:
+    state, messages = gang_of(4)
+    messages += [slow(1, 1, 5, excess_s=1.5), slow(2, 1, 5, excess_s=0.5)]
+    assert losses(account(state, {1: messages}, until=12), Stage.PRODUCTIVE)["straggler"] == 1.5 + 1.5 + 1.0
+
+
+def test_no_worker_waits_longer_than_its_steps_take() -> None:
+    state, messages = gang_of(2)
+    messages.append(slow(1, 2, 6.5, window=2, excess_s=100.0))
+    result = account(state, {1: messages}, until=12)
+    assert losses(result, Stage.PRODUCTIVE)["straggler"] == 4.0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        slow(1, 2, 6.5, excess_s=None),
+        slow(1, 2, 6.5, window=None),
+        slow(1, 9, 6.5),
+        slow(1, 2, 5.0),
+        slow(1, 2, 6.5, excess_s=0.0),
+    ],
+)
+def test_what_an_older_worker_told_or_of_steps_that_nobody_knows_is_no_loss(said: Message) -> None:
+    state, messages = gang_of(2)
+    result = account(state, {1: [*messages, said]}, until=12)
+    assert "straggler" not in losses(result, Stage.PRODUCTIVE)
+
+
+def test_waiting_for_a_slow_worker_in_steps_that_were_lost_is_lost_work_and_nothing_else() -> None:
+    state, progress = killed_and_resumed()
+    before = account(state, progress, until=60)
+    # Step 2 is kept, and step 3 was done again in the second attempt.
+    first = [*progress[1], slow(1, 3, 24, window=2, excess_s=2.0)]
+    result = account(state, {1: first, 2: progress[2]}, until=60)
+    lost, lost_before = losses(result, Stage.PRODUCTIVE), losses(before, Stage.PRODUCTIVE)
+    assert lost.pop("straggler") == 1.0
+    assert lost == lost_before
+    second = [*progress[2], slow(1, 3, 39, excess_s=2.0)]
+    result = account(state, {1: progress[1], 2: second}, until=60)
+    assert losses(result, Stage.PRODUCTIVE)["straggler"] == 2.0
+
+
+def test_of_steps_that_were_trained_again_within_the_attempt_the_word_is_about_those_before_it() -> None:
+    kernel = Kernel(a_node(devices=2))
+    kernel.submit(a_training(), at_s=0)
+    kernel.step(ended(at_s=20))
+    messages: list[Message] = []
+    for rank in (0, 1):
+        messages += [began(rank, 0), step(rank, 1, 2, 4), step(rank, 2, 4, 6)]
+        messages += [restored(rank, 1, 8), step(rank, 2, 8, 10), step(rank, 3, 10, 12)]
+    of_the_first_try = account(kernel.state, {1: [*messages, slow(1, 2, 7.0)]}, until=20)
+    assert "straggler" not in losses(of_the_first_try, Stage.PRODUCTIVE)
+    of_the_second = account(kernel.state, {1: [*messages, slow(1, 2, 11.0)]}, until=20)
+    assert losses(of_the_second, Stage.PRODUCTIVE)["straggler"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("devices", "workers", "places"),
+    [
+        ("cpu:4", 4, [["n1[0]"], ["n1[1]"], ["n1[2]"], ["n2[0]"]]),
+        ("cpu:4", 2, [["n1[0,1]"], ["n1[2]", "n2[0]"]]),
+        ("cpu:2", 4, [["n1[0]"], ["n1[0]"], ["n1[1]"], ["n1[1]"]]),
+        ("cpu:3", 2, [["n1[0,1]"], ["n1[1,2]"]]),
+        (0.5, 2, [["n1[0]"], ["n1[0]"]]),
+    ],
+)
+def test_a_worker_is_on_the_devices_that_it_stands_for(
+    devices: str | float, workers: int, places: list[list[str]]
+) -> None:
+    kernel = Kernel(a_node("n1", devices=3), a_node("n2", devices=3))
+    kernel.submit(a_training(devices, workers=workers), at_s=0)
+    log = AttemptLog(attempt=kernel.job().attempts[0], world_size=workers)
+    gang = Gang(kernel.job().job, log, {"n1": 3, "n2": 3})
+    found = [[str(Placement(shares=(share,))) for share in gang.places(rank)] for rank in range(workers)]
+    assert found == places

@@ -20,6 +20,7 @@ from artesian.wire import (
     Message,
     Phase,
     Recovered,
+    StragglerFound,
     WorkerFailed,
 )
 from builders import Kernel, a_node, cancelled, ended, excluded, joined, lost, returned, started, ticked
@@ -34,6 +35,7 @@ from worker_messages import (
     recovered,
     restored,
     saved,
+    slow,
     step,
 )
 
@@ -47,6 +49,14 @@ messages = st.one_of(
     st.builds(replace, st.just(saved(1, 1)), step=numbers, at_s=moments),
     st.builds(restored, ranks, numbers, moments),
     st.builds(killed, ranks, moments),
+    st.builds(
+        slow,
+        ranks,
+        numbers,
+        moments,
+        window=st.none() | st.integers(-1, 4),
+        excess_s=st.none() | moments,
+    ),
     st.builds(
         lambda at_s, restart_s, detect_s, load_s: recovered(
             at_s, restart_s, detect_s=detect_s, load_s=load_s
@@ -131,7 +141,7 @@ def test_whatever_workers_say_the_sums_are_exact_and_windows_add_up(
     for cause in {*expected, *together}:
         assert together.get(cause, 0) == pytest.approx(expected.get(cause, 0), abs=5e-6), cause
     silent = all(
-        isinstance(message, WorkerFailed | Recovered) or message.rank < 0
+        isinstance(message, WorkerFailed | Recovered | StragglerFound) or message.rank < 0
         for message in first_said + second_said
     )
     assert (whole.left_us(Stage.PRODUCTIVE) is None) == silent
@@ -144,6 +154,10 @@ def test_whatever_workers_say_the_sums_are_exact_and_windows_add_up(
     failed_s=st.none() | st.integers(10, 40).map(float),
     recovery=st.none()
     | st.tuples(st.integers(10, 40), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3)),
+    held_up=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 8), moments, st.integers(0, 20).map(lambda n: n / 2)),
+        max_size=6,
+    ),
 )
 def test_every_half_second_is_what_the_highest_layer_says(
     steps: list[tuple[float, float, bool]],
@@ -151,6 +165,7 @@ def test_every_half_second_is_what_the_highest_layer_says(
     epoch: int,
     failed_s: float | None,
     recovery: tuple[int, int, int, int] | None,
+    held_up: list[tuple[int, int, float, float]],
 ) -> None:
     placement = Placement(shares=(NodeShare(node_id="n1", devices=(0,)),))
     attempt = Attempt(epoch=epoch, placement=placement, reason="", decided_s=5.0, ended_s=40.0)
@@ -166,6 +181,9 @@ def test_every_half_second_is_what_the_highest_layer_says(
     if recovery is not None:
         at_s, restart_s, detect_s, load_s = recovery
         log.recoveries.append(recovered(at_s, restart_s, detect_s=detect_s or None, load_s=load_s or None))
+    log.stragglers += [
+        slow(rank, number, at_s, excess_s=excess_s) for rank, number, at_s, excess_s in held_up
+    ]
     found = pieces(log, worker, end_us=0)
     assert found[0].start_us == 5 * US
     assert found[-1].end_us == 40 * US
@@ -173,7 +191,8 @@ def test_every_half_second_is_what_the_highest_layer_says(
     for half in range(10, 80):
         middle = half * US // 2 + US // 4
         (piece,) = [piece for piece in found if piece.start_us <= middle < piece.end_us]
-        assert piece.loss == oracle(middle / US, steps, phases, epoch, failed_s, recovery), middle / US
+        expected = oracle(middle / US, steps, phases, epoch, failed_s, recovery, held_up)
+        assert piece.loss == expected, middle / US
 
 
 def oracle(
@@ -183,6 +202,7 @@ def oracle(
     epoch: int,
     failed_s: float | None,
     recovery: tuple[int, int, int, int] | None,
+    held_up: list[tuple[int, int, float, float]],
 ) -> Loss | None:
     """What a moment was, by the table in ``artesian.kernel.timeline``, read from its top."""
     active = {kind for kind, start, end in phases if start <= at_s < end}
@@ -199,7 +219,9 @@ def oracle(
             return Loss(kind.value)
     in_steps = {kept for start, end, kept in steps if start <= at_s < end}
     if in_steps:
-        return None if in_steps == {True} else Loss.LOST_WORK
+        if in_steps != {True}:
+            return Loss.LOST_WORK
+        return Loss.STRAGGLER if is_wait(at_s, steps, held_up) else None
     if recovery is not None:
         end_s, restart_s, detect_s, load_s = recovery
         verdict_s = end_s - restart_s - load_s
@@ -214,3 +236,20 @@ def oracle(
     if at_s < max(first, last):
         return Loss.BETWEEN_STEPS
     return Loss.WIND_DOWN if failed_s is None else Loss.LOST_WORK
+
+
+def is_wait(
+    at_s: float, steps: list[tuple[float, float, bool]], held_up: list[tuple[int, int, float, float]]
+) -> bool:
+    """Whether rank 0 waited for another in a step, numbered in order of its end; words are on one step each."""
+    for number, (start, end, kept) in enumerate(steps):
+        told = [
+            (rank, min(excess_s, end - start))
+            for rank, of, said_s, excess_s in held_up
+            if of == number and end <= said_s
+        ]
+        waited = max((excess_s for rank, excess_s in told if rank != 0), default=0.0)
+        computed = max((excess_s for rank, excess_s in told if rank == 0), default=0.0)
+        if kept and max(start, end - max(0.0, waited - computed)) <= at_s < end:
+            return True
+    return False

@@ -19,12 +19,13 @@ from artesian.cli.main import COMMANDS, cli
 from artesian.cli.state import job_json
 from artesian.kernel.lifecycle import ALLOWED, JobState, ended, start, submit
 from artesian.kernel.told import job_view
-from artesian.kernel.training import Recovery, SlowWorker, TrainingSummary
+from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model import jobfile
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
 from artesian.model.ledger import Loss, Stage
 from artesian.model.plan import HoldCode, Reason
 from artesian.model.units import parse_duration_s
+from artesian.model.views import SlowWorker
 from artesian.policy.registry import BUILT_IN
 from artesian.server.config import StateDir
 from artesian.sim.fleet import POOL_KEYS

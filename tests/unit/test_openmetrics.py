@@ -5,6 +5,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from artesian.kernel.goodput import Goodput, Window
 from artesian.model.ledger import US, Loss
+from artesian.model.views import SlowWorker
 from artesian.server.openmetrics import render_openmetrics
 
 AWKWARD = 'a "quoted"\\job\nof two lines'
@@ -37,6 +38,16 @@ def test_a_parser_reads_back_every_cause_and_both_windows() -> None:
         ("artesian_job_device_seconds", AWKWARD, "waiting"): 0.5,
         ("artesian_job_goodput_ratio", AWKWARD, "all"): 0.75,
         ("artesian_job_goodput_ratio", AWKWARD, "sliding"): 1.0,
+    }
+
+
+def test_stragglers_are_counted_where_they_are_looked_for_and_unknown_elsewhere() -> None:
+    slow = SlowWorker(worker=3, epoch=1, since_s=0, until_s=1, ratio=1.5)
+    text = render_openmetrics([], {AWKWARD: (slow,), "even": (), "untold": None})
+    assert samples(text) == {
+        ("artesian_job_stragglers", AWKWARD): 1.0,
+        ("artesian_job_straggler_ratio", AWKWARD, "3"): 1.5,
+        ("artesian_job_stragglers", "even"): 0.0,
     }
 
 

@@ -25,6 +25,7 @@ from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.errors import ArtesianError
 from artesian.model.job import Cause
 from artesian.model.ledger import US, Loss, Stage, StageResult, Waterfall
+from artesian.model.views import SlowWorker
 
 WIDTHS = [40, 60, 80, 120, 200]
 NOTE = "MFU against measured fp32, 61.2 GFLOP/s per device (nameplate unknown)"
@@ -39,6 +40,7 @@ STAGE_OF = {
         Loss.DATA_WAIT,
         Loss.CHECKPOINT_STALL,
         Loss.EVALUATION,
+        Loss.STRAGGLER,
         Loss.LOST_WORK,
         Loss.WIND_DOWN,
         Loss.BETWEEN_STEPS,
@@ -188,6 +190,16 @@ def test_a_little_is_never_shown_as_nothing() -> None:
         "0.0%",
         "-",
     )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_stragglers_are_named_none_is_said_and_what_is_unknown_is_not(width: int) -> None:
+    found = SlowWorker(worker=3, epoch=1, since_s=0, until_s=60, ratio=1.5, place="n1[0]", is_now=True)
+    slow = words(shown(training_panel(replace(a_summary(), stragglers=(found,))), width))
+    for part in ("stragglers", "worker 3", "1.50", "33%"):
+        assert part in slow, part
+    assert "stragglers none" in words(shown(training_panel(replace(a_summary(), stragglers=())), width))
+    assert "stragglers" not in shown(training_panel(a_summary()), width)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from artesian.kernel.training import Recovery, SlowWorker, TrainingSummary, slow_text, training_summary
+from artesian.kernel.training import Recovery, TrainingSummary, training_summary
 from artesian.model.job import Cause, JobKind
 from artesian.model.ledger import Ceiling
+from artesian.model.views import SlowWorker
 from artesian.wire import (
     CheckpointCommitted,
     Layer,
@@ -149,23 +151,111 @@ def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], c
     assert recovery == expected
 
 
-def test_a_worker_that_held_the_others_up_is_named_with_how_long_and_how_much() -> None:
-    def slow(rank: int, at_s: float, ratio: float) -> StragglerFound:
-        return StragglerFound(rank=rank, at_s=at_s, step=1, ratio=ratio, steps=1)
-
-    said = [slow(1, 8.0, 1.6), slow(1, 4.0, 1.4), slow(0, 5.0, 3.0)]
-    assert summary(training(), {1: [began(0, 1), *said]}).stragglers == (
-        SlowWorker(worker=0, epoch=1, since_s=5.0, until_s=5.0, ratio=3.0),
-        SlowWorker(worker=1, epoch=1, since_s=4.0, until_s=8.0, ratio=1.6),
+def slow(
+    rank: int,
+    number: int,
+    at_s: float,
+    ratio: float,
+    *,
+    steps: int,
+    window: int | None,
+    excess_s: float | None,
+) -> StragglerFound:
+    return StragglerFound(
+        rank=rank, at_s=at_s, step=number, ratio=ratio, steps=steps, window=window, excess_s=excess_s
     )
+
+
+def held_up(*said: Message) -> list[Message]:
+    """Two workers that look for stragglers, five steps of two seconds from 2 on, and these words."""
+    began_ = [replace(began(rank, 1), seeks_stragglers=True) for rank in (0, 1)]
+    return [*began_, *[step(rank, n, 2.0 * n) for rank in (0, 1) for n in range(1, 6)], *said]
+
+
+def test_a_worker_that_holds_the_others_up_is_named_with_where_since_when_and_how_much() -> None:
+    words = [
+        slow(1, 2, 9.0, 1.4, steps=2, window=2, excess_s=1.0),
+        slow(1, 3, 11.0, 1.6, steps=3, window=1, excess_s=0.75),
+    ]
+    expected = SlowWorker(
+        worker=1,
+        epoch=1,
+        since_s=2.0,
+        until_s=8.0,
+        ratio=1.6,
+        wait_s=1.75,
+        node="n1",
+        place="n1[1]",
+        has_other_nodes=False,
+        is_now=True,
+    )
+    assert summary(training(), {1: held_up(*words)}).stragglers == (expected,)
+    assert summary(training(), {1: held_up(*reversed(words))}).stragglers == (expected,)
+
+
+def test_a_worker_is_slow_no_more_once_words_fail_to_come_or_the_gang_has_come_back_or_the_attempt_is_over() -> (
+    None
+):
+    word = slow(1, 2, 9.0, 1.4, steps=1, window=1, excess_s=1.0)
+
+    def is_now(kernel: Kernel, *said: Message) -> bool:
+        (found,) = summary(kernel, {1: held_up(word, *said)}).stragglers or ()
+        return found.is_now
+
+    assert not is_now(training()), "three steps without a word"
+    assert is_now(training(), slow(1, 3, 9.5, 1.4, steps=2, window=1, excess_s=1.0))
+    assert not is_now(
+        training(), slow(1, 5, 13, 1.4, steps=2, window=1, excess_s=1.0), recovered(14, 1.0, rank=1)
+    )
+    over = training()
+    over.step(ended(at_s=20))
+    assert not is_now(over, slow(1, 5, 13, 1.4, steps=2, window=1, excess_s=1.0))
+
+
+def test_a_worker_that_became_slow_again_is_slow_since_then() -> None:
+    words = [
+        slow(0, 1, 5.0, 2.0, steps=1, window=1, excess_s=1.0),
+        slow(0, 5, 12.0, 1.5, steps=1, window=1, excess_s=0.5),
+    ]
+    (found,) = summary(training(), {1: held_up(*words)}).stragglers or ()
+    assert (found.since_s, found.until_s, found.ratio, found.wait_s) == (10.0, 12.0, 1.5, 1.5)
+
+
+def test_stragglers_are_unknown_unless_they_are_looked_for_and_none_is_another_thing() -> None:
+    assert summary(training(), {1: held_up()}).stragglers == ()
+    assert summary(training(), {1: [replace(began(0, 1), seeks_stragglers=False)]}).stragglers is None
+    assert summary(training(), {1: [began(0, 1)]}).stragglers is None
+    assert summary(training(), {}).stragglers is None
+
+
+def test_an_older_worker_told_neither_how_long_nor_of_which_steps() -> None:
+    said = slow(1, 99, 4.0, 1.4, steps=1, window=None, excess_s=None)
+    (found,) = summary(training(), {1: [began(0, 1), said]}).stragglers or ()
+    assert (found.since_s, found.until_s, found.wait_s) == (4.0, 4.0, None)
+
+
+def test_a_slow_worker_on_a_node_that_may_have_changed_has_no_place() -> None:
+    said: list[Message] = [
+        slow(1, 2, 9.0, 1.4, steps=1, window=1, excess_s=1.0),
+        replace(recovered(4, 1.0), layer=Layer.SPARE),
+    ]
+    (found,) = summary(training(), {1: held_up(*said)}).stragglers or ()
+    assert (found.node, found.place) == (None, None)
 
 
 def test_a_slow_worker_is_said_in_words() -> None:
     slow = SlowWorker(worker=3, epoch=2, since_s=10.0, until_s=70.0, ratio=2.0)
-    assert slow_text(slow) == (
+    assert str(slow) == (
         "worker 3 computes 2.00 times as long as the middle one, which holds the gang up by 50% of its computing "
-        "(attempt 2, told of for 1m00s so far)"
+        "(attempt 2, for 1m00s and no more)"
     )
+    known = msgspec.structs.replace(
+        slow, place="n1[0]", node="n1", has_other_nodes=True, is_now=True, wait_s=30.0
+    )
+    assert "worker 3 on n1[0] computes" in str(known)
+    assert "for 1m00s so far; each of the others has waited 30.0 s" in str(known)
+    assert "artesian nodes exclude n1 --stop --reason slow" in known.remedy
+    assert "exclude" not in slow.remedy
 
 
 def test_a_job_that_said_nothing_is_unknown_in_everything() -> None:

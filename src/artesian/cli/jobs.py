@@ -108,6 +108,9 @@ def why(job: str, output: str) -> None:
     )
     if found.unblock:
         console.print(Text.assemble(("to unblock: ", "bold"), visible(found.unblock)), soft_wrap=True)
+    for slow in found.stragglers or ():
+        console.print(Text.assemble(("straggler: ", "bold"), visible(str(slow))), soft_wrap=True)
+        console.print(Text.assemble(("to mend: ", "bold"), visible(slow.remedy)), soft_wrap=True)
     if found.state != "queued":
         return
     start_s = found.nearest_start_s

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from artesian.kernel.training import Recovery, TrainingSummary, slow_text
+from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.ledger import US, Stage, StageResult, Waterfall
 from artesian.model.units import format_duration, format_flops
 
@@ -143,8 +143,8 @@ class TrainingPicture:
             table.add_row("model FLOP/s", format_flops(summary.model_flops_per_s))
         table.add_row("MFU", _mfu_text(summary))
         table.add_row("recoveries", "\n".join(map(_recovery_text, summary.recoveries)) or "none")
-        if summary.stragglers:
-            table.add_row("slow workers", "\n".join(map(slow_text, summary.stragglers)))
+        if summary.stragglers is not None:
+            table.add_row("stragglers", Text("\n".join(map(str, summary.stragglers)) or "none"))
         return table
 
 

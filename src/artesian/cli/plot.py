@@ -39,6 +39,7 @@ _COLOURS = {
     Loss.DATA_WAIT: "#8fb573",
     Loss.CHECKPOINT_STALL: "#7b68a6",
     Loss.EVALUATION: "#b7a5d6",
+    Loss.STRAGGLER: "#4d8f8b",
     Loss.LOST_WORK: "#8e2f5a",
     Loss.WIND_DOWN: "#d9c89e",
     Loss.BETWEEN_STEPS: "#9ecae1",

@@ -4,9 +4,12 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
 
+from msgspec.structs import replace
+
 from artesian.kernel.progress import AttemptLog
 from artesian.model.job import Job
 from artesian.model.ledger import Ceiling
+from artesian.model.placement import NodeShare
 
 
 class Gang:
@@ -27,6 +30,7 @@ class Gang:
         """Thousandths of a device that the attempt holds of each share."""
         self._starts = [0, *(end * self.workers for end in accumulate(self.milli))]
         self._total_milli = sum(self.milli)
+        self._shares = shares
 
     def seats(self, rank: int) -> list[tuple[int, int]]:
         """Return the shares that the worker stands on, by index, and how much of each."""
@@ -39,6 +43,18 @@ class Gang:
             if weight > 0:
                 seats.append((index, weight))
         return seats
+
+    def places(self, rank: int) -> tuple[NodeShare, ...]:
+        """Return the devices that the worker stands on, by node."""
+        places = []
+        start, end = rank * self._total_milli, (rank + 1) * self._total_milli
+        for index, _ in self.seats(rank):
+            share, first = self._shares[index], self._starts[index]
+            wide = share.milli * self.workers  # one device
+            low = (max(start, first) - first) // wide
+            high = -(-(min(end, self._starts[index + 1]) - first) // wide)
+            places.append(replace(share, devices=share.devices[low:high]))
+        return tuple(places)
 
     def ceilings_of(
         self, rank: int, dtype: str | None, ceilings: Mapping[tuple[str, str], Ceiling]

@@ -35,6 +35,7 @@ class WorkerLog(Struct, kw_only=True, gc=False):
 
     rank: int
     dtype: str | None = None
+    seeks_stragglers: bool | None = None
     steps: list[StepCommitted] = field(default_factory=list)
     is_kept: list[bool] = field(default_factory=list)
     phases: list[PhaseEnded] = field(default_factory=list)
@@ -49,8 +50,8 @@ class WorkerLog(Struct, kw_only=True, gc=False):
 class AttemptLog(Struct, kw_only=True, gc=False):
     """What was said in one attempt: by its workers, by rank, and by the agent that watches them.
 
-    ``recoveries`` are those within the attempt, in order of time. ``failed_s`` is when the attempt failed: when the agent saw a worker fail or a node of the attempt was
-    lost, else when the attempt ended; None where it did not fail. ``failed_rank`` is the first worker to fail.
+    ``recoveries`` are those within the attempt, in order of time. ``failed_s`` is when the attempt failed: when the
+    agent saw a worker fail or a node of the attempt was lost, else when the attempt ended; None where it did not fail. ``failed_rank`` is the first worker to fail.
     """
 
     attempt: Attempt
@@ -125,6 +126,7 @@ def _sort(log: AttemptLog, messages: Sequence[Message]) -> list[WorkerFailed]:
                 log.checkpoints.append(message)
             case WorkerStarted():
                 worker.dtype = message.dtype
+                worker.seeks_stragglers = message.seeks_stragglers
                 log.world_size = max(log.world_size or 0, message.world_size)
     log.recoveries.sort(key=lambda said: said.at_s)
     for worker in log.workers.values():

@@ -11,6 +11,8 @@ boot       the decision, the first step                                 start-up
                                                                         attempt (restores included)
 phases     restore, checkpoint stall, evaluation, data wait, as told    that
 lost       a step that is not kept                                      lost work
+waited     the end of a step that is kept, as long as a slower worker   straggler
+           is known to have held it up
 kept       a step that is kept                                          productive
 detected   the last sign of life, the verdict; of a recovery within the detection
            attempt
@@ -31,6 +33,7 @@ from operator import itemgetter
 from msgspec import Struct
 
 from artesian.kernel.progress import AttemptLog, WorkerLog
+from artesian.kernel.stragglers import waits_s
 from artesian.model.job import Cause
 from artesian.model.ledger import Loss, to_us
 from artesian.wire import Phase
@@ -38,7 +41,7 @@ from artesian.wire import Phase
 NO_STEP = -1
 """The step of a piece of time that belongs to no committed step."""
 
-_BASE, _RECOVERED, _DETECTED, _KEPT, _LOST, _FIRST_PHASE = range(6)
+_BASE, _RECOVERED, _DETECTED, _KEPT, _WAITED, _LOST, _FIRST_PHASE = range(7)
 _PHASES = {
     Phase.DATA_WAIT: Loss.DATA_WAIT,
     Phase.EVALUATION: Loss.EVALUATION,
@@ -82,6 +85,7 @@ def pieces(log: AttemptLog, worker: WorkerLog, *, end_us: int) -> list[Piece]:
     failed = end if log.failed_s is None else min(max(to_us(log.failed_s), start), end)
     layered = [
         *_steps(worker),
+        *_waits(log, worker),
         *_recoveries(log, worker),
         *_phases(worker, is_first_attempt=attempt.epoch == 1),
         *_frame(log, worker, start, failed, end),
@@ -101,6 +105,17 @@ def _steps(worker: WorkerLog) -> list[_Layered]:
         else (to_us(step.start_s), to_us(step.end_s), _LOST, Loss.LOST_WORK, NO_STEP)
         for index, (step, kept) in enumerate(zip(worker.steps, worker.is_kept, strict=True))
     ]
+
+
+def _waits(log: AttemptLog, worker: WorkerLog) -> list[_Layered]:
+    """Return by how much the worker's kept steps were longer for slower workers: at their end, in the collectives."""
+    layered: list[_Layered] = []
+    for index, wait_s in waits_s(log, worker).items():
+        if worker.is_kept[index]:
+            step = worker.steps[index]
+            start, end = to_us(step.start_s), to_us(step.end_s)
+            layered.append((max(start, end - to_us(wait_s)), end, _WAITED, Loss.STRAGGLER, NO_STEP))
+    return layered
 
 
 def _recoveries(log: AttemptLog, worker: WorkerLog) -> list[_Layered]:

@@ -12,12 +12,12 @@ from artesian.kernel.intervals import Times
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.notes import ceiling_text
 from artesian.kernel.progress import AttemptLog, JobLog, Progress, read_log
+from artesian.kernel.stragglers import slow_workers
 from artesian.model.job import Cause
 from artesian.model.ledger import US, Ceiling, Waterfall, to_us
 from artesian.model.resources import MILLI
-from artesian.model.units import format_duration
-from artesian.model.views import JobView
-from artesian.wire import Layer, Recovered, StepCommitted, StragglerFound
+from artesian.model.views import JobView, SlowWorker
+from artesian.wire import Layer, Recovered, StepCommitted
 
 _SHELL_SIGNAL_BASE = 128
 _Number = TypeVar("_Number", int, float)
@@ -40,19 +40,6 @@ class Recovery(Struct, frozen=True, kw_only=True, gc=False):
     layer: Layer | None = None
 
 
-class SlowWorker(Struct, frozen=True, kw_only=True, gc=False):
-    """A worker for which the others have waited: from ``since_s`` to ``until_s``, as far as it was told.
-
-    ``ratio`` is how many times as long as the middle rank it computed, by the last word on it.
-    """
-
-    worker: int
-    epoch: int
-    since_s: float
-    until_s: float
-    ratio: float
-
-
 class TrainingSummary(Struct, frozen=True, kw_only=True, gc=False):
     """What a job has trained. Only steps that count are in it: each once, lost ones never. None is unknown.
 
@@ -60,8 +47,8 @@ class TrainingSummary(Struct, frozen=True, kw_only=True, gc=False):
     the last of which are ``first_loss`` and ``final_loss``. ``tokens`` is the sum over all ranks.
     ``tokens_per_s`` and ``model_flops_per_s`` are over the time in which at least one rank was in such a
     step; ``tokens_per_s_overall`` is over the job's life, from submit to end. ``mfu`` is the share of its
-    ceiling that the devices reached in these steps; ``mfu_basis`` is what the ceiling rests on. ``stragglers`` are
-    there where the script looks for them.
+    ceiling that the devices reached in these steps; ``mfu_basis`` is what the ceiling rests on. ``stragglers`` are the
+    workers that held the others up; None where the script does not look for them.
     """
 
     job_id: str
@@ -76,7 +63,7 @@ class TrainingSummary(Struct, frozen=True, kw_only=True, gc=False):
     mfu_basis: str | None
     recoveries: tuple[Recovery, ...]
     losses: tuple[tuple[int, float], ...]
-    stragglers: tuple[SlowWorker, ...] = ()
+    stragglers: tuple[SlowWorker, ...] | None = None
 
 
 class JobReport(Struct, frozen=True, kw_only=True, gc=False):
@@ -122,7 +109,7 @@ def training_summary(
         mfu_basis=basis,
         recoveries=tuple(sorted(_recoveries(job.attempts), key=lambda recovery: recovery.failed_s)),
         losses=losses,
-        stragglers=tuple(_slow_workers(job.attempts)),
+        stragglers=slow_workers(job),
     )
 
 
@@ -188,30 +175,6 @@ def _mfu(job: JobLog, ceilings: Mapping[tuple[str, str], Ceiling]) -> tuple[floa
 
 def _in_steps_s(steps: Iterable[StepCommitted]) -> float:
     return Times((to_us(step.start_s), to_us(step.end_s)) for step in steps).length / US
-
-
-def slow_text(slow: SlowWorker) -> str:
-    """Return what is known of a slow worker, in words. What of a step it takes longer, the others wait."""
-    lasted = format_duration(max(0.0, slow.until_s - slow.since_s))
-    return (
-        f"worker {slow.worker} computes {slow.ratio:.2f} times as long as the middle one, which holds the gang up by "
-        f"{1 - 1 / slow.ratio:.0%} of its computing (attempt {slow.epoch}, told of for {lasted} so far)"
-    )
-
-
-def _slow_workers(attempts: Sequence[AttemptLog]) -> Iterator[SlowWorker]:
-    for log in attempts:
-        told: dict[int, list[StragglerFound]] = defaultdict(list)
-        for said in sorted(log.stragglers, key=lambda said: said.at_s):
-            told[said.rank].append(said)
-        for rank, words in sorted(told.items()):
-            yield SlowWorker(
-                worker=rank,
-                epoch=log.attempt.epoch,
-                since_s=words[0].at_s,
-                until_s=words[-1].at_s,
-                ratio=words[-1].ratio,
-            )
 
 
 def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:

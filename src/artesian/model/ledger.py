@@ -58,6 +58,11 @@ class Loss(StrEnum):
     """Training held up by a save."""
     EVALUATION = "evaluation"
     """Validation between steps."""
+    STRAGGLER = "straggler"
+    """The end of a step whose result was kept, as long as a rank that computed slower was waited for.
+
+    The time of the slow rank itself is not in it: it computed. Only where the script looks for stragglers.
+    """
     LOST_WORK = "lost_work"
     """Steps that had to be done again, or whose result is gone, and the step under way at a failure."""
     WIND_DOWN = "wind_down"

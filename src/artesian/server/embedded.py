@@ -15,7 +15,7 @@ from artesian.census import discover
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
-from artesian.kernel.told import decision, job_view, moves_view, node_view
+from artesian.kernel.told import job_view, moves_view, node_view
 from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
@@ -172,7 +172,7 @@ class ControlPlane:
     def decision(self, job: str) -> Decision:
         """Return what was last decided about a job. Raises UnknownJob."""
         record = self.record(job)
-        found = decision(record, self.why(record), self.outlook(record))
+        found = report.decided(self, record)
         self.revive()
         return found
 

@@ -1,13 +1,14 @@
-"""Goodput of jobs as OpenMetrics text, for whatever scrapes it.
+"""Goodput of jobs, and the workers that hold them up, as OpenMetrics text, for whatever scrapes it.
 
 Of the server's own page no series is by job, as their number would grow without end: this is a page of its own,
 for who scrapes the jobs that he looks after. The label is not ``job``, which Prometheus sets itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from artesian.kernel.goodput import Goodput, Window
 from artesian.model.ledger import US
+from artesian.model.views import SlowWorker
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -21,11 +22,21 @@ _HEADS = {
         "ratio",
         "Share of that device time that became progress, in all and over the sliding window.",
     ),
+    "artesian_job_stragglers": (
+        "",
+        "Workers that hold the others up now. Not there where the job does not run, or does not look for them.",
+    ),
+    "artesian_job_straggler_ratio": (
+        "ratio",
+        "How many times as long as the middle worker such a worker computes.",
+    ),
 }
 
 
-def render_openmetrics(goodputs: Iterable[Goodput]) -> str:
-    """Return the metrics of the jobs, with the end mark; a job whose goodput is unknown has no samples."""
+def render_openmetrics(
+    goodputs: Iterable[Goodput], stragglers: Mapping[str, tuple[SlowWorker, ...] | None] | None = None
+) -> str:
+    """Return the metrics of the jobs, with the end mark; what is unknown has no samples. ``stragglers`` are by job."""
     samples: dict[str, list[str]] = {name: [] for name in _HEADS}
     for goodput in goodputs:
         job = goodput.job_id.translate(_ESCAPES)
@@ -40,9 +51,21 @@ def render_openmetrics(goodputs: Iterable[Goodput]) -> str:
             for name, window in _windows(goodput)
             if window is not None and window.share is not None
         ]
+    for id_, found in (stragglers or {}).items():
+        if found is None:
+            continue
+        job = id_.translate(_ESCAPES)
+        samples["artesian_job_stragglers"].append(f'artesian_job_stragglers{{job_id="{job}"}} {len(found)}')
+        samples["artesian_job_straggler_ratio"] += [
+            f'artesian_job_straggler_ratio{{job_id="{job}",worker="{slow.worker}"}} {slow.ratio!r}'
+            for slow in found
+        ]
     lines = []
     for name, (unit, help_) in _HEADS.items():
-        lines += [f"# TYPE {name} gauge", f"# UNIT {name} {unit}", f"# HELP {name} {help_}", *samples[name]]
+        lines.append(f"# TYPE {name} gauge")
+        if unit:
+            lines.append(f"# UNIT {name} {unit}")
+        lines += [f"# HELP {name} {help_}", *samples[name]]
     return "\n".join([*lines, "# EOF", ""])
 
 

@@ -13,9 +13,12 @@ from artesian.engines.local.engine import attempt_folder
 from artesian.kernel.accounting import Ceilings, waterfall
 from artesian.kernel.goodput import Goodput, goodput_text, job_goodput
 from artesian.kernel.lifecycle import JobRecord
-from artesian.kernel.progress import Progress
-from artesian.kernel.training import JobReport, TrainingSummary, slow_text, training_summary
+from artesian.kernel.progress import Progress, read_log
+from artesian.kernel.stragglers import slow_now, slow_workers
+from artesian.kernel.told import decision
+from artesian.kernel.training import JobReport, TrainingSummary, training_summary
 from artesian.model.ledger import Ceiling, Waterfall
+from artesian.model.views import Decision, SlowWorker
 from artesian.server.fleet import ceilings_of
 from artesian.server.node_census import NodeCensuses
 from artesian.wire import ProgressReader
@@ -42,8 +45,21 @@ def job_report(plane: "ControlPlane", record: JobRecord) -> JobReport:
 def with_notes(found: Waterfall, goodput: Goodput, summary: TrainingSummary) -> Waterfall:
     """Return the waterfall with one job's goodput among its notes, and the workers that held it up."""
     notes = [f"goodput of {goodput.job_id}: {goodput_text(goodput)}"]
-    notes += [f"{goodput.job_id}: {slow_text(slow)}" for slow in summary.stragglers]
+    notes += [f"{goodput.job_id}: {slow}" for slow in summary.stragglers or ()]
     return replace(found, notes=(*found.notes, *notes))
+
+
+def decided(plane: "ControlPlane", record: JobRecord) -> Decision:
+    """Return what was last decided about a job; of one that runs also which workers hold the others up."""
+    found = decision(record, plane.why(record), plane.outlook(record))
+    return replace(found, stragglers=stragglers_now(plane.dir.jobs, record))
+
+
+def stragglers_now(jobs: Path, record: JobRecord) -> tuple[SlowWorker, ...] | None:
+    """Return the workers that hold the others up; None of a job that does not run, or does not look for them."""
+    if not record.state.holds_devices:
+        return None
+    return slow_now(slow_workers(read_log(record, read_progress(jobs, [record]))))
 
 
 def training(plane: "ControlPlane", record: JobRecord) -> TrainingSummary:

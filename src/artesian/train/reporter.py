@@ -42,8 +42,8 @@ class Reporter:
         """Return seconds since the Unix epoch, on this worker's clock."""
         return self._clock.now_s()
 
-    def started(self) -> None:
-        """Say that the worker runs, since its process was started."""
+    def started(self, *, seeks_stragglers: bool = False) -> None:
+        """Say that the worker runs, since its process was started, and whether it looks for stragglers."""
         assert self._start_up_s is not None
         self._send(
             WorkerStarted(
@@ -53,6 +53,7 @@ class Reporter:
                 pid=os.getpid(),
                 device=str(self._member.device),
                 dtype=self._dtype,
+                seeks_stragglers=seeks_stragglers,
             )
         )
 
@@ -100,9 +101,21 @@ class Reporter:
             )
         )
 
-    def straggler(self, rank: int, step: int, ratio: float, steps: int) -> None:
-        """Say that ``rank`` has held the gang up for ``steps`` steps, up to ``step``."""
-        self._send(StragglerFound(rank=rank, at_s=self.now_s(), step=step, ratio=ratio, steps=steps))
+    def straggler(
+        self, *, rank: int, step: int, ratio: float, steps: int, window: int, excess_s: float
+    ) -> None:
+        """Say that ``rank`` has held the gang up for ``steps`` steps up to ``step``, the last ``window`` by so much."""
+        self._send(
+            StragglerFound(
+                rank=rank,
+                at_s=self.now_s(),
+                step=step,
+                ratio=ratio,
+                steps=steps,
+                window=window,
+                excess_s=excess_s,
+            )
+        )
 
     def checkpoint(self, step: int, size_bytes: int) -> None:
         """Say that the checkpoint of ``step`` is durable."""

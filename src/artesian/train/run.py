@@ -82,6 +82,7 @@ class Run:
             else ReplicaCheck(model, member.control, every=check_replicas_every)
         )
         ask = None if self._link is None else self._link.is_slow
+        self._seeks_stragglers = stragglers is not None
         self._slow = watched(stragglers, model, member, reporter.straggler, ask)
         self.step = 0
         self.position = 0
@@ -164,7 +165,7 @@ class Run:
 
         Raises CheckpointError when there are checkpoints but none is whole.
         """
-        self._reporter.started()
+        self._reporter.started(seeks_stragglers=self._seeks_stragglers)
         if self._link is not None:
             self._link.heart.set(Activity.STARTING, START_LIMIT_S)
         start_s = self._reporter.now_s()

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -22,11 +22,17 @@ from artesian.train.reporter import say
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Straggler:
-    """A rank that took ``ratio`` times as long as the middle rank, in each of the last ``windows`` windows."""
+    """A rank that took longer than the middle rank in each of the last ``windows`` windows, ``ratio`` times in the last.
+
+    ``excess_s`` is how many seconds longer it computed, over all steps of the last ``fresh`` windows: those of which
+    it was not said before. It is the middle step's excess times the steps, so that one hiccup does not count.
+    """
 
     rank: int
     ratio: float
     windows: int
+    fresh: int
+    excess_s: float
 
     def __str__(self) -> str:
         return f"rank {self.rank} computes {self.ratio:.2f} times as long as the others ({self.windows} windows in a row)"
@@ -38,14 +44,31 @@ def slow_ranks(times_s: Sequence[float | None], *, factor: float) -> dict[int, f
     Of an even number the faster of the two in the middle counts, so that of two ranks one can be slow. None
     is a rank that did not tell. Fewer than two that did have nobody to be compared with.
     """
-    told = [seconds for seconds in times_s if seconds is not None]
-    if len(told) < 2 or (middle := statistics.median_low(told)) <= 0:
+    middle = _middle(times_s)
+    if middle is None:
         return {}
     return {
         rank: seconds / middle
         for rank, seconds in enumerate(times_s)
         if seconds is not None and seconds > factor * middle
     }
+
+
+def _middle(times_s: Sequence[float | None]) -> float | None:
+    """Return the time of the middle rank; None where there is none to compare with."""
+    told = [seconds for seconds in times_s if seconds is not None]
+    if len(told) < 2 or (middle := statistics.median_low(told)) <= 0:
+        return None
+    return middle
+
+
+@dataclass(slots=True)
+class _Streak:
+    """Windows in a row in which a rank was slow, and by how many seconds in those of which no word was said."""
+
+    windows: int = 0
+    fresh: int = 0
+    excess_s: float = 0.0
 
 
 class Stragglers:
@@ -71,7 +94,7 @@ class Stragglers:
         self._every, self._factor, self._patience = every, factor, patience
         self._times_s: list[float] = []
         self._notes = 0
-        self._in_a_row: dict[int, int] = {}
+        self._streaks: dict[int, _Streak] = {}
 
     def note(self, compute_s: float | None) -> list[Straggler]:
         """Take in a step's time, and return the stragglers, the same on all ranks; once a step on each.
@@ -90,13 +113,28 @@ class Stragglers:
         return [] if rows is None else self._judge([float_of(bits) for bits in rows])
 
     def _judge(self, times_s: list[float]) -> list[Straggler]:
-        slow = slow_ranks([None if each != each else each for each in times_s], factor=self._factor)
-        self._in_a_row = {rank: self._in_a_row.get(rank, 0) + 1 for rank in slow}
-        return [
-            Straggler(rank=rank, ratio=slow[rank], windows=windows)
-            for rank, windows in sorted(self._in_a_row.items())
-            if windows >= self._patience
-        ]
+        known = [None if each != each else each for each in times_s]
+        slow, middle = slow_ranks(known, factor=self._factor), _middle(known)
+        self._streaks = {rank: self._streaks.get(rank, _Streak()) for rank in slow}
+        found = []
+        for rank, streak in sorted(self._streaks.items()):
+            assert middle is not None
+            streak.windows += 1
+            streak.fresh += 1
+            streak.excess_s += (times_s[rank] - middle) * self._every
+            if streak.windows < self._patience:
+                continue
+            found.append(
+                Straggler(
+                    rank=rank,
+                    ratio=slow[rank],
+                    windows=streak.windows,
+                    fresh=streak.fresh,
+                    excess_s=streak.excess_s,
+                )
+            )
+            streak.fresh, streak.excess_s = 0, 0.0
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +151,15 @@ class StragglerPolicy:
     replaces: bool = False
 
 
+class Tell(Protocol):
+    """Takes in that a rank was slow: see ``StragglerFound``, whose fields these are."""
+
+    def __call__(
+        self, *, rank: int, step: int, ratio: float, steps: int, window: int, excess_s: float
+    ) -> object:
+        """Say so."""
+
+
 class StragglerWatch:
     """What ``Run`` does at each step to find stragglers, and once one is found."""
 
@@ -121,11 +168,14 @@ class StragglerWatch:
         policy: StragglerPolicy,
         model: torch.nn.Module,
         member: Membership,
-        tell: Callable[[int, int, float, int], object],
+        tell: Tell,
         ask_to_replace: Callable[[str], object] | None,
     ) -> None:
-        """``tell`` gets rank, step, ratio and steps on rank 0; ``ask_to_replace`` the words, on the straggler itself."""
+        """``tell`` is called on rank 0; ``ask_to_replace`` with the words, on the straggler itself."""
         self._policy = policy
+        self._window_end = self._next_window_end = 0
+        """The last steps of the window that is judged next, and of the one after it."""
+        self._notes = 0
         self._member = member
         self._tell = tell
         self._ask = ask_to_replace if policy.replaces else None
@@ -140,14 +190,26 @@ class StragglerWatch:
 
     def note(self, step: int) -> None:
         """Say that ``step`` is applied."""
+        every = self._policy.every
+        self._notes += 1
+        if self._notes % every == 0:  # kept, not counted back: a guard may have gone back to an earlier step
+            self._window_end, self._next_window_end = self._next_window_end, step
         for found in self._ranks.note(self._timer.read_s()):
-            # Again when it has lasted twice as long: a word with every window would bury all others.
+            if self._member.rank == 0:
+                self._tell(
+                    rank=found.rank,
+                    step=self._window_end,
+                    ratio=found.ratio,
+                    steps=found.windows * every,
+                    window=found.fresh * every,
+                    excess_s=found.excess_s,
+                )
+            # To people, again when it has lasted twice as long: a word with every window would bury all others.
             windows = found.windows // self._policy.patience
             if found.windows % self._policy.patience or windows & (windows - 1):
                 continue
             if self._member.rank == 0:
                 say(str(found))
-                self._tell(found.rank, step, found.ratio, found.windows * self._policy.every)
             if self._ask is not None and found.rank == self._member.rank:
                 self._ask(str(found))
 
@@ -160,7 +222,7 @@ def watched(
     policy: StragglerPolicy | None,
     model: torch.nn.Module,
     member: Membership,
-    tell: Callable[[int, int, float, int], object],
+    tell: Tell,
     ask_to_replace: Callable[[str], object] | None,
 ) -> StragglerWatch | None:
     """Return the watch that ``policy`` asks for; None for a rank that is alone, who waits for nobody."""

@@ -32,7 +32,8 @@ class WorkerStarted:
     """A worker's process runs: ``device`` is what it computes on, such as ``cpu`` or ``cuda:0``.
 
     ``dtype`` is what its matrix products are computed in, ``bf16`` or ``fp32``: the ceiling of MFU
-    depends on it. None where the script does not tell.
+    depends on it. None where the script does not tell. ``seeks_stragglers`` is whether the ranks look for those among
+    them that are slower; None: an older worker, which did not say.
     """
 
     rank: int
@@ -41,6 +42,7 @@ class WorkerStarted:
     pid: int
     device: str
     dtype: str | None = None
+    seeks_stragglers: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,9 @@ class WorkerFailed:
 class StragglerFound:
     """Said by rank 0: ``rank`` has computed ``ratio`` times as long as the middle rank, ``steps`` steps long.
 
-    So long the gang went at its pace. ``step`` is the last of them.
+    So long the gang went at its pace. ``step`` is the last of them. Over the last ``window`` of them, of which no word
+    was said before, it has computed ``excess_s`` seconds longer than the middle rank, which the others have waited;
+    both are None from an older worker, which did not say.
     """
 
     rank: int
@@ -119,6 +123,8 @@ class StragglerFound:
     step: int
     ratio: float
     steps: int
+    window: int | None = None
+    excess_s: float | None = None
 
 
 class Layer(StrEnum):

@@ -69,6 +69,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "loss.data_wait": ("Waiting for data", "等待数据"),
     "loss.checkpoint_stall": ("Checkpoint stalls", "检查点停顿"),
     "loss.evaluation": ("Evaluation", "评估"),
+    "loss.straggler": ("Waiting for stragglers", "等待慢节点"),
     "loss.lost_work": ("Lost work", "丢失的工作"),
     "loss.wind_down": ("Wind-down", "收尾"),
     "loss.between_steps": ("Between steps", "步间空隙"),
@@ -117,6 +118,10 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "recover.evaluation": (
         "Evaluate less often, or in a job of its own.",
         "减少评估次数，或放到单独的作业中。",
+    ),
+    "recover.straggler": (
+        "Exclude the node that is slow, or let artesian launch replace the worker: artesian why JOB names it.",
+        "停用变慢的节点，或由 artesian launch 更换该进程：artesian why JOB 会指出是哪个。",
     ),
     "recover.lost_work": (
         "Save more often: steps since the last checkpoint are done again after a failure.",
