@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from msgspec import Struct
 from msgspec.structs import fields, replace
 
 from artesian.census import Census, Figure, Measurement, discover
@@ -25,7 +26,7 @@ from artesian.model.job import Cause, Job, Outcome, RetryPolicy
 from artesian.model.ledger import Loss, Stage
 from artesian.model.plan import HoldCode, Reason
 from artesian.model.units import parse_duration_s
-from artesian.model.views import SlowWorker
+from artesian.model.views import Decision, MovesView, MoveView, SlowWorker
 from artesian.policy.registry import BUILT_IN
 from artesian.server.config import StateDir
 from artesian.sim.fleet import POOL_KEYS
@@ -375,11 +376,19 @@ def test_the_json_page_has_every_key_of_a_job() -> None:
     assert {code.value for code in HoldCode} <= set(coded(text(page)))
 
 
-def test_the_json_page_has_every_key_of_a_training_summary() -> None:
-    named = {
-        n for row in rows(DOCS / "reference" / "json.md", "Training summary") for n in coded(" ".join(row))
-    }
-    assert {field.name for cls in (TrainingSummary, Recovery, SlowWorker) for field in fields(cls)} <= named
+@pytest.mark.parametrize(
+    ("section", "records"),
+    [
+        ("Training summary", (TrainingSummary, Recovery)),
+        ("Straggler", (SlowWorker,)),
+        ("Decision", (Decision,)),
+        ("Moves", (MovesView, MoveView)),
+    ],
+)
+def test_the_json_page_has_every_key_of_a_record(section: str, records: tuple[type[Struct], ...]) -> None:
+    page = DOCS / "reference" / "json.md"
+    named = {name for row in rows(page, section) for name in coded(" ".join(row))}
+    assert {field.name for record in records for field in fields(record)} <= named
 
 
 def test_the_json_page_has_every_key_of_a_census() -> None:
