@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+import guardian
 from artesian.census import discover
 from artesian.engines.local.engine import attempt_folder
 from artesian.engines.local.records import AttemptFolder
@@ -166,9 +167,16 @@ class Running:
     def __init__(self, cli: Cli, words: Sequence[str]) -> None:
         self._out = cli.folder / f"out-{time.monotonic_ns()}"
         self._err = self._out.with_suffix(".err")
+        mark = {guardian.MARK: str(self._out)}
+        guardian.watch(environments=[mark])
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                words, env=cli.env, cwd=cli.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                words,
+                env={**cli.env, **mark},
+                cwd=cli.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
             )
 
     @property

@@ -9,6 +9,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+import guardian
 from artesian.store.postgres_journal import PostgresJournal
 from limits import needs
 
@@ -79,6 +81,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        self._watch = guardian.watch(
+            pid_file=self._folder / "data" / "postmaster.pid", first=signal.SIGQUIT, folder=self._folder
+        )
         options = " ".join(f"-c {name}={value}" for name, value in self._settings.items())
         options += f" -c port={self.port} -c unix_socket_directories={self._folder}"
         log = str(self._folder / "log")
@@ -87,6 +92,7 @@ class PostgresServer:
     def stop(self, mode: str = "fast") -> None:
         """Stop it; ``immediate``: as a crash would."""
         self._run("pg_ctl", "-D", self._data, "-m", mode, "-w", "stop")
+        guardian.forget(self._watch)
 
     def _run(self, program: str, *arguments: str) -> None:
         words: Sequence[str] = [str(self._programs / program), *arguments]

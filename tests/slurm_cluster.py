@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import guardian
 from limits import needs
 from proc import processes, read
 
@@ -94,6 +95,15 @@ class SlurmCluster:
         self.kinds = kinds
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
+        conf = {"SLURM_CONF": str(self.conf)}
+        self._watch = guardian.watch(
+            environments=[
+                {guardian.MARK: str(folder)},  # the daemons; and what runs on the nodes
+                *(conf | {"SLURMD_NODENAME": name} for name in self.node_names),
+            ],
+            first=signal.SIGKILL,
+            folder=folder,
+        )
 
     @property
     def node_names(self) -> Sequence[str]:
@@ -243,6 +253,7 @@ class SlurmCluster:
                 self.kill_node(name)
         for name in list(self._processes):
             self._end(name)
+        guardian.forget(self._watch)
 
     # -- looking ------------------------------------------------------------------------------------
 
@@ -274,7 +285,7 @@ class SlurmCluster:
     def _spawn(self, key: str, *words: str) -> None:
         self._processes[key] = subprocess.Popen(
             words,
-            env=self.env,
+            env={**self.env, guardian.MARK: str(self.folder)},
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

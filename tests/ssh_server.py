@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import guardian
 from limits import needs
 from proc import children
 
@@ -89,7 +90,11 @@ class SshServer:
             "-E",
             str(self.folder / "log"),
         )
-        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+        mark = {guardian.MARK: str(self.folder)}
+        self._watch = guardian.watch(environments=[mark])
+        self._process = subprocess.Popen(
+            words, env={**os.environ, **mark}, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         deadline_s = time.monotonic() + _TIMEOUT_S
         while not self._listens():
             assert self._process.poll() is None, (self.folder / "log").read_text()
@@ -107,6 +112,7 @@ class SshServer:
                 continue
         self._process.wait()
         self._process = None
+        guardian.forget(self._watch)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:

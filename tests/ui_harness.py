@@ -14,7 +14,7 @@ from artesian.engines.local.engine import attempt_folder
 from artesian.model.job import Cause, JobKind
 from artesian.server.config import StateDir
 from artesian.store import SqliteJournal
-from artesian.wire import CheckpointCommitted, StepCommitted, WorkerStarted
+from artesian.wire import CheckpointCommitted, StepCommitted, StragglerFound, WorkerStarted
 from artesian.wire.channel import ProgressWriter, worker_file
 from builders import Kernel, a_job, a_node, ended, joined, lost, retry, started, submitted, ticked
 from cli_harness import TIMEOUT_S, Cli, Running, until
@@ -29,6 +29,8 @@ DOOMED = "doomed-1"
 """The job that a test cancels."""
 RESTLESS = "restless-1"
 """Another one."""
+SLOW = "vlm-b2"
+"""The job that a straggler holds up."""
 QUOTAS = """
 [teams.vision]
 weight = 2
@@ -184,22 +186,44 @@ def seed(state: StateDir) -> None:
     for id_ in (DOOMED, RESTLESS):
         kernel.step(submitted(a_job(id_, devices="L4:1", user=USER), now_s - 60))
         kernel.step(started(id_, 1, now_s - 55))
+    slow = a_job(SLOW, devices="L4:8", user=USER, workers=2, kind=JobKind.TRAIN)
+    kernel.step(submitted(slow, now_s - 50))
+    kernel.step(started(SLOW, 1, now_s - 45))
     with SqliteJournal.open(state.journal) as journal:
         journal.append(kernel.journal)
-    _train(state, 1, 1, begun_s + 40, 56, 20.0)
-    _train(state, 2, 41, begun_s + 1260, 110, 20.0)
+    _train(state, "llm-a1", 1, 1, begun_s + 40, 56, 20.0)
+    _train(state, "llm-a1", 2, 41, begun_s + 1260, 110, 20.0)
+    _train(state, SLOW, 1, 1, now_s - 40, 36, 1.0, is_slow=True)
     folder = attempt_folder(state.jobs, "llm-a1", 2)
     folder.stdout.write_text("".join(f"step {n} loss {_loss(n):.3f}\n" for n in range(41, 151)) + SCRIPT)
 
 
-def _train(state: StateDir, epoch: int, first: int, begun_s: float, steps: int, step_s: float) -> None:
-    """Let both ranks of an attempt report steps, and a checkpoint after every twenty."""
-    folder = attempt_folder(state.jobs, "llm-a1", epoch)
+def _train(
+    state: StateDir,
+    id_: str,
+    epoch: int,
+    first: int,
+    begun_s: float,
+    steps: int,
+    step_s: float,
+    *,
+    is_slow: bool = False,
+) -> None:
+    """Let both ranks of an attempt report steps, and a checkpoint after every twenty; rank 1 may be a straggler."""
+    folder = attempt_folder(state.jobs, id_, epoch)
     folder.create()
     for rank in range(2):
         writer = ProgressWriter(worker_file(folder.progress, rank))
         writer.send(
-            WorkerStarted(rank=rank, at_s=begun_s, world_size=2, pid=1, device="cuda:0", dtype="bf16")
+            WorkerStarted(
+                rank=rank,
+                at_s=begun_s,
+                world_size=2,
+                pid=1,
+                device="cuda:0",
+                dtype="bf16",
+                seeks_stragglers=is_slow,
+            )
         )
         for place in range(steps):
             number, start_s = first + place, begun_s + place * step_s
@@ -210,6 +234,9 @@ def _train(state: StateDir, epoch: int, first: int, begun_s: float, steps: int, 
             )
             if number % 20 == 0 and rank == 0:
                 writer.send(CheckpointCommitted(rank=0, at_s=start_s + seconds, step=number, size_bytes=1))
+        if is_slow and rank == 0:
+            told = {"ratio": 1.6, "steps": steps - 4, "window": steps - 4, "excess_s": 12.0}
+            writer.send(StragglerFound(rank=1, at_s=begun_s + steps * step_s, step=steps - 4, **told))
         writer.close()
 
 

@@ -6,5 +6,6 @@ own file, as ``test_local_engine.py`` does.
 """
 
 from engines_harness import harness, session
+from postgres_server import postgres
 
-__all__ = ["harness", "session"]
+__all__ = ["harness", "postgres", "session"]

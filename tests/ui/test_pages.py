@@ -1,5 +1,6 @@
 """Every page in a real Chromium: in both languages, on a desk and on a phone, by mouse and by keyboard."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from artesian.server.ui.queue import PAGE
 from artesian.server.ui.texts import Language, Texts
 from artesian.server.ui.trial import FILE_BYTES
 from cli_harness import until
-from ui_harness import DESKTOP, DOOMED, PHONE, RESTLESS, SCRIPT, WAITING, Dashboard, Looker, a_dashboard
+from ui_harness import DESKTOP, DOOMED, PHONE, RESTLESS, SCRIPT, SLOW, WAITING, Dashboard, Looker, a_dashboard
 
 Look = Callable[..., Looker]
 
@@ -76,6 +77,25 @@ def test_every_page_says_what_it_knows(look: Look, language: Language, size: tup
         assert texts(key) in content(page), key
     assert "node lost" in content(page)
     assert not looker.is_wider_than_its_window()
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_job_shows_who_holds_it_up_what_to_do_about_it_and_what_is_unknown(
+    look: Look, language: Language, size: tuple[int, int]
+) -> None:
+    texts, looker = Texts(language), look(language, size)
+    page = looker.open(f"/ui/jobs/{SLOW}")
+    expect(page.get_by_role("heading", name=texts("stragglers"))).to_be_visible()
+    slow = page.get_by_role("listitem").filter(has_text="1.60")
+    expect(slow).to_contain_text(re.compile(r"l4-\d\d\[0,1,2,3\].*12\.0 s"))
+    expect(slow.locator("time")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d UTC$"))
+    node = re.search(r"l4-\d\d", slow.inner_text())
+    assert node is not None
+    expect(slow).to_contain_text(texts("straggler_exclude", node=node[0]))
+    assert not looker.is_wider_than_its_window()
+    page = looker.open("/ui/jobs/llm-a1")
+    expect(page.locator("#content")).to_contain_text(texts("stragglers_unknown"))
 
 
 def test_what_a_job_prints_is_text_and_no_script(look: Look) -> None:

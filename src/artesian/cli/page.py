@@ -2,17 +2,15 @@
 
 import html
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from artesian.cli import charts, plot
+from artesian.cli.figures import COLUMNS, Outcome, best_of, figure
 from artesian.cli.picture import cause_label, percent_text, stage_label
-from artesian.kernel.lifecycle import JobRecord
 from artesian.model.errors import ArtesianError
 from artesian.model.fleet import Fleet
 from artesian.model.units import format_duration
-from artesian.policy.moves import Move
-from artesian.sim.report import Group, Report, Spread, Summary
+from artesian.sim.report import Group, Spread, Summary
 from artesian.sim.teams import TeamFigures
 
 _STYLE = """
@@ -31,16 +29,6 @@ class PageError(ArtesianError):
     """The page cannot be made, or not be written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What a policy made of the jobs."""
-
-    policy: str
-    figures: Report
-    records: Sequence[JobRecord]
-    moves: Sequence[Move] = ()
-
-
 def check_path(path: Path) -> None:
     """Raise PageError for a path that cannot be a page, PlotError without matplotlib: before the long work."""
     if path.suffix.lower() not in (".html", ".htm"):
@@ -50,7 +38,7 @@ def check_path(path: Path) -> None:
     plot.check_path(path.with_suffix(".svg"))
 
 
-def write(path: Path, *, title: str, fleet: Fleet, runs: Sequence[Run]) -> None:
+def write(path: Path, *, title: str, fleet: Fleet, runs: Sequence[Outcome]) -> None:
     """Write the page. The same runs give the same page, byte for byte. Raises PageError where that fails."""
     text = _page(title, fleet, runs)
     try:
@@ -61,7 +49,7 @@ def write(path: Path, *, title: str, fleet: Fleet, runs: Sequence[Run]) -> None:
         ) from error
 
 
-def _page(title: str, fleet: Fleet, runs: Sequence[Run]) -> str:
+def _page(title: str, fleet: Fleet, runs: Sequence[Outcome]) -> str:
     curves = [charts.Curve(name=run.policy, figures=run.figures) for run in runs]
     parts = [
         f"<h1>{_text(title)} <span class=tag>simulated</span></h1>",
@@ -90,7 +78,7 @@ def _page(title: str, fleet: Fleet, runs: Sequence[Run]) -> str:
         end_s = run.figures.allocation[-1].at_s if run.figures.allocation else 0.0
         notes: list[str] = []
 
-        def draw(run: Run = run, end_s: float = end_s, notes: list[str] = notes) -> object:
+        def draw(run: Outcome = run, end_s: float = end_s, notes: list[str] = notes) -> object:
             figure, note = charts.gantt(run.records, fleet, end_s)
             notes.append(note)
             return figure
@@ -109,71 +97,27 @@ def _page(title: str, fleet: Fleet, runs: Sequence[Run]) -> str:
     )
 
 
-def _policies(runs: Sequence[Run]) -> str:
+def _policies(runs: Sequence[Outcome]) -> str:
     """A row for each policy; the best of each column stands out where there are several."""
-    names = (
-        "mean JCT",
-        "median",
-        "p99",
-        "mean wait",
-        "p99 wait",
-        "makespan",
-        "allocated",
-        "stranded",
-        "preemptions",
-        "ρ mean",
-        "ρ p99",
-        "unstarted",
-    )
-    rows: list[list[float | None]] = []
-    for run in runs:
-        f = run.figures
-        rows.append(
-            [
-                *_figures(f.jct, "mean_s", "median_s", "p99_s"),
-                *_figures(f.wait, "mean_s", "p99_s"),
-                f.makespan_s,
-                None if f.allocated_share is None else -f.allocated_share,
-                f.stranded_share,
-                f.preemptions,
-                *_figures(f.finish_time_ratio, "mean", "p99"),
-                len(f.unstarted),
-            ]
-        )
-    shown = []
-    for row in rows:
-        cells = []
-        for column, value in enumerate(row):
-            known = [other[column] for other in rows]
-            is_best = (
-                value is not None and len(set(known)) > 1 and value == min(k for k in known if k is not None)
-            )
-            cells.append(
-                f"<td class=best>{_shown(column, value)}</td>"
-                if is_best
-                else f"<td>{_shown(column, value)}</td>"
-            )
-        shown.append("".join(cells))
-    return _table(
-        ("policy", *names), ((run.policy, cells) for run, cells in zip(runs, shown, strict=True))
-    ) + (
+    figures = [run.figures for run in runs]
+    best = [best_of(column, figures) for column in COLUMNS]
+
+    def cells(run: Outcome) -> str:
+        shown = []
+        for column, at_best in zip(COLUMNS, best, strict=True):
+            is_best = at_best is not None and column.of(run.figures) == at_best
+            shown.append(f"<td{' class=best' if is_best else ''}>{column.text(run.figures)}</td>")
+        return "".join(shown)
+
+    names = ("policy", *(column.name for column in COLUMNS))
+    return _table(names, ((run.policy, cells(run)) for run in runs)) + (
         "<div class=note>JCT: from submission to end. Stranded: free although a job waited. "
         "ρ: how much later than on the job's own part of the fleet; 1 or less is fair.</div>"
     )
 
 
-def _shown(column: int, value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    if column in (6, 7):
-        return f"{abs(value):.1%}"
-    if column in (9, 10):
-        return f"{value:.2f}"
-    return f"{value:,.0f}" if column in (8, 11) else format_duration(value)
-
-
-def _deadlines(runs: Sequence[Run]) -> str:
-    def cells(run: Run) -> str:
+def _deadlines(runs: Sequence[Outcome]) -> str:
+    def cells(run: Outcome) -> str:
         found = run.figures.deadlines
         if found is None:
             return "<td>–</td>" * 5
@@ -186,7 +130,7 @@ def _deadlines(runs: Sequence[Run]) -> str:
     return _table(names, ((run.policy, cells(run)) for run in runs))
 
 
-def _entitlements(runs: Sequence[Run]) -> str:
+def _entitlements(runs: Sequence[Outcome]) -> str:
     def cells(team: TeamFigures) -> str:
         satisfied = "–" if team.satisfaction is None else f"{team.satisfaction:.1%}"
         hours = [team.used_device_s, team.borrowed_device_s, team.wanted_device_s]
@@ -208,8 +152,8 @@ def _entitlements(runs: Sequence[Run]) -> str:
     return _table(names, rows)
 
 
-def _moves(runs: Sequence[Run]) -> str:
-    def cells(run: Run, kind: str) -> str:
+def _moves(runs: Sequence[Outcome]) -> str:
+    def cells(run: Outcome, kind: str) -> str:
         some = [move for move in run.moves if move.kind == kind]
         let_start = {move.lets_start for move in some if move.lets_start is not None}
         hours = sum(move.cost_device_s for move in some) / 3600
@@ -250,8 +194,8 @@ def _groups(groups: dict[str, Group]) -> str:
     return _table(names, ((name, cells(group)) for name, group in groups.items()))
 
 
-def _waterfalls(runs: Sequence[Run]) -> str:
-    def cells(run: Run) -> str:
+def _waterfalls(runs: Sequence[Outcome]) -> str:
+    def cells(run: Outcome) -> str:
         waterfall = run.figures.waterfall
         values = []
         for stage in waterfall.stages:
@@ -275,7 +219,7 @@ def _table(names: Sequence[str], rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _figures(summary: Summary | Spread | None, *names: str) -> list[float | None]:
-    return [None if summary is None else getattr(summary, name) for name in names]
+    return [figure(summary, name) for name in names]
 
 
 def _time(seconds: float | None) -> str:

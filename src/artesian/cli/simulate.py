@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from artesian.cli import page
 from artesian.cli import simulated as tables
+from artesian.cli.figures import Outcome
 from artesian.cli.goodput import FailureRate, Rate, goodput_command
 from artesian.cli.output import output_option, print_json, stderr, stdout
-from artesian.cli.simulated import Outcome
 from artesian.cli.waterfall import Duration
 from artesian.model.fleet import Fleet
 from artesian.model.quota import Teams
@@ -190,10 +190,7 @@ def simulate(
                 Outcome(policy=name, figures=report(result, teams), records=records, moves=policy.moves)
             )
     if page_file is not None:
-        runs = [
-            page.Run(policy=o.policy, figures=o.figures, records=o.records, moves=o.moves) for o in outcomes
-        ]
-        page.write(page_file, title=jobs_file.name, fleet=fleet, runs=runs)
+        page.write(page_file, title=jobs_file.name, fleet=fleet, runs=outcomes)
         click.echo(f"wrote {page_file}", err=True)
     if output == "json":
         print_json(_as_json(trace, fleet, outcomes))

@@ -1,28 +1,14 @@
 """What ``artesian simulate`` prints: tables of policies, of teams, of moves."""
 
-from dataclasses import dataclass
-
 from rich.table import Table
 
-from artesian.kernel.lifecycle import JobRecord
+from artesian.cli.figures import COLUMNS, Outcome
 from artesian.model.fleet import Fleet
 from artesian.model.units import format_duration
-from artesian.policy.moves import Move
-from artesian.sim.report import Report, Summary
+from artesian.sim.report import Report
 from artesian.sim.traces import Trace
 
 _SHOWN_MOVES = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What a policy made of the jobs."""
-
-    policy: str
-    figures: Report
-    records: tuple[JobRecord, ...]
-    """Of the jobs, where a page is to show who ran where."""
-    moves: list[Move]
 
 
 def policies(trace: Trace, fleet: Fleet, outcomes: list[Outcome]) -> Table:
@@ -35,37 +21,13 @@ def policies(trace: Trace, fleet: Fleet, outcomes: list[Outcome]) -> Table:
         title_justify="left",
     )
     has_deadlines = any(outcome.figures.deadlines is not None for outcome in outcomes)
-    for name in (
-        "policy",
-        "mean JCT",
-        "median",
-        "p99",
-        "mean wait",
-        "p99 wait",
-        "makespan",
-        "allocated",
-        "stranded",
-        "preemptions",
-        "ρ mean",
-        "unstarted",
-        *(["missed"] if has_deadlines else []),
-    ):
+    shown = [column for column in COLUMNS if not column.is_for_page]
+    names = [column.name for column in shown]
+    for name in ("policy", *names, *(["missed"] if has_deadlines else [])):
         table.add_column(name, justify="left" if name == "policy" else "right")
     for outcome in outcomes:
-        figures = outcome.figures
-        ratio = figures.finish_time_ratio
-        table.add_row(
-            outcome.policy,
-            *_times(figures.jct, "mean_s", "median_s", "p99_s"),
-            *_times(figures.wait, "mean_s", "p99_s"),
-            _time(figures.makespan_s),
-            _share(figures.allocated_share),
-            _share(figures.stranded_share),
-            f"{figures.preemptions:,}",
-            "unknown" if ratio is None else f"{ratio.mean:.2f}",
-            str(len(figures.unstarted)),
-            *([_missed(figures)] if has_deadlines else []),
-        )
+        missed = [_missed(outcome.figures)] if has_deadlines else []
+        table.add_row(outcome.policy, *(column.text(outcome.figures) for column in shown), *missed)
     return table
 
 
@@ -110,15 +72,3 @@ def teams(outcomes: list[Outcome]) -> Table:
                 "–" if team.satisfaction is None else f"{team.satisfaction:.1%}",
             )
     return table
-
-
-def _times(summary: Summary | None, *names: str) -> list[str]:
-    return [_time(None if summary is None else getattr(summary, name)) for name in names]
-
-
-def _share(share: float | None) -> str:
-    return "unknown" if share is None else f"{share:.1%}"
-
-
-def _time(seconds: float | None) -> str:
-    return "unknown" if seconds is None else format_duration(seconds)

@@ -7,10 +7,10 @@ from typing import Any
 from nicegui import ui
 
 from artesian.kernel.lifecycle import JobRecord
-from artesian.kernel.training import Recovery
+from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.errors import UnknownJob
 from artesian.model.units import format_duration
-from artesian.model.views import AttemptView, JobView
+from artesian.model.views import AttemptView, JobView, SlowWorker
 from artesian.server.follow import log_file
 from artesian.server.ledger import copied
 from artesian.server.tokens import Principal, Role
@@ -124,6 +124,11 @@ def _track(attempt: AttemptView, begin_s: float, span_s: float, now_s: float) ->
     )
 
 
+def troubles(summary: TrainingSummary, texts: Texts) -> Markup:
+    """Return the failures that the job got over, and the workers that held it up."""
+    return join((recoveries(summary.recoveries, texts), stragglers(summary.stragglers, texts)))
+
+
 def recoveries(found: tuple[Recovery, ...], texts: Texts) -> Markup:
     """Return how the job got over its failures."""
     head = tag("h2", texts("recoveries"))
@@ -140,6 +145,36 @@ def _recovery(one: Recovery, texts: Texts) -> str:
         return texts("not_recovered", cause=cause)
     step = texts("unknown") if one.resumed_from_step is None else one.resumed_from_step
     return texts("recovered", cause=cause, duration=format_duration(one.seconds), step=step)
+
+
+def stragglers(found: tuple[SlowWorker, ...] | None, texts: Texts) -> Markup:
+    """Return the workers that held the others up, and what to do about those that still do."""
+    head = tag("h2", texts("stragglers"))
+    if not found:
+        said = texts("stragglers_unknown") if found is None else texts("none")
+        return join((head, tag("p", said, class_="faint")))
+    # Those that are slow now first, the latest before those that were slow before.
+    ordered = sorted(found, key=lambda slow: (not slow.is_now, -slow.until_s))
+    return join((head, tag("ul", *(tag("li", _straggler(slow, texts)) for slow in ordered))))
+
+
+def _straggler(slow: SlowWorker, texts: Texts) -> Markup:
+    waited = texts("unknown") if slow.wait_s is None else format_duration(slow.wait_s)
+    said = texts(
+        "straggler_now" if slow.is_now else "straggler_past",
+        worker=slow.worker,
+        place=slow.place or texts("unknown"),
+        ratio=f"{slow.ratio:.2f}",
+        waited=waited,
+        epoch=slow.epoch,
+    )
+    if not slow.is_now:
+        return join((moment(slow.since_s), " – ", moment(slow.until_s), " · ", said))
+    if slow.node is not None and slow.has_other_nodes:
+        mend = texts("straggler_exclude", node=slow.node)
+    else:
+        mend = texts("straggler_census")
+    return join((texts("since"), " ", moment(slow.since_s), " · ", said, tag("div", mend, class_="faint")))
 
 
 def figures(curves: Curves, texts: Texts) -> Markup:
@@ -168,9 +203,7 @@ async def _add_training(visit: Visit, id_: str) -> None:
         at_s = time.time() if record.ended_s is None else record.ended_s
         found = await asyncio.to_thread(read_curves, visit.service.dir, record, at_s)
         if not found.summary.steps:
-            return join(
-                (tag("p", texts("no_training"), class_="empty"), recoveries(found.summary.recoveries, texts))
-            )
+            return join((tag("p", texts("no_training"), class_="empty"), troubles(found.summary, texts)))
         for key, points in (
             ("loss", thinned(found.summary.losses)),
             ("tokens_per_s", found.tokens_per_s),
@@ -178,7 +211,7 @@ async def _add_training(visit: Visit, id_: str) -> None:
         ):
             if len(points) > 1:
                 _draw(charts, box, key, points, texts)
-        return join((figures(found, texts), recoveries(found.summary.recoveries, texts)))
+        return join((figures(found, texts), troubles(found.summary, texts)))
 
     box = ui.element("div").classes("curves")
     await visit.live(_TRAINING_S, show, is_slow=True)

@@ -69,7 +69,7 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "loss.data_wait": ("Waiting for data", "等待数据"),
     "loss.checkpoint_stall": ("Checkpoint stalls", "检查点停顿"),
     "loss.evaluation": ("Evaluation", "评估"),
-    "loss.straggler": ("Waiting for stragglers", "等待慢节点"),
+    "loss.straggler": ("Waiting for stragglers", "等待慢进程"),
     "loss.lost_work": ("Lost work", "丢失的工作"),
     "loss.wind_down": ("Wind-down", "收尾"),
     "loss.between_steps": ("Between steps", "步间空隙"),
@@ -238,6 +238,28 @@ TABLE: Mapping[str, tuple[str, str]] = {
         "{cause}：{duration}后恢复训练，从第 {step} 步继续",
     ),
     "not_recovered": ("{cause}: no step has followed yet", "{cause}：尚未恢复训练"),
+    "since": ("since", "开始于"),
+    "stragglers": ("Stragglers", "慢进程"),
+    "stragglers_unknown": (
+        "Unknown: the script does not look for them. Run.from_env(..., stragglers=StragglerPolicy()) does.",
+        "未知：脚本没有检测。Run.from_env(..., stragglers=StragglerPolicy()) 可开启检测。",
+    ),
+    "straggler_now": (
+        "Worker {worker} on {place} computes {ratio} times as long as the middle one; each of the others has waited {waited} (attempt {epoch})",
+        "{place} 上的进程 {worker} 计算耗时是中位进程的 {ratio} 倍；其余进程各等待了 {waited}（第 {epoch} 次尝试）",
+    ),
+    "straggler_past": (
+        "Worker {worker} on {place} computed {ratio} times as long as the middle one; each of the others waited {waited} (attempt {epoch})",
+        "{place} 上的进程 {worker} 计算耗时曾是中位进程的 {ratio} 倍；其余进程各等待了 {waited}（第 {epoch} 次尝试）",
+    ),
+    "straggler_exclude": (
+        "artesian nodes exclude {node} --stop --reason slow lets the job go on elsewhere. Under artesian launch, StragglerPolicy(replaces=True) has a spare node take its place.",
+        "artesian nodes exclude {node} --stop --reason slow 可让作业换到其他节点继续。使用 artesian launch 时，StragglerPolicy(replaces=True) 会由备用节点接替。",
+    ),
+    "straggler_census": (
+        "artesian census tells whether the device is slow; look for what else keeps it busy. Under artesian launch, StragglerPolicy(replaces=True) has the process started anew.",
+        "artesian census 可检查设备是否变慢；也请查看是否有其他程序占用。使用 artesian launch 时，StragglerPolicy(replaces=True) 会重启该进程。",
+    ),
     "training": ("Training", "训练"),
     "no_training": (
         "No steps were reported. A script reports them with artesian.train.",
