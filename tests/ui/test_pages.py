@@ -195,7 +195,8 @@ def test_a_job_is_cancelled_after_a_question(look: Look, dashboard: Dashboard) -
     page = look().open(f"/ui/jobs/{DOOMED}")
     page.get_by_role("button", name="Cancel job").click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Cancel {DOOMED}?")
-    page.keyboard.press("Enter")  # the button that has the focus is the harmless one
+    expect(page.get_by_role("button", name="No, keep it")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).not_to_be_visible()
     assert dashboard.cli.is_in(DOOMED) == "running"
     page.get_by_role("button", name="Cancel job").click()
