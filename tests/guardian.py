@@ -6,6 +6,7 @@ is gone, however it went, and then ends what is still watched, and nothing else.
 they have: words of their environment, or a file with their pid.
 """
 
+import atexit
 import functools
 import json
 import os
@@ -70,13 +71,15 @@ def _say(told: Mapping[str, Any]) -> None:
 @functools.cache
 def _guardian(pid: int) -> "subprocess.Popen[bytes]":
     """Start the guardian of this process; of a fork, another one."""
-    return subprocess.Popen(
+    guardian = subprocess.Popen(
         [sys.executable, __file__, str(pid)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    atexit.register(guardian.communicate)  # closes its pipe, and waits for it
+    return guardian
 
 
 # -- the guardian's own process -----------------------------------------------------------------------
@@ -91,7 +94,7 @@ def guard(pid: int) -> None:
     quiet_s = time.monotonic()
     told: set[int] = set()
     # What was about to start when the process went is there a little later.
-    while time.monotonic() < quiet_s + _QUIET_S:
+    while watched and time.monotonic() < quiet_s + _QUIET_S:
         for pid, first in _found(watched.values()):
             quiet_s = time.monotonic()
             if pid not in told or quiet_s > deadline_s:
