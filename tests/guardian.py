@@ -78,8 +78,16 @@ def _guardian(pid: int) -> "subprocess.Popen[bytes]":
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    atexit.register(guardian.communicate)  # closes its pipe, and waits for it
+    atexit.register(_leave, guardian, pid)
     return guardian
+
+
+def _leave(guardian: "subprocess.Popen[bytes]", pid: int) -> None:
+    if os.getpid() == pid:
+        _say({"leave": True})
+        assert guardian.stdin is not None
+        guardian.stdin.close()
+        guardian.wait()
 
 
 # -- the guardian's own process -----------------------------------------------------------------------
@@ -88,37 +96,42 @@ def _guardian(pid: int) -> "subprocess.Popen[bytes]":
 def guard(pid: int) -> None:
     """Wait for the end of the process, and end what it leaves behind."""
     watched: dict[int, dict[str, Any]] = {}
+    is_killed = True
     with suppress(ProcessLookupError):  # it is gone already
-        _listen(os.pidfd_open(pid), watched)
-    deadline_s = time.monotonic() + _GRACE_S
-    quiet_s = time.monotonic()
+        is_killed = _listen(os.pidfd_open(pid), watched)
+    begun_s = last_s = time.monotonic()
     told: set[int] = set()
-    # What was about to start when the process went is there a little later.
-    while watched and time.monotonic() < quiet_s + _QUIET_S:
-        for pid, first in _found(watched.values()):
-            quiet_s = time.monotonic()
-            if pid not in told or quiet_s > deadline_s:
+    while True:
+        found = list(_found(watched.values()))
+        now_s = time.monotonic()
+        for one, first in found:
+            last_s = now_s
+            is_deaf = now_s > begun_s + _GRACE_S
+            if one not in told or is_deaf:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, first if quiet_s < deadline_s else signal.SIGKILL)
-            told.add(pid)
+                    os.kill(one, signal.SIGKILL if is_deaf else first)
+            told.add(one)
+        # What a killed process was about to start is there a little later.
+        if not found and (not is_killed or now_s > last_s + _QUIET_S):
+            break
         time.sleep(0.05)
     for entry in watched.values():
         if entry["folder"] is not None:
             shutil.rmtree(entry["folder"], ignore_errors=True)
 
 
-def _listen(gone: int, watched: dict[int, dict[str, Any]]) -> None:
-    """Keep ``watched`` up to date until the process is ``gone``, or has closed its pipe."""
+def _listen(gone: int, watched: dict[int, dict[str, Any]]) -> bool:
+    """Keep ``watched`` up to date until the process leaves or is ``gone``; return whether it did not say so."""
     rest = b""
     while True:
         ready, _, _ = select.select([0, gone], [], [])
-        if 0 not in ready:
-            return
-        if not (data := os.read(0, 65536)):
-            return
+        if 0 not in ready or not (data := os.read(0, 65536)):
+            return True
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             told = json.loads(line)
+            if "leave" in told:
+                return False
             if "forget" in told:
                 watched.pop(told["forget"], None)
             else:
