@@ -1,5 +1,6 @@
 """The nodes as a heat map, and what is known of one of them."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,16 +82,16 @@ class Cells:
         ninths = np.clip(held * 9 // whole, (held > 0).astype(int), 9)
         marks = np.where(capacity.is_up, ninths.astype("U1"), _GONE)
         marks[[capacity.row[record.node.id] for record in state.excluded]] = _EXCLUDED
-        found, latest = [], None
-        for where, name, rows in self.pools:
-            is_first = self.has_centers and where != latest
-            heading = texts("center_of", center=where, count=f"{self._nodes_in(where):,}") if is_first else ""
-            found.append((heading, name, "".join(marks[list(rows)])))
-            latest = where
-        return found
-
-    def _nodes_in(self, center: str) -> int:
-        return sum(len(rows) for where, _, rows in self.pools if where == center)
+        nodes: Counter[str] = Counter()
+        for where, _, rows in self.pools:
+            nodes[where] += len(rows)
+        headings = {
+            where: texts("center_of", center=where, count=f"{count:,}")
+            for where, count in (nodes.items() if len(nodes) > 1 else ())
+        }
+        return [
+            (headings.pop(where, ""), name, "".join(marks[list(rows)])) for where, name, rows in self.pools
+        ]
 
 
 @dataclass(slots=True)
