@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from artesian.wire.messages import CheckpointCommitted, Phase, PhaseEnded, Restored, StepCommitted
+from artesian.train.integrations.companion import Companion
+from artesian.train.stragglers import StragglerPolicy
+from artesian.wire.channel import ProgressReader
+from artesian.wire.messages import (
+    CheckpointCommitted,
+    Phase,
+    PhaseEnded,
+    Restored,
+    StepCommitted,
+    StragglerFound,
+    WorkerStarted,
+)
+from gang_harness import in_gang
 from trainer_story import Story, kill_after, stop_in
 
 pytestmark = pytest.mark.slow
@@ -70,7 +82,7 @@ def train(folder: Path, progress: Path, at_step: Callable[[int], None]) -> None:
         args=args,
         train_dataset=Tokens(),
         eval_dataset=Tokens(),
-        callbacks=[AtStep(), ArtesianCallback()],
+        callbacks=[AtStep(), ArtesianCallback(stragglers=StragglerPolicy())],
     )
     trainer.train(resume_from_checkpoint=newest_checkpoint(folder))
     torch.save(model.state_dict(), folder / "final.pt")
@@ -111,6 +123,40 @@ def test_every_loss_and_the_final_weights_are_the_undisturbed_ones_to_the_bit(
     assert story.losses() == undisturbed.losses()
     assert story.weights.keys() == undisturbed.weights.keys()
     assert all(torch.equal(story.weights[name], value) for name, value in undisturbed.weights.items())
+
+
+def test_a_rank_that_computes_longer_is_found_by_the_callback_too(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        os.environ["ARTESIAN_PROGRESS_DIR"] = str(tmp_path)
+        model = torch.nn.Linear(1, 1)
+        companion = Companion(
+            model, torch.device("cpu"), stragglers=StragglerPolicy(every=2, patience=2), environ=os.environ
+        )
+        assert companion._slow is not None
+        timer = companion._slow._timer
+        for number in range(1, 9):
+            companion.step_begins()
+            model(torch.ones(1, 1)).sum().backward()
+            timer._begin, timer._end = 0.0, 2.0 if rank == 1 else 1.0
+            companion.step_ends(number, None)
+        companion.close()
+        companion.close()
+
+    in_gang(2, work)
+    found = ProgressReader(tmp_path).read()
+    assert all(said.seeks_stragglers for said in found if isinstance(said, WorkerStarted))
+    slow = [said for said in found if isinstance(said, StragglerFound)]
+    assert [(said.rank, said.step, said.ratio, said.excess_s) for said in slow] == [
+        (1, 4, 2.0, 4.0),
+        (1, 6, 2.0, 2.0),
+    ]
+
+
+def test_a_callback_says_that_it_replaces_no_straggler() -> None:
+    with pytest.raises(ValueError, match="does not replace them: expected replaces=False"):
+        Companion(
+            torch.nn.Linear(1, 1), torch.device("cpu"), stragglers=StragglerPolicy(replaces=True), environ={}
+        )
 
 
 def test_saving_evaluating_and_waiting_for_data_are_told_apart_from_steps(undisturbed: Story) -> None:

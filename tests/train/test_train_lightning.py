@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from artesian.train import DataError
+from artesian.train.stragglers import StragglerPolicy
 from artesian.wire.messages import CheckpointCommitted, Phase, PhaseEnded, Restored
 from trainer_story import Story, kill_after, stop_in
 
@@ -70,7 +71,9 @@ def train(folder: Path, progress: Path, at_step: Callable[[int], None]) -> None:
     torch.manual_seed(0)
     model = Model()
     batches = JobBatches(Points(), global_batch=BATCH)
-    callback = ArtesianCallback(folder / "checkpoints", every=EVERY, batches=batches)
+    callback = ArtesianCallback(
+        folder / "checkpoints", every=EVERY, batches=batches, stragglers=StragglerPolicy()
+    )
     trainer = lightning.Trainer(
         callbacks=[AtStep(), callback],
         accelerator="cpu",

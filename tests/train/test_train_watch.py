@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from artesian.model.ledger import Stage
 from artesian.train import Run
 from artesian.train.divergence import Divergence, ReplicaCheck, checksum, differing
 from artesian.train.guards import Action, Guard, Policy
@@ -27,8 +28,10 @@ from artesian.train.stragglers import (
     slow_ranks,
 )
 from artesian.wire.channel import ProgressReader
-from artesian.wire.messages import StragglerFound, WorkerStarted
+from artesian.wire.messages import StepCommitted, StragglerFound, WorkerStarted
+from builders import Kernel, a_node, ended
 from gang_harness import in_gang
+from worker_messages import a_training, account, losses
 
 # -- stragglers ------------------------------------------------------------------------------------------
 
@@ -195,7 +198,7 @@ def test_a_run_finds_the_rank_that_computes_longer(tmp_path: Path) -> None:
         ) as run:
             for batch in run.batches(Points(), global_batch=2, steps=8):
                 if rank == 1:
-                    time.sleep(0.05)
+                    time.sleep(0.2)  # by far longer than what a busy machine adds to the other rank
                 (replica(batch.nan_to_num()) ** 2).sum().backward()
                 run.commit()
 
@@ -208,6 +211,14 @@ def test_a_run_finds_the_rank_that_computes_longer(tmp_path: Path) -> None:
         assert told.ratio > 1.3
         assert told.excess_s is not None
         assert told.excess_s > 0
+    began_s = min(told.at_s for told in read if isinstance(told, WorkerStarted))
+    ended_s = max(told.end_s for told in read if isinstance(told, StepCommitted))
+    kernel = Kernel(a_node(devices=2))
+    kernel.submit(a_training(), at_s=began_s)
+    kernel.step(ended(at_s=ended_s))
+    lost = losses(account(kernel.state, {1: read}, since=began_s, until=ended_s), Stage.PRODUCTIVE)
+    # Rank 0 has waited on its device, in steps that were at least as long.
+    assert lost["straggler"] == pytest.approx(sum(told.excess_s or 0.0 for told in found), abs=1e-4)
 
 
 def test_a_model_without_a_parameter_to_train_cannot_be_timed() -> None:

@@ -218,7 +218,7 @@ def test_a_worker_that_became_slow_again_is_slow_since_then() -> None:
         slow(0, 5, 12.0, 1.5, steps=1, window=1, excess_s=0.5),
     ]
     (found,) = summary(training(), {1: held_up(*words)}).stragglers or ()
-    assert (found.since_s, found.until_s, found.ratio, found.wait_s) == (10.0, 12.0, 1.5, 1.5)
+    assert (found.since_s, found.until_s, found.ratio, found.wait_s) == (10.0, 12.0, 1.5, 0.5)
 
 
 def test_stragglers_are_unknown_unless_they_are_looked_for_and_none_is_another_thing() -> None:

@@ -63,7 +63,7 @@ def _of_attempt(job: JobLog, log: AttemptLog) -> Iterator[SlowWorker]:
             _window(streak[0], worker.steps, indices, streak[0].steps),
             _window(streak[-1], worker.steps, indices, 1),
         )
-        excesses = [said.excess_s for said in told if said.excess_s is not None]
+        excesses = [said.excess_s for said in streak if said.excess_s is not None]
         node, place = _place(job, log, rank)
         yield SlowWorker(
             worker=rank,

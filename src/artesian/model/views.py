@@ -118,8 +118,9 @@ class JobPage(Struct, frozen=True, kw_only=True, gc=False):
 class SlowWorker(Struct, frozen=True, kw_only=True, gc=False):
     """A worker for which the others have waited: from ``since_s`` to ``until_s``, when it was last known to be slow.
 
-    ``ratio`` is how many times as long as the middle rank it computed, by the last word on it. ``wait_s`` is how long
-    the others have waited in all, each of them; None where its script did not say. ``place`` is its node and devices,
+    Of a worker that was slow several times in an attempt this is the last one. ``ratio`` is how many times as long as
+    the middle rank it computed, by the last word on it. ``wait_s`` is how long the others have waited for it since
+    ``since_s``, each of them; None where its script did not say. ``place`` is its node and devices,
     ``n1[0]``; None where they are not known, or on several nodes. ``has_other_nodes`` is whether the job is on
     others, too. ``is_now``: the job runs, and nothing says that it has become faster.
     """

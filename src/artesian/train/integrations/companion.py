@@ -10,6 +10,7 @@ import torch.distributed as dist
 from artesian.train.membership import Membership, current
 from artesian.train.reporter import Reporter
 from artesian.train.signals import StopRequest
+from artesian.train.stragglers import StragglerPolicy, watched
 from artesian.train.vote import Vote
 from artesian.wire import environment
 from artesian.wire.messages import Phase
@@ -25,16 +26,31 @@ class Companion:
     """
 
     def __init__(
-        self, device: torch.device, *, dtype: str | None = None, environ: Mapping[str, str] = os.environ
+        self,
+        model: torch.nn.Module,
+        device: torch.device,
+        *,
+        dtype: str | None = None,
+        stragglers: StragglerPolicy | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """Start to report. All ranks make theirs together, once torch.distributed is set up, if it is."""
+        """Start to report. All ranks make theirs together, once torch.distributed is set up, if it is.
+
+        ``stragglers`` says how to look for ranks that compute ``model`` slower than the others (None: not at all).
+        Raises ValueError where it has them replaced: that is for ``Run``, which tells its agent of every step.
+        """
+        if stragglers is not None and stragglers.replaces:
+            raise ValueError(
+                "stragglers: a callback names them and does not replace them: expected replaces=False, got True"
+            )
         folder = environ.get(environment.PROGRESS_DIR)
         self.member: Membership = current(device)
         self._reporter = Reporter(self.member, dtype, Path(folder) if folder else None)
         self._stop = StopRequest(self.member.control)
         control = self.member.control
         self._all_well = None if control is None else Vote(control, dist.ReduceOp.MIN)
-        self._reporter.started()
+        self._slow = watched(stragglers, model, self.member, self._reporter.straggler, None)
+        self._reporter.started(seeks_stragglers=stragglers is not None)
         self._stop.install()
         self._is_ready = False
         self._mark_s = self._step_start_s = self._reporter.now_s()
@@ -51,11 +67,15 @@ class Companion:
             self._is_ready = True
             self._mark_s = self._reporter.now_s()
         self._step_start_s = self.phase(Phase.DATA_WAIT)
+        if self._slow is not None:
+            self._slow.begin()
 
     def step_ends(self, step: int, loss: float | None, tokens: int | None = None) -> bool:
         """Say that ``step`` is applied; return whether all ranks are to stop after it."""
         self._reporter.step(step, self._step_start_s, loss, tokens, None)
         self._mark_s = self._reporter.now_s()
+        if self._slow is not None:
+            self._slow.note(step)
         return self._stop.is_granted()
 
     def phase(self, phase: Phase) -> float:
@@ -82,4 +102,7 @@ class Companion:
         """Give SIGTERM back and end the reports. Calling it again does nothing."""
         self._stop.settle()
         self._stop.remove()
+        if self._slow is not None:
+            self._slow.close()
+            self._slow = None
         self._reporter.close()

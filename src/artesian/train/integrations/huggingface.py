@@ -22,6 +22,7 @@ from artesian.train.integrations import seal
 from artesian.train.integrations.companion import Companion
 from artesian.train.reporter import say
 from artesian.train.signals import Preempted
+from artesian.train.stragglers import StragglerPolicy
 from artesian.wire.messages import Phase
 
 _PREFIX = "checkpoint-"
@@ -43,18 +44,22 @@ class ArtesianCallback(TrainerCallback):
     the mean since it last logged. ``failed_saves`` counts checkpoints that could not be sealed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, stragglers: StragglerPolicy | None = None) -> None:
+        """``stragglers`` says how to look for ranks that are slower than the others (None: not at all)."""
+        self._stragglers = stragglers
         self._companion: Companion | None = None
         self._waiting_step: int | None = None
         self._is_preempted = False
         self.failed_saves = 0
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
         """Start to report."""
         dtype = "bf16" if args.bf16 else "fp16" if args.fp16 else None
-        self._companion = Companion(torch.device(args.device), dtype=dtype)
+        self._companion = Companion(
+            more["model"], torch.device(args.device), dtype=dtype, stragglers=self._stragglers
+        )
         self._is_preempted = False
         if state.global_step:
             self._companion.restored(state.global_step, None)

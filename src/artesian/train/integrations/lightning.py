@@ -33,6 +33,7 @@ from artesian.train.membership import Membership
 from artesian.train.reporter import say
 from artesian.train.signals import Preempted
 from artesian.train.sources import MapDataset
+from artesian.train.stragglers import StragglerPolicy
 from artesian.wire.messages import Phase
 
 _PREFIX, _FILE = "step-", "lightning.ckpt"
@@ -109,9 +110,17 @@ class ArtesianCallback(lightning.Callback):
     """
 
     def __init__(
-        self, folder: str | Path, *, every: int, batches: JobBatches | None = None, keep_last: int = 2
+        self,
+        folder: str | Path,
+        *,
+        every: int,
+        batches: JobBatches | None = None,
+        keep_last: int = 2,
+        stragglers: StragglerPolicy | None = None,
     ) -> None:
         """Save into ``folder``, which all nodes share. ``batches`` is what the trainer trains on.
+
+        ``stragglers`` says how to look for ranks that are slower than the others (None: not at all).
 
         Raises ValueError unless every and keep_last are positive.
         """
@@ -120,6 +129,7 @@ class ArtesianCallback(lightning.Callback):
         self._folder = Path(folder)
         self._every, self._keep_last = every, keep_last
         self._batches = batches
+        self._stragglers = stragglers
         self._companion: Companion | None = None
         self._step = 0
         self._is_in_step = False
@@ -133,7 +143,12 @@ class ArtesianCallback(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start to report."""
-        self._companion = Companion(torch.device(trainer.strategy.root_device), dtype=_dtype(trainer))
+        self._companion = Companion(
+            pl_module,
+            torch.device(trainer.strategy.root_device),
+            dtype=_dtype(trainer),
+            stragglers=self._stragglers,
+        )
         self._step = trainer.global_step
         self._saved_step = self._step or None
         if self._step:
