@@ -50,6 +50,30 @@ def test_however_many_supervisors_start_one_runs_the_command(folder: AttemptFold
     assert not list(folder.path.glob(f"{supervisor.CLAIM}.*"))
 
 
+def test_what_has_ended_long_ago_is_known_by_its_files(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("artesian.engines.ended._MOST", 2)
+    jobs = [shell(f"echo x >> {tmp_path}/runs", id=f"j{number}") for number in range(5)]
+
+    async def test() -> None:
+        async with harness.opened():
+            for job in jobs:
+                harness.events.clear()
+                harness.start(job)
+                await harness.outcome()
+            assert len(harness.engine._ended) == 2  # type: ignore[attr-defined]
+            for job in jobs[3:]:
+                harness.start(job)
+            harness.events.clear()
+            harness.start(jobs[0])
+            await harness.outcome()
+            assert {event.job_id for event in harness.events} == {"j0"}  # type: ignore[union-attr]
+
+    asyncio.run(test())
+    assert (tmp_path / "runs").read_text() == "x\n" * len(jobs)
+
+
 def test_a_fenced_attempt_never_starts(folder: AttemptFolder, tmp_path: Path) -> None:
     assert folder.fence()
     assert not folder.fence()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from artesian.engines.base import Clock, Report
+from artesian.engines.ended import Ended
 from artesian.model.events import AttemptEnded, AttemptStarted, Event
 from artesian.model.job import Job, Outcome
 from artesian.model.plan import Start, Stop
@@ -77,7 +78,7 @@ class WatchingEngine(ABC, Generic[A]):
         self._scheduler = scheduler
         self._look_s = look_s
         self._attempts: dict[Key, A] = {}
-        self._ended: set[Key] = set()
+        self._ended = Ended()
         self._tasks: set[asyncio.Task[None]] = set()
         self._report: Report | None = None
         self._kick = asyncio.Event()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artesian.engines.base import Clock, HostNode, Report
+from artesian.engines.ended import Ended
 from artesian.engines.local import supervisor
 from artesian.engines.local.environment import command_line, environment_of
 from artesian.engines.local.outcome import first_failure, outcome_of, restarts
@@ -61,7 +62,7 @@ class LocalEngine:
         self._nodes = {entry.node.id: entry for entry in nodes}
         self._now_s = clock
         self._watched: dict[_Key, _Watch] = {}
-        self._ended: set[_Key] = set()
+        self._ended = Ended()
         self._report: Report | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 

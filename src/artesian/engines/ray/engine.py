@@ -266,10 +266,12 @@ class RayEngine(WatchingEngine[Attempt]):
 
     async def _end_orphans(self, jobs: dict[str, RayJob]) -> None:
         """Stop the jobs of ours that no command speaks of: what they belong to is over for the control plane."""
-        ours = {attempt.submission_id for attempt in self._attempts.values()}
-        ours |= {f"{self._prefix}{job_id}-{epoch}" for job_id, epoch in self._ended}
         for id_, job in jobs.items():
-            if id_.startswith(self._prefix) and id_ not in ours and not job.is_over:
+            job_id, _, epoch = id_.removeprefix(self._prefix).rpartition("-")
+            if not id_.startswith(self._prefix) or not epoch.isdigit() or job.is_over:
+                continue
+            # One that has just ended may still be there for Ray, whose driver is on its way out.
+            if (key := (job_id, int(epoch))) not in self._attempts and key not in self._ended:
                 _log.warning("Ray job %s belongs to an attempt that is over: stopping it", id_)
                 await asyncio.to_thread(self._client.stop, id_)
 
