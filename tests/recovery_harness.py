@@ -149,6 +149,21 @@ def start_node(job: Job, port: int, nodes: str, **env: str) -> subprocess.Popen[
     return job.start(*options, "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-backend", "c10d", env=env)
 
 
+def start_placed_node(job: Job, port: int, rank: int, nodes: int = 2, **env: str) -> subprocess.Popen[str]:
+    """Start the agent of a node that is told its place, as an engine does it."""
+    options = (
+        "--nnodes",
+        str(nodes),
+        "--node-rank",
+        str(rank),
+        "--nproc-per-node",
+        "1",
+        "--max-restarts",
+        "3",
+    )
+    return job.start(*options, "--master-addr", "127.0.0.1", "--master-port", str(port), env=env)
+
+
 def wait_until_bound(port: int) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline_s:

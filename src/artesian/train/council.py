@@ -1,9 +1,8 @@
 """The agents of several nodes: who leads, who is there, and what the leader tells them.
 
-The first to bind the endpoint leads. The others connect to it and stay connected: the connection and a beat
-every half second are how a node is known to be there. Everybody knows the list of members in the order of
-their coming, and each listens on an address of its own; when the leader is lost the next of the list leads,
-and the others come to it.
+One leads. The others connect to it and stay connected: the connection and a beat every half second are how a
+node is known to be there. Everybody knows the list of members in the order of their coming, and each listens on
+an address of its own. Who leads, and what a lost connection means, is for ``elected`` and ``placed`` to say.
 
 member → leader  introduction (``id``, ``address``, ``number`` and ``nodes`` of the formation it is in)
                  ``{"failed": {…}, "number": N}``, ``{"done": N}``, ``{"yielded": N}``, ``{"warm": 1}``, ``{"beat": 1}``
@@ -15,6 +14,7 @@ import secrets
 import selectors
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -26,16 +26,17 @@ from artesian.train.terms import Address, Node, Terms
 from artesian.wire.messages import Layer
 
 BEAT_S = 0.5
-_LOST_S = 3.0
 _LAST_CALL_S = 5.0
-_RETURN_S = 2.0
 _YIELD_S = 30.0
 _JOIN_S = 300.0
 _SETTLE_S = 0.1
 
 
-class Council:
+class Council(ABC):
     """This node's part among the agents; ``is_leader`` says which one it plays."""
+
+    lost_s = 3.0
+    """Who has been silent for so long is lost."""
 
     def __init__(
         self, terms: Terms, node: Node, selector: selectors.BaseSelector, say: Callable[[str], None]
@@ -62,12 +63,14 @@ class Council:
         self._yielding: set[str] | None = None
         self._form_at_s: float | None = None
         self._beat_at_s = 0.0
-        self._is_taking_over = False
         self._is_warm = False
-        self._comrades = 0
-        """How many members a leader that has taken over waits for, itself among them."""
 
     # Meeting
+
+    @property
+    def _own_host(self) -> str:
+        """The address to listen on."""
+        return self._address[0]
 
     def meet(self) -> None:
         """Become the leader, or connect to the one there is, or find that this node is told to stop.
@@ -107,12 +110,16 @@ class Council:
             with contextlib.suppress(OSError), socket.create_connection(endpoint, timeout=2.0) as probe:
                 host = probe.getsockname()[0]  # the address by which that network knows us
                 self._address = (host, self._listen((host, 0)))
+        return self._introduce(endpoint)
+
+    def _introduce(self, endpoint: Address) -> bool:
         peer = introduce(
             endpoint,
             self._terms.token,
             {
                 "id": self.id,
                 "address": self._address,
+                "place": self._terms.place,
                 "number": self._number,
                 "nodes": self._nodes,
                 "restarts": self._restarts,
@@ -134,17 +141,17 @@ class Council:
         if admitted is None:
             return
         peer, told = admitted
+        if (before := self._peers.get(peer.id)) is not None:
+            self._lose(before)
         self._members[peer.id] = (str(told["address"][0]), int(told["address"][1]))
         self._peers[peer.id] = peer
         self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_member(peer))
         self._tell_members()
-        if self._is_taking_over:
-            if len(self._members) >= self._comrades:
-                self._form_at_s = time.monotonic()
-        elif not self._nodes:
-            self._call()
-        elif told.get("is_warm"):
-            self._take(peer.id, {"warm": 1})
+        self._greet(peer.id, told)
+
+    @abstractmethod
+    def _greet(self, member: str, told: Message) -> None:
+        """See what to do now that one more is there, who has told this."""
 
     # Deadlines
 
@@ -167,7 +174,7 @@ class Council:
             self._beat_at_s = now_s + BEAT_S
             for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
                 is_there = peer.send({"beat": 1})
-                if not is_there or now_s - peer.heard_s > _LOST_S:
+                if not is_there or now_s - peer.heard_s > self.lost_s:
                     self._lose(peer)
         if self.is_leader and self._form_at_s is not None and now_s >= self._form_at_s:
             self._form()
@@ -221,17 +228,14 @@ class Council:
     def _form(self) -> None:
         """Form the gang of who is there."""
         self._form_at_s = self._yielding = None
-        if self._is_taking_over:
-            self._is_taking_over = False
-            if self._nodes and set(self._nodes) <= set(self._members) and not self._failures:
-                return  # the leader was a spare: nobody who trains is missing
-            text = "the leading node was lost"
-            self._failures.append(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
         failures, self._failures = self._failures, []
         cause = cause_of(failures) if failures else None
         if cause is not None:
             code = cause.exit_code if cause.exit_code is not None else 128 + (cause.signal or 0)
-            if self._restarts >= self._terms.max_restarts or not cause.is_worth_a_restart:
+            is_covered = cause.rank < 0 or cause.cause in self._terms.restart_on
+            if self._restarts >= self._terms.max_restarts or not (is_covered and cause.is_worth_a_restart):
+                if cause.exit_code != PREEMPTED or cause.rank >= 0:
+                    self._node.blame(cause, self._restarts)
                 self._end_all(code)
                 return
         lineup = line_up(
@@ -248,12 +252,13 @@ class Council:
         self._restarts += cause is not None
         self._number += 1
         self._nodes, self._done = lineup.nodes, set()
-        host = self._address[0]
+        port, is_served = self._node.open_store(self._own_host)
         form = {
             "number": self._number,
             "restarts": self._restarts,
             "nodes": list(lineup.nodes),
-            "master": [host, self._node.open_store(host)],
+            "master": [self._address[0], port],
+            "is_served": is_served,
             "layer": lineup.layer,
             "cause": None if cause is None else asdict(cause),
         }
@@ -328,35 +333,12 @@ class Council:
             (str(form["master"][0]), int(form["master"][1])),
             None if form["layer"] is None else Layer(form["layer"]),
             None if form["cause"] is None else Failure(**form["cause"]),
+            is_served=bool(form["is_served"]),
         )
 
+    @abstractmethod
     def _succeed(self) -> None:
-        """Find the next leader, who may be this node."""
-        if self.is_over:
-            return
-        order = list(self._members)[1:]  # the first was leading
-        self._members = {member: self._members[member] for member in order}
-        for member in order:
-            if member == self.id:
-                self._take_over()
-                return
-            deadline_s = time.monotonic() + _RETURN_S
-            while time.monotonic() < deadline_s:
-                if self._follow(self._members[member]):
-                    return
-                time.sleep(0.02)
-            self._members.pop(member)
-        self._take_over()
-
-    def _take_over(self) -> None:
-        self._say("the leader is lost; this node leads from here on")
-        self.is_leader = True
-        self._comrades = len(self._members)
-        self._members = {self.id: self._address}
-        with contextlib.suppress(OSError):
-            self._listen(self._terms.endpoints[0])  # where it is ours to bind, newcomers find us there
-        self._is_taking_over = True
-        self._form_at_s = time.monotonic() + (_RETURN_S if self._comrades > 1 else 0.0)
+        """Go on without the leader, who is lost."""
 
     # What the agent says
 
@@ -377,6 +359,10 @@ class Council:
         elif self._leader is not None:
             failure = Failure(rank=-1, text="a node was stopped", is_suspect=False, exit_code=PREEMPTED)
             self._leader.send({"failed": asdict(failure), "number": self._number})
+
+    def is_needed(self, *, is_stopped: bool) -> bool:
+        """Return whether this node, which has no workers left, is to stay; ``is_stopped``: it was told to stop."""
+        return not self.is_over and not is_stopped
 
     @property
     def has_spare(self) -> bool:

@@ -1,0 +1,182 @@
+"""Agents that are told their places, as those of an engine are: node 0 leads, and nobody takes another's place.
+
+A lost connection is no lost node here: whether a node is gone the engine knows, and ends the attempt. Until then
+workers go on as long as they can, and the agent that was cut off comes back. And all leave together, for an
+engine that sees one agent leave ends the others, who may still be saving: who has no workers left waits for the rest.
+
+member → leader  ``{"left": N}``: told to stop or to end, and nobody is left on this node
+leader → member  ``{"bye": 1}``: nobody is left on any
+"""
+
+import selectors
+import time
+from collections.abc import Callable
+
+from artesian.train.council import BEAT_S, Council
+from artesian.train.elected import Elected
+from artesian.train.neighbour import Message
+from artesian.train.recovery import PREEMPTED, Failure
+from artesian.train.terms import Address, Node, Terms
+
+_AGAIN_S = 4 * BEAT_S
+"""How often an agent that was cut off tries to come back."""
+_GIVE_UP_S = 600.0
+"""Longer than engines take to see that a node is gone; Slurm has 300 s by default."""
+
+
+def council_of(
+    terms: Terms, node: Node, selector: selectors.BaseSelector, say: Callable[[str], None]
+) -> Council:
+    """Return this node's part among the agents that meet on such terms."""
+    return (Elected if terms.place is None else Placed)(terms, node, selector, say)
+
+
+class Placed(Council):
+    """This node's part among agents that know their places."""
+
+    lost_s = 15.0  # a busy machine is no reason to form anew
+
+    def __init__(
+        self, terms: Terms, node: Node, selector: selectors.BaseSelector, say: Callable[[str], None]
+    ) -> None:
+        super().__init__(terms, node, selector, say)
+        assert terms.place is not None
+        self._place = terms.place
+        self._places = {self.id: self._place}
+        self._incomplete_s: float | None = None
+        """Since when somebody who has been there is missing: a member, or for a member the leader."""
+        self._again_at_s = 0.0
+        self._said: Message | None = None
+        """What the leader must know in this formation, should the connection be lost on the way."""
+        self._exit_code = 0
+        """Once it is set, the gang ends with it."""
+        self._has_left = False
+        self._left: set[str] = set()
+
+    # Meeting
+
+    @property
+    def _own_host(self) -> str:
+        """All addresses: the name by which others know this node may mean another one here."""
+        return "127.0.0.1" if self._address[0] in ("127.0.0.1", "localhost") else ""
+
+    def _lead_at(self, endpoint: Address) -> bool:
+        return self._place == 0 and super()._lead_at(endpoint)
+
+    def _listen(self, address: Address) -> int:
+        self._address = address
+        return super()._listen((self._own_host, address[1]))
+
+    def _follow(self, endpoint: Address) -> bool:
+        return self._place > 0 and self._introduce(endpoint)
+
+    def _greet(self, member: str, told: Message) -> None:
+        self._places[member] = int(told["place"])
+        if len(self._members) == self._terms.max_nodes:
+            self._incomplete_s = None
+        if self._exit_code:
+            self._tell(member, {"end": self._exit_code})
+        elif not self._nodes:
+            self._call()
+        elif member not in self._nodes or told["number"] != self._number:
+            self._take_failure(_lost(f"node {told['place']} was cut off as the gang was formed"))
+        elif self._failures:
+            self._form_at_s = time.monotonic()
+
+    # Deadlines
+
+    def keep(self, now_s: float, *, is_warm: bool) -> None:
+        super().keep(now_s, is_warm=is_warm)
+        if self.is_over or self._incomplete_s is None:
+            return
+        if not self.is_leader and now_s >= self._again_at_s:
+            self._again_at_s = now_s + _AGAIN_S
+            if self._follow(self._terms.endpoints[0]):
+                self._incomplete_s = None
+                if self._said is not None:
+                    self.report(self._said)
+                return
+        if now_s - self._incomplete_s > _GIVE_UP_S and not self._exit_code:
+            missing = sorted(set(range(self._terms.max_nodes)) - {self._places[m] for m in self._members})
+            nodes = ", ".join(map(str, missing)) if self.is_leader else "0"
+            cause = _lost(f"node {nodes} was lost: it has not answered for {_GIVE_UP_S:.0f} s")
+            self._node.blame(cause, self._restarts)
+            self._end_all(1) if self.is_leader else self._obey({"end": 1})
+
+    # Leading
+
+    def _lose_member(self, member: str) -> None:
+        del self._members[member]
+        self._incomplete_s = self._incomplete_s or time.monotonic()
+        if not self._exit_code:
+            self._say(f"node {self._places[member]} does not answer; it may come back")
+        self._dismiss()
+
+    def _form(self) -> None:
+        self._form_at_s = None
+        is_final = any(not failure.is_worth_a_restart for failure in self._failures)
+        if self._exit_code or (len(self._members) < self._terms.max_nodes and not is_final):
+            return  # there is no gang without them
+        self._members = dict(sorted(self._members.items(), key=lambda item: self._places[item[0]]))
+        super()._form()
+
+    def _take(self, member: str, message: Message) -> None:
+        if "left" in message:
+            self._left.add(member)
+            if not self._exit_code:
+                self._end_all(PREEMPTED)  # it was told to stop, and without it nobody can go on
+            self._dismiss()
+        elif not self._exit_code:
+            super()._take(member, message)
+
+    def _dismiss(self) -> None:
+        """Let all go, once nobody has workers any more."""
+        if self._exit_code and self._left >= set(self._members):
+            for member in self._members:
+                self._tell(member, {"bye": 1})
+
+    # Following
+
+    def _obey(self, message: Message) -> None:
+        if message.get("end"):
+            self._exit_code = int(message["end"])
+            self._node.end(self._exit_code)
+        elif "bye" in message:
+            self.is_over = True
+        else:
+            if "form" in message:
+                self._said = None
+            super()._obey(message)
+
+    def _succeed(self) -> None:
+        if self.is_over:
+            return
+        if self._has_left:
+            self.is_over = True
+            return
+        self._incomplete_s = time.monotonic()
+        self._say("node 0, which leads, does not answer; trying to reach it again")
+
+    # What the agent says
+
+    def report(self, message: Message) -> None:
+        if "warm" not in message:
+            self._said = message
+        super().report(message)
+
+    def is_needed(self, *, is_stopped: bool) -> bool:
+        if (is_stopped or self._exit_code) and not self._has_left and not self.is_over:
+            self._has_left = True
+            if self.is_leader or self._leader is not None:
+                self.report({"left": self._number})
+            else:
+                self.is_over = True  # there is nobody to wait for
+        return not self.is_over
+
+    def resign(self, exit_code: int) -> None:
+        """Do nothing: all have left together."""
+
+
+def _lost(text: str) -> Failure:
+    """Return a failure that is no worker's, and no program's."""
+    return Failure(rank=-1, text=text, is_suspect=False)
