@@ -6,6 +6,7 @@ share them, with whoever else is on the machine: who had how much of them is amo
 which others had more than a tenth is marked. Latencies count from when a request was due.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ _ENV = {name: f"/some/folder/of/{name.lower()}" for name in ("PATH", "HOME", "US
 _RATE = 200.0
 _AT_ONCE = 5_000
 _LATE_S = 0.025
+_SYNCS_PER_S = 20
 
 
 def run(is_quick: bool) -> Sequence[Result]:
@@ -51,7 +54,7 @@ def run(is_quick: bool) -> Sequence[Result]:
         harness.say(f"writing a journal of {nodes} busy nodes and {jobs} waiting jobs")
         _fill(state, jobs, nodes)
         with _driver(state) as driver, _server(state) as (url, pid):
-            results = _requests(url, seconds, {"server": pid, "driver": driver})
+            results = _requests(state, url, seconds, {"server": pid, "driver": driver})
             results.append(_memory(pid, "the server with them (RSS)", bar=250))
             results += _bulk(url, 5 if is_quick else 20)
             results += _listing(url, 3 if is_quick else 10)
@@ -138,14 +141,15 @@ def _server(state: StateDir) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-def _requests(url: str, seconds: float, pids: Mapping[str, int]) -> list[Result]:
+def _requests(state: StateDir, url: str, seconds: float, pids: Mapping[str, int]) -> list[Result]:
     parts = httpx.URL(url)
     command = [sys.executable, str(_FOLDER / "api_load.py"), parts.host, str(parts.port), str(_RATE)]
     harness.say("warming up")
     subprocess.run([*command, "3"], check=True, capture_output=True)
     harness.say(f"sending {_RATE:g} requests/s for {seconds:g} s")
     watch, late = Watch(pids), _late(url)
-    done = subprocess.run([*command, str(seconds)], check=True, stdout=subprocess.PIPE, text=True)
+    with _bare_syncs(state.path) as syncs_ms:
+        done = subprocess.run([*command, str(seconds)], check=True, stdout=subprocess.PIPE, text=True)
     told = json.loads(done.stdout)
     found: dict[str, list[float]] = told["latencies_ms"]
     watch.ended("load generator", told["cpu_s"])
@@ -158,6 +162,10 @@ def _requests(url: str, seconds: float, pids: Mapping[str, int]) -> list[Result]
     return [
         *_percentiles("reads", mark, reads, bar=50.0),
         *_percentiles("submits", mark, submits, bar=100.0),
+        _p99(f"the disk meanwhile: a bare fdatasync of 4 KiB, {_SYNCS_PER_S} a second", syncs_ms),
+        Result(
+            case="the disk meanwhile: the longest fdatasync", value=max(syncs_ms), unit="ms", better="lower"
+        ),
         *(_p99(f"{name}{mark}", values) for name, values in sorted(found.items())),
         Result(
             case="CPU time of the server, a request",
@@ -176,6 +184,34 @@ def _requests(url: str, seconds: float, pids: Mapping[str, int]) -> list[Result]
             for name, used in {**use.ours, "others on the machine": use.others}.items()
         ),
     ]
+
+
+@contextmanager
+def _bare_syncs(folder: Path) -> Iterator[list[float]]:
+    """Write and sync a small file in ``folder`` inside the block: its milliseconds are what no submit can beat."""
+    took_ms: list[float] = []
+    over = threading.Event()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(64 * 4096))
+        file.flush()
+        os.fsync(file.fileno())
+
+        def sync() -> None:
+            for number in itertools.count():
+                begun_s = time.perf_counter()
+                os.pwrite(file.fileno(), os.urandom(4096), number % 64 * 4096)
+                os.fdatasync(file.fileno())
+                took_ms.append((time.perf_counter() - begun_s) * 1000)
+                if over.wait(1 / _SYNCS_PER_S):
+                    return
+
+        thread = threading.Thread(target=sync)
+        thread.start()
+        try:
+            yield took_ms
+        finally:
+            over.set()
+            thread.join()
 
 
 def _late(url: str) -> tuple[int, int]:

@@ -12,7 +12,8 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 import harness
 from artesian.kernel.scheduler import Scheduler

@@ -23,8 +23,9 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 import harness
 from artesian.model.capacity import Capacity

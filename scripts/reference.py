@@ -228,7 +228,8 @@ def _is_public(name: str, names: Collection[str] | None) -> bool:
 
 def _class_head(node: ast.ClassDef) -> str:
     """Return the line that begins the class, and its fields."""
-    bases = f"({', '.join(ast.unparse(base) for base in node.bases)})" if node.bases else ""
+    names = [name for base in node.bases if (name := ast.unparse(base)) != "Struct"]  # how, not what it is
+    bases = f"({', '.join(names)})" if names else ""
     fields = [
         f"    {ast.unparse(item)}"
         for item in node.body

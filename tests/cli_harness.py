@@ -20,6 +20,7 @@ from artesian.kernel.state import State
 from artesian.server.config import StateDir
 from artesian.server.fleet import nodes_of
 from artesian.store import SqliteJournal
+from proc import command_line, processes
 
 TIMEOUT_S = 60.0
 """A test that waits for so long has failed."""
@@ -136,13 +137,8 @@ class Cli:
 
     def daemons(self) -> list[int]:
         """Return the pids of the daemons of this state folder that live or are about to."""
-        found = []
-        for name in os.listdir("/proc"):
-            with suppress(OSError):
-                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0") if name.isdigit() else []
-                if b"artesian.server.daemon" in words and os.fsencode(self.state.path) in words:
-                    found.append(int(name))
-        return found
+        sought = {b"artesian.server.daemon", os.fsencode(self.state.path)}
+        return [pid for pid in processes() if sought <= set(command_line(pid).split(b"\0"))]
 
     def kill_daemon(self) -> int:
         """Kill -9 the daemon, wait until it is gone, and return its pid."""

@@ -16,6 +16,7 @@ from artesian.train.segment import sweep
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Message, StepCommitted, WorkerStarted
 from faults_orders import begins, tear
+from proc import processes, read
 from recovery_harness import lose_node
 
 LIMIT_S = 240.0
@@ -215,11 +216,7 @@ class Driver:
         sign = f"FAULTS_ORDERS={self.orders}".encode()
 
         def is_over() -> bool | None:
-            for name in filter(str.isdigit, os.listdir("/proc")):
-                with contextlib.suppress(OSError):
-                    if sign in Path(f"/proc/{name}/environ").read_bytes():
-                        return None
-            return True
+            return None if any(sign in read(pid, "environ") for pid in processes()) else True
 
         self._until(is_over)
 

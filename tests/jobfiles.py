@@ -21,6 +21,7 @@ retry: {limit: 5, backoff: 2s, max_backoff: 1m30s, on: [signal, node_lost]}
 priority: -3
 team: vision
 grace: 500ms
+start_timeout: 20m
 cpus_per_device: 1.5
 memory_per_device: 2GB
 estimated_duration: 30m

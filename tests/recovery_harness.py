@@ -41,11 +41,12 @@ def main():
     with open(f"{{sys.argv[1]}}/rank-{{member.rank}}.txt", "a", buffering=1) as seen:
         with Run.from_env(model=model, optimizer=optimizer, member=member) as run:
             for batch in run.batches(data, global_batch={BATCH}, steps={STEPS}):
+                # Before the gradients are exchanged: from then on a peer may commit the step with this rank's part.
+                asked, data.asked = data.asked, []
+                print(run.step + 1, *asked, file=seen)
                 loss = (model(batch) - 1).square().mean()
                 loss.backward()
                 time.sleep(float(os.environ.get("STEP_S", "0")))
-                asked, data.asked = data.asked, []
-                print(run.step + 1, *asked, file=seen)
                 run.commit(loss)
                 while run.step == 4 and "SAYS_SLOW" in os.environ:
                     link().is_slow("it says so")  # until there is a spare, and the agent acts on it
@@ -144,8 +145,10 @@ def free_port() -> int:
     return port
 
 
-def start_node(job: Job, port: int, nodes: str, **env: str) -> subprocess.Popen[str]:
-    options = ("--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", "3")
+def start_node(
+    job: Job, port: int, nodes: str, *, options: Sequence[str] = (), **env: str
+) -> subprocess.Popen[str]:
+    options = ("--nnodes", nodes, "--nproc-per-node", "1", "--max-restarts", "3", *options)
     return job.start(*options, "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-backend", "c10d", env=env)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limits import needs
+from proc import processes, read
 
 _TIMEOUT_S = 30.0
 _STARTS = 2
@@ -58,6 +59,7 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+TopologyPlugin=topology/tree
 GresTypes=gpu
 """
 
@@ -93,6 +95,11 @@ class SlurmCluster:
     @property
     def node_names(self) -> Sequence[str]:
         return [name for kind in self.kinds for name in kind.node_names]
+
+    @staticmethod
+    def rack_of(node: str) -> str:
+        """Return the leaf switch of a node: those of one number share one."""
+        return f"rack{node[-1]}"
 
     def __call__(self, *words: str, check: bool = True) -> str:
         """Run a command of Slurm's, and return what it printed."""
@@ -139,6 +146,12 @@ class SlurmCluster:
         ]
         self.conf.write_text("\n".join(lines) + "\n")
         (self.folder / "gres.conf").write_text("\n".join(devices) + "\n")
+        racks: dict[str, list[str]] = {}
+        for name in self.node_names:
+            racks.setdefault(self.rack_of(name), []).append(name)
+        switches = [f"SwitchName={rack} Nodes={','.join(names)}" for rack, names in racks.items()]
+        switches.append(f"SwitchName=spine Switches={','.join(racks)}")
+        (self.folder / "topology.conf").write_text("\n".join(switches) + "\n")
 
     def _make_devices(self, name: str, count: int) -> None:
         """Device files where we may make some, else plain ones: Slurm asks only whether they are there."""
@@ -198,9 +211,9 @@ class SlurmCluster:
     def processes_of(self, name: str) -> list[int]:
         """Return the processes of the jobs on a node, the step daemons first."""
         marks = {b"SLURMD_NODENAME=" + name.encode(), b"SLURM_CONF=" + os.fsencode(self.conf)}
-        tasks = [pid for pid in _pids() if marks <= set(_read(pid, "environ").split(b"\0"))]
+        tasks = [pid for pid in processes() if marks <= set(read(pid, "environ").split(b"\0"))]
         parents = {_parent(pid) for pid in tasks} - {None}
-        daemons = [pid for pid in parents if pid and _read(pid, "cmdline").startswith(b"slurmstepd")]
+        daemons = [pid for pid in parents if pid and read(pid, "cmdline").startswith(b"slurmstepd")]
         return [*daemons, *tasks]
 
     def revive(self) -> None:
@@ -323,17 +336,6 @@ def _signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
-
-
 def _parent(pid: int) -> int | None:
-    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    fields = read(pid, "stat").rpartition(b")")[2].split()
     return int(fields[1]) if fields else None

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from limits import needs
+from proc import children
 
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 _TIMEOUT_S = 20.0
@@ -128,8 +129,4 @@ def ssh_server() -> Iterator[SshServer]:
 
 
 def _descendants(pid: int) -> list[int]:
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
-    return [found for child in map(int, children) for found in (*_descendants(child), child)]
+    return [found for child in children(pid) for found in (*_descendants(child), child)]

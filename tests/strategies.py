@@ -1,8 +1,7 @@
 """Hypothesis strategies for the nouns: fleets and jobs that are small, and so meet each other often."""
 
-from dataclasses import replace
-
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.model.capacity import Capacity
 from artesian.model.fleet import Node

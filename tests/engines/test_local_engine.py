@@ -290,3 +290,5 @@ def test_the_launch_agent_is_told_what_the_jobs_retries_leave_to_it(
     retry: RetryPolicy, options: list[str]
 ) -> None:
     assert agent_options(a_job(retry=retry)) == options
+    limited = agent_options(a_job(retry=retry, start_timeout_s=90.0))
+    assert limited == ["--start-timeout", "90.0", *options]

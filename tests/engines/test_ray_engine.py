@@ -30,6 +30,7 @@ from artesian.wire import CheckpointCommitted, ProgressReader, Restored, StepCom
 from builders import a_job, a_placement, fifo
 from engine_ray import ray_engine
 from engines_harness import Ground, Harness, Session, harness_of, shell
+from proc import command_line, running
 from ray_cluster import RayCluster, ray_cluster
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pretrain.py"
@@ -72,16 +73,7 @@ def survivors(harness: Harness, job: Job) -> list[int]:
 
 def drivers(harness: Harness) -> list[int]:
     """The drivers of the harness's Ray jobs."""
-    words = (b"artesian.engines.ray.", str(harness.root).encode())
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            line = Path(f"/proc/{name}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if all(word in line for word in words):
-            found.append(int(name))
-    return found
+    return running(b"artesian.engines.ray.", bytes(harness.root))
 
 
 def test_nodes_are_known_by_their_names_and_accelerators(harness: Harness) -> None:
@@ -242,7 +234,7 @@ def test_the_environment_is_nowhere_but_in_a_private_file(harness: Harness, clus
             assert job.id in json.dumps(said)
             assert "hunter2" not in json.dumps(said)
             for pid in [*drivers(harness), *survivors(harness, job)]:
-                assert b"hunter2" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+                assert b"hunter2" not in command_line(pid)
             harness.stop(job, grace_s=1.0)
             await harness.outcome()
 

@@ -12,13 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.options import OptionsError
@@ -88,6 +88,9 @@ def test_devices_are_what_the_resources_say(node: RayNode, kind: tuple[object, .
 
 
 def test_a_head_that_runs_no_work_is_not_offered() -> None:
+    labels = {"artesian.io/rack": "r7"}
+    assert offers_of([a_ray_node("n1", GPU=1, labels=labels)], "default", {})["n1"].node.rack == "r7"
+    assert offers_of([a_ray_node("n1", GPU=1)], "default", {})["n1"].node.rack is None
     assert offers_of([a_ray_node("head", CPU=0)], "default", {}) == {}
 
 

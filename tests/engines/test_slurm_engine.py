@@ -70,6 +70,15 @@ def a_gang(folder: Path, failing_rank: str = "none") -> Job:
     return shell("", command=command, kind=JobKind.TRAIN)
 
 
+def test_nodes_know_their_rack_from_the_leaf_switches(harness: Harness, cluster: SlurmCluster) -> None:
+    async def test() -> None:
+        racks = {node.id: node.rack for node in harness.nodes}
+        assert racks == {name: cluster.rack_of(name) for name in cluster.node_names}
+        assert len(set(racks.values())) == 2
+
+    run(harness, test)
+
+
 # -- several nodes ----------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ ROLES: dict[tuple[str, str], Role | None] = {
     ("POST", "/api/v1/nodes/{node:path}/exclude"): Role.OPERATOR,
     ("POST", "/api/v1/nodes/{node:path}/return"): Role.OPERATOR,
     ("GET", "/api/v1/teams"): Role.VIEWER,
+    ("GET", "/api/v1/moves"): Role.VIEWER,
     ("GET", "/api/v1/queue"): Role.VIEWER,
     ("GET", "/api/v1/census"): Role.VIEWER,
     ("GET", "/api/v1/waterfall"): Role.VIEWER,

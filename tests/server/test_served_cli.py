@@ -4,11 +4,12 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from api_harness import RealServer
-from cli_harness import ARTESIAN, UNTIL_TOLD, Cli, until
+from cli_harness import ARTESIAN, UNTIL_TOLD, Cli, the_whole_node, until
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +133,46 @@ def test_a_job_gets_the_environment_of_its_submitter_and_no_more(either: Cli) ->
     either.env["LC_TEST"], either.env["AWS_SECRET_ACCESS_KEY"] = "yes", "xyzzy"
     either.run("env", 'echo "[$LC_TEST$AWS_SECRET_ACCESS_KEY$ARTESIAN_TOKEN]"')
     assert either("logs", "env").stdout == "[yes]\n"
+
+
+def test_the_moves_that_would_let_a_waiting_job_start_are_listed_and_not_made(either: Cli) -> None:
+    assert either.json("moves")["moves"] == []
+    assert "no move would let a waiting job start" in either("moves").stderr
+    kind, _, devices = the_whole_node().rpartition(":")
+    halves = [
+        either.submit(f"half{number}", UNTIL_TOLD, devices=f"{kind}:0.5", checkpoint={"every": "10m"})
+        for number in range(2 * int(devices))
+    ]
+
+    def listed(*states: str) -> dict[str, Any]:
+        found = {job["id"]: job for job in either.json("jobs")}
+        is_so = {found[half]["state"] for half in halves} <= set(states)
+        return {half: found[half] for half in halves} if is_so else {}
+
+    jobs = until(lambda: listed("running"))
+    place = {half: job["attempts"][0]["placement"][0]["devices"] for half, job in jobs.items()}
+    same = [half for half in halves if place[half] == place[halves[0]]]
+    gone = [same[1], next(half for half in halves if half not in same)]
+    whole = either.submit("whole", devices=f"{kind}:1")
+    for half in gone:
+        either("cancel", half)
+    until(lambda: sum(job["state"] == "cancelled" for job in listed("running", "cancelled").values()) == 2)
+    found = either.json("moves")
+    assert not found["by_itself"]
+    (move,) = found["moves"]
+    assert (move["kind"], move["lets_start"], move["starts_on"]) == ("moves", whole, move["now"])
+    assert move["job"] in halves
+    assert move["lost_device_s"] == move["lost_s"] / 2 < 60.0
+    assert move["cost_device_s"] == pytest.approx(move["lost_device_s"] + 30.0)
+    assert move["standing"] == "held_back"
+    assert "left alone for another" in move["held_back_by"]
+    told = either("moves")
+    assert f"{whole}  {move['now']}  held back: has not run for long" in told.stdout
+    assert "1 move would let 1 waiting job start" in told.stderr
+    assert either.json("show", move["job"])["state"] == "running", "nobody was moved"
+    either("cancel", whole)
+    either.tell()
+    until(lambda: listed("succeeded", "cancelled"))
 
 
 def test_the_server_that_the_settings_name_is_asked_and_one_that_is_gone_is_named(

@@ -6,19 +6,12 @@ from pathlib import Path
 
 from api_harness import RealServer
 from cli_harness import Cli, until
+from proc import command_line, running
 
 
 def drivers(folder: Path) -> list[int]:
     """The processes that drive for servers whose state folders are below ``folder``."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes()
-        except OSError:
-            continue  # it has ended meanwhile
-        if b"artesian.server.headless" in words and bytes(folder) in words:
-            found.append(int(path.parent.name))
-    return found
+    return running(b"artesian.server.headless", bytes(folder))
 
 
 def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_processes(
@@ -42,8 +35,9 @@ def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_proce
         until(lambda: clis[1].json("show", id_)["state"] == "succeeded")
         assert (tmp_path / "a" / "ran").read_text() == "ran\n"
         assert len(clis[1].json("show", id_)["attempts"]) == 1
-        shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in drivers(tmp_path)]
+        shown = [command_line(pid) for pid in drivers(tmp_path)]
         assert len(shown) == 2
+        assert all(shown), "both live"
         assert not any(b"application_name=xyzzy" in words for words in shown)
         made = clis[0].json("token", "create", "--user", "amy", "--role", "admin")
         until(lambda: "asks for a token" in clis[1]("jobs", code=None).stderr)  # it looks once a second

@@ -1,14 +1,21 @@
 """Agents as nodes, on loopback: what happens to the gang when one of them is lost."""
 
 import os
+import secrets
+import selectors
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from artesian.train.elected import Elected
+from artesian.train.neighbour import introduce
+from artesian.train.recovery import NOBODY_THERE, Failure
 from artesian.train.roster import can_grow, line_up
+from artesian.train.terms import Address, Terms
 from artesian.wire.messages import Layer
 from recovery_harness import (
     BATCH,
@@ -32,13 +39,24 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 
 @pytest.mark.slow
-def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job) -> None:
+@pytest.mark.parametrize("slow", [None, "the next leader", "the spare"])
+def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job, slow: str | None) -> None:
+    """Also where one of the two agents does nothing for so long that the other takes it for lost, or gives it up."""
     port = free_port()
     nodes = [start_node(job, port, "2")]
     wait_until_bound(port)  # the first to bind leads
     nodes += [start_node(job, port, "2"), start_node(job, port, "2")]
     wait_for_step(job, 3, rank=1)
+    # Whose worker trains came before the spare, and so leads after the first.
+    heir, spare = sorted(nodes[1:], key=lambda agent: os.getsid(job.pid_of(1)) != agent.pid)
+    stopped, other = (heir, spare) if slow == "the next leader" else (spare, heir)
+    if slow is not None:
+        stopped.send_signal(signal.SIGSTOP)
     lose_node(nodes[0])
+    if slow is not None:
+        assert other.stderr is not None
+        assert any("waiting for 1 more" in line for line in other.stderr)
+        stopped.send_signal(signal.SIGCONT)
     for agent in nodes[1:]:
         _, errors = agent.communicate(timeout=DEADLINE_S)
         assert agent.returncode == 0, errors
@@ -98,6 +116,79 @@ def test_nodes_that_are_told_their_places_restart_in_place(job: Job) -> None:
     assert (record.rank, record.signal, record.layer) == (1, signal.SIGKILL, Layer.FORK)
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+def test_a_gang_that_waits_for_a_node_goes_on_with_the_one_that_comes(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "2"), start_node(job, port, "2")]
+    wait_for_step(job, 3, rank=1)
+    lost, left = sorted(nodes, key=lambda agent: os.getsid(job.pid_of(0)) == agent.pid)
+    lose_node(lost)
+    assert left.stderr is not None
+    assert any("waiting for 1 more" in line for line in left.stderr)
+    for agent in (left, start_node(job, port, "2")):
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.parametrize("is_taken", [False, True], ids=["it leads", "a stranger answers"])
+def test_an_agent_that_comes_after_its_gang_has_ended_does_not_wait_for_ever(
+    job: Job, is_taken: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1] if is_taken else free_port()
+        agent = start_node(job, port, "2", options=("--join-timeout", "1"))
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+    assert agent.returncode == NOBODY_THERE
+    assert "the gang is over, or has not begun" in errors
+
+
+class Idle:
+    """A node that does as it is told, which is nothing."""
+
+    def pause(self, duration_s: float) -> bool:
+        return duration_s > 0
+
+    def open_store(self, host: str) -> tuple[int, bool]:
+        return len(host), True
+
+    def form(
+        self,
+        number: int,
+        nodes: int,
+        node_rank: int | None,
+        master: Address,
+        layer: Layer | None,
+        cause: Failure | None,
+        *,
+        is_served: bool,
+    ) -> None: ...
+
+    def give_way(self) -> None: ...
+
+    def blame(self, cause: Failure, restarts: int) -> None: ...
+
+    def end(self, exit_code: int) -> None: ...
+
+
+def test_an_agent_that_comes_while_its_gang_ends_is_told_how_it_ended() -> None:
+    address, token = ("127.0.0.1", free_port()), secrets.token_hex()
+    terms = Terms(endpoints=(address,), token=token, min_nodes=1, max_nodes=1, max_restarts=0)
+    late = {"id": "late", "address": address, "number": -1, "nodes": [], "restarts": 0}
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor() as elsewhere:
+        council = Elected(terms, Idle(), selector, print)
+        council.meet()
+        council.resign(3)
+        coming = elsewhere.submit(introduce, address, token, late)
+        [(door, _)] = selector.select(DEADLINE_S)
+        door.data()
+        peer = coming.result()
+        assert peer is not None
+        assert peer.wait_for(DEADLINE_S) == {"end": 3}
+        peer.close()
+        council.close()
 
 
 def test_an_agent_that_finds_nobody_can_be_told_to_stop(job: Job) -> None:

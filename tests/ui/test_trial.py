@@ -4,12 +4,12 @@ import asyncio
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from artesian.server.ui.trial import FILE_BYTES, MOST_POLICIES, TrialFailed, Trials
+from proc import children, command_line
 
 JOBS = "submit_s,duration_s,devices,name\n0,60,1,a\n60,60,1,b\n"
 
@@ -51,8 +51,4 @@ def test_one_that_takes_too_long_is_ended_and_leaves_nothing() -> None:
         run(limit_s=0.01)
     left = {name for name in set(os.listdir("/tmp")) - before if name.startswith("artesian-trial-")}
     assert left == set()
-    children = [
-        pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()
-    ]
-    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children]
-    assert [words for words in commands if b"simulate" in words] == []
+    assert [pid for pid in children(os.getpid()) if b"simulate" in command_line(pid)] == []

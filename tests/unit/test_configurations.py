@@ -1,12 +1,12 @@
 """The choice of model and number of devices: what is best in small, and what it makes of whole simulations."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.model.fleet import Fleet
 from artesian.model.job import Job
@@ -95,7 +95,7 @@ def test_a_gang_grows_unless_a_restart_costs_too_much(
         "held_s": np.array([[9000.0, 0.0]]),
         "lost_s": np.array([10.0]),
     }
-    assert chosen(replace(a_problem(elastic("a")), **{**runs, **more})) == {"a": expected}  # type: ignore[arg-type]
+    assert chosen(replace(a_problem(elastic("a")), **{**runs, **more})) == {"a": expected}
 
 
 def test_a_job_of_unknown_speed_goes_by_its_curve() -> None:

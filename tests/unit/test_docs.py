@@ -4,13 +4,13 @@ import importlib.util
 import json
 import re
 import tomllib
-from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import fields, replace
 
 from artesian.census import Census, Figure, Measurement, discover
 from artesian.cli import exits

@@ -33,6 +33,7 @@ def test_every_key_reaches_the_job() -> None:
         priority=-3,
         team="vision",
         grace_s=0.5,
+        start_timeout_s=1200.0,
         cpus_per_device=1.5,
         memory_bytes_per_device=2 * 10**9,
         estimated_duration_s=1800.0,

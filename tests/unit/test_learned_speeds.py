@@ -1,11 +1,11 @@
 """Speeds that were measured: which jobs they are taken for, what stays unknown, and that policies gain by them."""
 
 import statistics
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.model.fleet import Fleet
 from artesian.model.job import Job

@@ -1,19 +1,22 @@
 """Moves: those that plans make, and those that a dry run finds, which stops nobody."""
 
-from dataclasses import replace
+import dataclasses
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy, Timed
 from artesian.policy.moves import Move, moves_of, possible_moves
 from artesian.policy.preemptive import Preemptive
-from artesian.policy.registry import BUILT_IN, policy
+from artesian.policy.proposals import Standing, moves_by_itself, proposals
+from artesian.policy.registry import BUILT_IN, policy, pooled
 from artesian.policy.room import Limits
 from artesian.sim import simulate
 from artesian.sim.moves import moves_dict, watched
-from builders import Kernel, a_job, a_node, free_of
+from builders import Kernel, a_job, a_node, ended, free_of, ticked
 from simulations import a_fleet, a_sim_job, job, run
 from strategies import snapshots
 
@@ -44,7 +47,7 @@ def priority() -> Preemptive:
 
 
 def test_a_plans_moves_say_who_goes_on_how_for_whom_and_at_what_cost() -> None:
-    kernel = Kernel(a_node("n1", devices=8), policy=replace(priority(), limits=NO_LIMITS))
+    kernel = Kernel(a_node("n1", devices=8), policy=dataclasses.replace(priority(), limits=NO_LIMITS))
     kernel.run(a_job("elastic", devices="cpu:2..8", checkpoint_every_s=60.0))
     plan = kernel.submit(a_job("other", devices="cpu:3"), at_s=9.0)
     (move,) = moves_of(plan, kernel.scheduler.snapshot(), NO_LIMITS)
@@ -88,6 +91,106 @@ def test_the_json_form_sums_up() -> None:
     assert (found["count"], found["cost_device_s"], found["let_start"]) == (1, 35.0, ["whole"])
 
 
+def halves(name: str, *, by_pool: dict[str, str] | None = None, saves_every_s: float = 60.0) -> Kernel:
+    """Half of each of two devices is free since 10 s, and ``whole`` waits for a whole one."""
+    fleet = [a_node("n1", devices=2, pool="west")]
+    kernel = Kernel(*fleet, policy=pooled(name, by_pool or {}))
+    for job_id in ("a", "a-2", "b", "b-2"):
+        kernel.run(a_job(job_id, devices="0.5", checkpoint_every_s=saves_every_s))
+    kernel.submit(a_job("whole", devices="1"), at_s=5.0)
+    for job_id in ("a-2", "b-2"):
+        kernel.step(ended(job_id, at_s=10.0))
+    return kernel
+
+
+@pytest.mark.parametrize("by_pool", [{}, {"west": "fifo"}, {"east": "fifo"}], ids=str)
+def test_a_live_fleet_is_told_what_moving_would_give_under_a_policy_that_moves_nobody(
+    by_pool: dict[str, str],
+) -> None:
+    kernel = halves("easy", by_pool=by_pool)
+    before = free_of(kernel.scheduler.snapshot().capacity)
+    (early,) = kernel.scheduler.proposals(100.0)
+    assert early.standing is Standing.HELD_BACK
+    assert early.held_back_by == "has not run for long: it is left alone for another 3m20s"
+    (found,) = kernel.scheduler.proposals(310.0)
+    move = found.move
+    assert (move.kind, move.lets_start, found.standing) == ("moves", "whole", Standing.POSSIBLE)
+    assert (move.job_id in {"a", "b"}, str(found.starts_on)) == (True, str(move.now))
+    assert (move.lost_s, move.cost_device_s) == (10.0, 0.5 * (10.0 + 60.0))
+    assert not moves_by_itself(kernel.scheduler.policy)
+    assert free_of(kernel.scheduler.snapshot().capacity) == before
+
+
+def test_a_live_fleet_is_told_who_would_lose_too_much_to_be_moved() -> None:
+    kernel = halves("easy", saves_every_s=4000.0)
+    (found,) = kernel.scheduler.proposals(1810.0)
+    assert found.held_back_by == "would lose 30m10s of work: more than 15m00s"
+
+
+@pytest.mark.parametrize("by_pool", [{}, {"west": "priority"}], ids=str)
+def test_a_policy_that_moves_by_itself_tells_what_it_will_do_and_what_is_under_way(
+    by_pool: dict[str, str],
+) -> None:
+    kernel = halves("priority", by_pool=by_pool)
+    assert moves_by_itself(kernel.scheduler.policy)
+    (planned,) = kernel.scheduler.proposals(310.0)
+    assert (planned.standing, planned.move.lets_start) == (Standing.NEXT, "whole")
+    plan = kernel.step(ticked(310.0))
+    assert [stop.job_id for stop in plan.stops] == [planned.move.job_id]
+    (under_way,) = kernel.scheduler.proposals(311.0)
+    assert under_way.standing is Standing.UNDER_WAY
+    assert dataclasses.replace(under_way.move, at_s=310.0, lost_s=10.0, cost_device_s=35.0) == planned.move
+
+
+def test_rooms_for_several_jobs_are_there_beside_each_other() -> None:
+    """Two halves of one device are what two halves of others can move to, and no more."""
+    kernel = Kernel(a_node("n1", devices=4), policy=policy("easy"))
+    for number in range(8):
+        kernel.run(a_job(f"h{number}", devices="0.5", checkpoint_every_s=0.0))
+    for number in range(3):
+        kernel.submit(a_job(f"w{number}", devices="1"))
+    for number in range(0, 8, 2):
+        kernel.step(ended(f"h{number}", at_s=10.0))
+    found = kernel.scheduler.proposals(400.0)
+    starters = [proposal.move.lets_start for proposal in found]
+    assert len(starters) == len(set(starters)) == 2
+    assert len({proposal.move.job_id for proposal in found}) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(snapshot=snapshots(), name=st.sampled_from(["easy", "priority", "fair-share"]))
+def test_proposals_change_nothing_and_all_of_them_fit_beside_each_other(
+    snapshot: Snapshot, name: str
+) -> None:
+    saving = {
+        id: replace(entry, saved_s=entry.since_s + 5.0, is_stopping=False, claim=None)
+        for id, entry in snapshot.running.items()
+    }
+    snapshot = replace(snapshot, running=saving)
+    chosen = policy(name)
+    plan, before = chosen.plan(snapshot), free_of(snapshot.capacity)
+    found = [
+        one for one in proposals(chosen, snapshot) if one.standing in (Standing.POSSIBLE, Standing.HELD_BACK)
+    ]
+    assert free_of(snapshot.capacity) == before
+    capacity = snapshot.capacity
+    with capacity.trial() as trial:
+        for start in plan.starts:
+            trial.take(snapshot.waiting[start.job_id].job, start.placement)
+        for one in found:
+            trial.give(snapshot.running[one.move.job_id].job, one.move.now)
+        for job_id, placement in {one.move.lets_start: one.starts_on for one in found}.items():
+            assert job_id is not None
+            assert placement is not None
+            job = snapshot.waiting[job_id].job
+            assert capacity.fits(job, placement)
+            trial.take(job, placement)
+        for one in found:
+            job = snapshot.running[one.move.job_id].job
+            assert capacity.fits(job, one.move.to)
+            trial.take(job, one.move.to)
+
+
 @settings(max_examples=40, deadline=None)
 @given(snapshot=snapshots())
 def test_possible_moves_change_nothing_and_each_gang_would_fit(snapshot: Snapshot) -> None:
@@ -104,14 +207,14 @@ def test_possible_moves_change_nothing_and_each_gang_would_fit(snapshot: Snapsho
         assert job_id in snapshot.waiting
         assert moves
         assert all(move.lets_start == job_id for move in moves)
-        with snapshot.capacity.trial() as trial:
-            for start in plan.starts:
-                trial.take(snapshot.waiting[start.job_id].job, start.placement)
-            for move in moves:
-                trial.give(snapshot.running[move.job_id].job, move.now)
-            for move in moves:
-                assert snapshot.capacity.fits(snapshot.running[move.job_id].job, move.to)
-                trial.take(snapshot.running[move.job_id].job, move.to)
+    with snapshot.capacity.trial() as trial:
+        for start in plan.starts:
+            trial.take(snapshot.waiting[start.job_id].job, start.placement)
+        for move in [move for _, moves in found for move in moves]:
+            trial.give(snapshot.running[move.job_id].job, move.now)
+        for move in [move for _, moves in found for move in moves]:
+            assert snapshot.capacity.fits(snapshot.running[move.job_id].job, move.to)
+            trial.take(snapshot.running[move.job_id].job, move.to)
 
 
 @settings(max_examples=20, deadline=None)
@@ -128,5 +231,5 @@ def test_to_be_watched_changes_no_plan(snapshot: Snapshot, name: str) -> None:
 def test_a_dry_run_is_as_if_nobody_could_be_moved() -> None:
     jobs = [a_sim_job(f"j{n}", "cpu:2..4", at=30.0 * n, takes=900.0, saves_every_s=0.0) for n in range(8)]
     dry = simulate(a_fleet(4, 4), jobs, watched(policy("priority"), is_dry=True))
-    without = simulate(a_fleet(4, 4), jobs, replace(priority(), moves=False))
+    without = simulate(a_fleet(4, 4), jobs, dataclasses.replace(priority(), moves=False))
     assert dry.records == without.records

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.model.job import PRIORITY_CLASSES
 from artesian.model.queue import WaitingJob, WaitingQueue

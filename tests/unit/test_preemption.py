@@ -1,13 +1,14 @@
 """Preemption: whom it stops, that the beneficiary then really starts, and that nobody takes its devices meanwhile."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.scheduler import PlanRejected
@@ -133,7 +134,7 @@ def test_no_attempt_is_stopped_before_it_has_run_its_time_which_doubles() -> Non
 
 
 def test_only_so_many_are_being_stopped_at_a_time() -> None:
-    kernel = Kernel(a_node(devices=4), policy=by_priority(replace(NO_LIMITS, most_stopping=2)))
+    kernel = Kernel(a_node(devices=4), policy=by_priority(dataclasses.replace(NO_LIMITS, most_stopping=2)))
     kernel.run(*(a_job(f"low{n}") for n in range(4)))
     high = [a_job(f"high{n}", priority=HIGH) for n in range(4)]
     first = kernel.submit(*high, at_s=9.0)

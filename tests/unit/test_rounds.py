@@ -1,12 +1,13 @@
 """Rounds: when who is stopped, what is kept for whom, and that a simulation of it gives what it should."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.replay import replay

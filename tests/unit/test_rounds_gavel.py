@@ -1,7 +1,8 @@
 """Rounds on Gavel's own stream of jobs, in small: benchmarks/gavel.py has it in full."""
 
 import statistics
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from artesian.policy.base import Policy
 from artesian.policy.registry import in_rounds

@@ -1,11 +1,11 @@
 """The jobs that run, as columns: what they say is what each job says, whatever came and went before."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob

@@ -1,10 +1,10 @@
 """A plan that is drafted while others write: what the journal says in the end is what the scheduler has."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.replay import replay

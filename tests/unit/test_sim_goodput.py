@@ -1,11 +1,11 @@
 """The Monte Carlo of goodput: it agrees with the closed form, and knows what spares are for."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.formulas.goodput import exact_interval_s, goodput, mttf_s, replaced_share, spares_needed
 from artesian.sim.goodput import simulate_goodput

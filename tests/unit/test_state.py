@@ -1,9 +1,8 @@
 """The state: changed by records alone, the same after a replay, never contradicting itself."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.replay import replay

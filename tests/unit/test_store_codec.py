@@ -2,12 +2,12 @@
 
 import json
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.kernel.state import Record
 from artesian.model.events import EVENT_TYPES, CancelRequested, JobSubmitted, NodeJoined
@@ -135,7 +135,7 @@ def records_of(name: str) -> st.SearchStrategy[Record]:
     cls = RECORD_TYPES[name]
     if cls is Plan:
         return plans
-    given_fields = {field: fields[field] for field in cls.__dataclass_fields__ if field in fields}
+    given_fields = {field: fields[field] for field in cls.__struct_fields__ if field in fields}
     return st.builds(cls, **given_fields)
 
 
@@ -245,7 +245,7 @@ def test_a_value_of_a_later_version_is_refused_with_its_place() -> None:
         NodeJoined(at_s=0.0, node=a_node(peak_flops=math.inf)),
         CancelRequested(at_s=0.0, job_id="bad \udcff bytes"),
         submitted(a_job(command=["true"])),
-        JobSubmitted(at_s=0.0, job=replace(a_job(), env={"A": object()})),  # type: ignore[dict-item]
+        JobSubmitted(at_s=0.0, job=replace(a_job(), env={"A": object()})),
     ],
     ids=["nan", "inf", "inf-to-null", "inf-in-node", "surrogate", "list-for-tuple", "object"],
 )

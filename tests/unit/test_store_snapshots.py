@@ -94,7 +94,7 @@ def drive(journal: SqliteJournal, given_steps: Sequence[tuple[float, list[Event]
 
 
 def at(event: Event, at_s: float) -> Event:
-    fields: dict[str, Any] = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    fields: dict[str, Any] = {name: getattr(event, name) for name in event.__struct_fields__}
     return type(event)(**{**fields, "at_s": at_s})
 
 

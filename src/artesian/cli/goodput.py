@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import structs
 from rich.console import Group
 from rich.table import Table
 
@@ -307,13 +308,13 @@ def _as_json(question: Question, answer: Answer) -> dict[str, Any]:
         "interval_s": answer.interval_s,
         "intervals": {"best_s": answer.best_s, "young_s": answer.young_s, "daly_s": answer.daly_s},
         "closed_form": {"goodput": answer.closed},
-        "monte_carlo": asdict(answer.simulated),
+        "monte_carlo": structs.asdict(answer.simulated),
         "difference": answer.simulated.goodput - answer.closed,
         "spares": {
             "nodes": answer.spares,
             "wanted_share": REPLACED_SHARE,
             "replaced_share": answer.spares_share,
-            "monte_carlo": asdict(answer.with_spares),
+            "monte_carlo": structs.asdict(answer.with_spares),
         },
         "by_interval": [asdict(point) for point in answer.by_interval],
         "by_devices": [asdict(point) for point in answer.by_devices],

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "jobs": ("jobs", "jobs", "List jobs."),
     "show": ("jobs", "show", "Show a job: its attempts, its training, its recoveries."),
     "why": ("jobs", "why", "Say why a job is where it is, and what would unblock it."),
+    "moves": ("moves", "moves", "List the moves of running jobs that would let waiting ones start."),
     "cancel": ("jobs", "cancel", "Stop a job."),
     "logs": ("logs", "logs", "Print what a job printed."),
     "waterfall": ("waterfall", "waterfall", "Show where device-seconds went, from nameplate to model FLOPs."),

@@ -13,6 +13,7 @@ from artesian.model.views import (
     JobFile,
     JobList,
     JobView,
+    MovesView,
     NewToken,
     NodeView,
     TokenView,
@@ -49,6 +50,10 @@ class Plane(Protocol):
 
     def decision(self, job: str) -> Decision:
         """Return what was last decided about it."""
+        ...
+
+    def moves(self) -> MovesView:
+        """Return the moves of running jobs with which waiting ones can start."""
         ...
 
     def training(self, job: str) -> TrainingSummary:

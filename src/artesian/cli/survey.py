@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import click
+from msgspec import structs
 from rich.console import Console, Group
 from rich.text import Text
 
@@ -120,7 +121,7 @@ def _prefix(tables: Tables, engine: str) -> str:
 
 def _named(tables: Tables, engine: str, found: Sequence[Surveyed]) -> list[Surveyed]:
     prefix = _prefix(tables, engine)
-    return [replace(each, node=replace(each.node, id=f"{prefix}{each.node.id}")) for each in found]
+    return [replace(each, node=structs.replace(each.node, id=f"{prefix}{each.node.id}")) for each in found]
 
 
 def _plain(each: Surveyed, peers: Peers) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from artesian.model.views import (
     JobPage,
     JobView,
     LogPage,
+    MovesView,
     NewToken,
     NodePage,
     NodeView,
@@ -139,6 +140,10 @@ class Client:
     def decision(self, job: str) -> Decision:
         """Return what was last decided about a job. Raises UnknownJob."""
         return self._http.get(Decision, f"/jobs/{_quoted(job)}/why")
+
+    def moves(self) -> MovesView:
+        """Return the moves of running jobs with which waiting ones can start. Nobody is moved by that."""
+        return self._http.get(MovesView, "/moves")
 
     def training(self, job: str) -> TrainingSummary:
         """Return what a job has trained. Raises UnknownJob."""

@@ -5,7 +5,8 @@ Node ``n1`` of the engine ``east`` is ``east/n1`` to the control plane; each eng
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from artesian.engines.base import Clock, Engine, Report
 from artesian.model.events import AttemptEnded, Event, NodeJoined, NodeLost

@@ -7,8 +7,9 @@ figure is off by less than a microsecond per stage and the sums are exact.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from artesian.kernel.gang import Gang
 from artesian.kernel.intervals import Times
@@ -138,8 +139,7 @@ def _owned_up_and_shut(
     return owned, up, shut
 
 
-@dataclass(slots=True, kw_only=True)
-class _Tally:
+class _Tally(Struct, kw_only=True, gc=False):
     """What the attempts add up to, in thousandths of a device times microseconds."""
 
     waited: Times
@@ -237,8 +237,7 @@ def _count(
     tally.at_ceiling += min(productive, round(ideal_s * US * MILLI))
 
 
-@dataclass(slots=True, kw_only=True)
-class _Use:
+class _Use(Struct, kw_only=True, gc=False):
     """What a worker's time in some part of the window went into; None is productive.
 
     ``model_flops`` is None when no step in it told any.

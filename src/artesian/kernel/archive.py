@@ -10,9 +10,9 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
+from msgspec import Struct, field
 
 from artesian.kernel.lifecycle import JobRecord
 
@@ -25,8 +25,7 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER = msgspec.json.Decoder(tuple[JobRecord, ...])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class Block(Struct, frozen=True, kw_only=True, gc=False):
     """Some jobs, packed: their ids, when the last of them ended, and their records."""
 
     ids: tuple[str, ...]
@@ -34,8 +33,7 @@ class Block:
     body: bytes
 
 
-@dataclass(slots=True, kw_only=True)
-class ArchiveImage:
+class ArchiveImage(Struct, kw_only=True, gc=False):
     """An archive but for its blocks, as plain data: for a snapshot.
 
     ``latest``: ids of those that are over and not packed yet, in the order in which they ended; ``loose``: packed

@@ -1,8 +1,9 @@
 """Goodput of one job: which share of the device time it has had became progress, in all and lately."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from artesian.kernel.accounting import held_by_job
 from artesian.kernel.lifecycle import JobRecord
@@ -18,8 +19,7 @@ _NAMED = 3
 """Losses that are named in words."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Window(Struct, frozen=True, kw_only=True, gc=False):
     """A job's device time between two times, in device-microseconds.
 
     ``lost_us`` has each loss once. ``waiting`` in it is the time between two attempts, on the devices of the
@@ -42,8 +42,7 @@ class Window:
         return self.productive_us / self.total_us if self.total_us else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goodput:
+class Goodput(Struct, frozen=True, kw_only=True, gc=False):
     """Goodput from the job's first attempt on, and over the last while; None where it is unknown.
 
     It is unknown where no worker has reported. Time of workers that reported nothing, next to others that

@@ -1,6 +1,6 @@
 """A state as plain data: what a snapshot stores."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from artesian.kernel.archive import ArchiveImage, Block
 from artesian.kernel.lifecycle import JobRecord
@@ -8,8 +8,7 @@ from artesian.kernel.nodes import NodeRecord
 from artesian.model.speeds import Speed
 
 
-@dataclass(slots=True, kw_only=True)
-class StateImage:
+class StateImage(Struct, kw_only=True, gc=False):
     """Everything in a state, as plain data: what a snapshot stores."""
 
     archive: ArchiveImage

@@ -39,8 +39,10 @@ Rules that hold everywhere:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian.model.history import Holding
 from artesian.model.job import Cause, Job, Outcome
@@ -101,8 +103,7 @@ ALLOWED: dict[JobState, frozenset[JobState]] = {
 """Every change of state that can happen."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Attempt:
+class Attempt(Struct, kw_only=True, gc=False):
     """One run of a job: where, when, why then and there, and how it ended.
 
     ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
@@ -125,16 +126,14 @@ class Attempt:
     steps_s: float = 0.0
 
 
-@dataclass(slots=True, kw_only=True)
-class Change:
+class Change(Struct, kw_only=True, gc=False):
     """A job came into ``state`` at ``at_s``."""
 
     state: JobState
     at_s: float
 
 
-@dataclass(slots=True, kw_only=True)
-class JobRecord:
+class JobRecord(Struct, kw_only=True, gc=False):
     """All that the kernel knows of a job. Only the functions of this module change its state.
 
     ``attempts`` and ``history`` are tuples, and not lists, for what most of 100,000 waiting jobs have in

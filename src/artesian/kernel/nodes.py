@@ -1,20 +1,18 @@
 """What the kernel knows of a node."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from artesian.model.fleet import Node
 
 
-@dataclass(slots=True, kw_only=True)
-class Outage:
+class Outage(Struct, kw_only=True, gc=False):
     """A node was gone from ``start_s`` to ``end_s`` (None: it still is)."""
 
     start_s: float
     end_s: float | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Exclusion:
+class Exclusion(Struct, kw_only=True, gc=False):
     """An operator kept a node out of use from ``start_s`` to ``end_s`` (None: it still is), and why."""
 
     start_s: float
@@ -23,8 +21,7 @@ class Exclusion:
     end_s: float | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class NodeRecord:
+class NodeRecord(Struct, kw_only=True, gc=False):
     """A node, since when it is owned, and when it was gone or excluded.
 
     ``next_node`` is what the node last said of itself where an attempt still holds a device that it no

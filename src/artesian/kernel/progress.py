@@ -9,7 +9,8 @@ A step is *kept* when nothing that came later did it again and its result is not
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
 from artesian.model.job import Cause
@@ -29,8 +30,7 @@ Progress = Mapping[tuple[str, int], Sequence[Message]]
 """Messages by job id and epoch, in any order."""
 
 
-@dataclass(slots=True, kw_only=True)
-class WorkerLog:
+class WorkerLog(Struct, kw_only=True, gc=False):
     """What one worker said in one attempt. ``steps`` are in order of time; ``is_kept`` goes with them."""
 
     rank: int
@@ -46,8 +46,7 @@ class WorkerLog:
         return [step for step, kept in zip(self.steps, self.is_kept, strict=True) if kept]
 
 
-@dataclass(slots=True, kw_only=True)
-class AttemptLog:
+class AttemptLog(Struct, kw_only=True, gc=False):
     """What was said in one attempt: by its workers, by rank, and by the agent that watches them.
 
     ``recoveries`` are those within the attempt, in order of time. ``failed_s`` is when the attempt failed: when the agent saw a worker fail or a node of the attempt was
@@ -78,8 +77,7 @@ class AttemptLog:
         return max(0, min(numbers) - 1) if numbers else None
 
 
-@dataclass(slots=True, kw_only=True)
-class JobLog:
+class JobLog(Struct, kw_only=True, gc=False):
     """What was said in all attempts of a job, first attempt first."""
 
     record: JobRecord

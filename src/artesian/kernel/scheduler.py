@@ -5,7 +5,8 @@ It knows no clock, no process and no file: time arrives inside events, commands 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.state import State
@@ -21,6 +22,7 @@ from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy, Steady, Timed
 from artesian.policy.explain import backing_off
 from artesian.policy.outlook import Outlook, outlook
+from artesian.policy.proposals import Proposal, proposals
 
 
 class PlanRejected(Exception):  # noqa: N818 - the event, in Nomad's word for it
@@ -220,6 +222,13 @@ class Scheduler:
         if self._record(job_id).state is not JobState.QUEUED:
             return None
         return outlook(self.policy, self.snapshot(), job_id, teams)
+
+    def proposals(self, at_s: float) -> list[Proposal]:
+        """Return the moves of running jobs with which waiting ones can start, as of ``at_s``: see ``policy.proposals``.
+
+        It plans once, and does not remember it.
+        """
+        return proposals(self.policy, replace(self.snapshot(), at_s=max(at_s, self.state.at_s)))
 
     def _record(self, job_id: str) -> JobRecord:
         if (record := self.state.record(job_id)) is None:

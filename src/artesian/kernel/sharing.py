@@ -7,6 +7,8 @@ devices, the same folder. Read from a journal, each has a copy of its own.
 from collections.abc import Hashable
 from typing import Any
 
+from msgspec.structs import force_setattr
+
 from artesian.model.fleet import Node
 from artesian.model.job import Job
 
@@ -20,7 +22,7 @@ _JOB_PARTS = ("command", "devices", "retry")
 _NODE_PARTS = ("accelerator", "pool", "vendor", "device_memory_bytes", "memory_bytes", "peak_flops")
 
 # The classes are frozen for those who use them. An equal value in the place of another is no change.
-_set = object.__setattr__
+_set = force_setattr
 
 
 class Sharing:

@@ -26,8 +26,9 @@ long as the attempt's longest step took; beyond that it is between steps.
 """
 
 import heapq
-from dataclasses import dataclass
 from operator import itemgetter
+
+from msgspec import Struct
 
 from artesian.kernel.progress import AttemptLog, WorkerLog
 from artesian.model.job import Cause
@@ -51,8 +52,7 @@ _RESTORED = _BOOT + 1
 _FAILED = _BOOT + 2
 
 
-@dataclass(slots=True)
-class Piece:
+class Piece(Struct, gc=False):
     """A piece of a worker's time. ``loss`` is None where it was productive.
 
     ``step`` is the index of the kept step that it belongs to, ``NO_STEP`` for none.

@@ -1,12 +1,27 @@
 """The kernel's records as readers are told of them: see ``model.views``."""
 
+from typing import TYPE_CHECKING
+
 from artesian.kernel.lifecycle import Attempt, JobRecord, JobState
 from artesian.kernel.nodes import NodeRecord
 from artesian.model.job import Cause, Outcome
 from artesian.model.plan import Reason
 from artesian.model.resources import MILLI
-from artesian.model.views import AttemptView, Decision, JobView, NodeView, OutcomeView, ShareView
+from artesian.model.views import (
+    AttemptView,
+    Decision,
+    JobView,
+    MovesView,
+    MoveView,
+    NodeView,
+    OutcomeView,
+    ShareView,
+)
 from artesian.policy.outlook import Outlook
+from artesian.policy.proposals import Proposal, moves_by_itself
+
+if TYPE_CHECKING:
+    from artesian.kernel.scheduler import Scheduler
 
 
 def job_view(record: JobRecord) -> JobView:
@@ -74,6 +89,34 @@ def node_view(record: NodeRecord, *, held_milli: int, jobs: tuple[str, ...]) -> 
         jobs=jobs,
         excluded=None if record.exclusion is None else record.exclusion.reason,
         excluded_by=None if record.exclusion is None else record.exclusion.user,
+    )
+
+
+def moves_view(scheduler: "Scheduler | None", at_s: float) -> MovesView:
+    """Return the moves with which waiting jobs could start; none where nobody has taken stock of the nodes yet."""
+    if scheduler is None:
+        return MovesView(at_s=at_s, by_itself=False, moves=())
+    found = scheduler.proposals(at_s)
+    return MovesView(
+        at_s=at_s, by_itself=moves_by_itself(scheduler.policy), moves=tuple(map(_move_view, found))
+    )
+
+
+def _move_view(proposal: Proposal) -> MoveView:
+    move = proposal.move
+    assert move.lets_start is not None, "who only grows lets nobody start"
+    return MoveView(
+        job=move.job_id,
+        kind=move.kind,
+        now=str(move.now),
+        to=str(move.to),
+        lost_s=move.lost_s,
+        lost_device_s=move.lost_s * move.now.whole_devices,
+        cost_device_s=move.cost_device_s,
+        lets_start=move.lets_start,
+        starts_on=None if proposal.starts_on is None else str(proposal.starts_on),
+        standing=proposal.standing.value,
+        held_back_by=proposal.held_back_by,
     )
 
 

@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from artesian.kernel.gang import Gang
 from artesian.kernel.goodput import Goodput
@@ -22,8 +23,7 @@ _SHELL_SIGNAL_BASE = 128
 _Number = TypeVar("_Number", int, float)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovery:
+class Recovery(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt that was cut short and followed by another, or a gang that its launch agent brought back within one.
 
     ``cause`` is why it ended, ``failed_s`` when, ``worker`` the rank that failed first where that is known.
@@ -40,8 +40,7 @@ class Recovery:
     layer: Layer | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlowWorker:
+class SlowWorker(Struct, frozen=True, kw_only=True, gc=False):
     """A worker for which the others have waited: from ``since_s`` to ``until_s``, as far as it was told.
 
     ``ratio`` is how many times as long as the middle rank it computed, by the last word on it.
@@ -54,8 +53,7 @@ class SlowWorker:
     ratio: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSummary:
+class TrainingSummary(Struct, frozen=True, kw_only=True, gc=False):
     """What a job has trained. Only steps that count are in it: each once, lost ones never. None is unknown.
 
     ``steps`` counts steps of the gang. ``losses`` has the mean loss over the ranks by step, the first and
@@ -81,8 +79,7 @@ class TrainingSummary:
     stragglers: tuple[SlowWorker, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobReport:
+class JobReport(Struct, frozen=True, kw_only=True, gc=False):
     """A job, what it has trained, its goodput, and where the whole fleet's compute went while it was there."""
 
     job: JobView

@@ -14,8 +14,9 @@ stand for gigabytes.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from artesian.model.errors import ArtesianError
 
@@ -34,16 +35,14 @@ _BOOLEANS = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n"})
 _SHOWN = 60
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(Struct, frozen=True, order=True, gc=False):
     """A place in a document; lines and columns count from 1."""
 
     line: int
     column: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mistake:
+class Mistake(Struct, frozen=True, kw_only=True, gc=False):
     """Something wrong with a document: where, with what, what was expected and what came."""
 
     at: Position
@@ -73,8 +72,7 @@ class DocumentError(ArtesianError):
         return f"{where}: {mistake.subject}: {mistake.text}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scalar:
+class Scalar(Struct, frozen=True, kw_only=True, gc=False):
     """One value, as its text. ``is_plain``: it stands without quotes."""
 
     at: Position
@@ -92,24 +90,21 @@ class Scalar:
         return self.is_plain and self.text.lower() in _BOOLEANS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class List:
+class List(Struct, frozen=True, kw_only=True, gc=False):
     """Nodes one after the other."""
 
     at: Position
     items: tuple["Node", ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mapping:
+class Mapping(Struct, frozen=True, kw_only=True, gc=False):
     """Keys and values in the order of the document; a key may occur twice."""
 
     at: Position
     entries: tuple[tuple["Node", "Node"], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
+class Broken(Struct, frozen=True, kw_only=True, gc=False):
     """Something that is a mistake already; nothing more is to be said about it."""
 
     at: Position

@@ -4,14 +4,13 @@ An event is a fact that somebody reports: it may be late, repeated, or about an 
 over. The kernel decides what it changes.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from artesian.model.fleet import Node
 from artesian.model.job import Job, Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeJoined:
+class NodeJoined(Struct, frozen=True, kw_only=True, gc=False):
     """A node offers its devices; said again, with the same id, it replaces what was known.
 
     An attempt on a device that the node no longer has must stop.
@@ -21,16 +20,14 @@ class NodeJoined:
     node: Node
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeLost:
+class NodeLost(Struct, frozen=True, kw_only=True, gc=False):
     """A node is gone, and with it every attempt that has a share on it."""
 
     at_s: float
     node_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeExcluded:
+class NodeExcluded(Struct, frozen=True, kw_only=True, gc=False):
     """An operator wants nothing more to start on a node: it is broken, or slow, or somebody works on it.
 
     What runs there goes on, unless ``is_stopping``: then it gets its grace, and is tried again elsewhere. Said
@@ -44,8 +41,7 @@ class NodeExcluded:
     is_stopping: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeReturned:
+class NodeReturned(Struct, frozen=True, kw_only=True, gc=False):
     """An excluded node may be used again."""
 
     at_s: float
@@ -53,16 +49,14 @@ class NodeReturned:
     user: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSubmitted:
+class JobSubmitted(Struct, frozen=True, kw_only=True, gc=False):
     """A user asks for a job. The same id again changes nothing: a submit may be repeated."""
 
     at_s: float
     job: Job
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRequested:
+class CancelRequested(Struct, frozen=True, kw_only=True, gc=False):
     """A user wants the job stopped."""
 
     at_s: float
@@ -70,8 +64,7 @@ class CancelRequested:
     user: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStarted:
+class AttemptStarted(Struct, frozen=True, kw_only=True, gc=False):
     """The engine says that the attempt's processes run."""
 
     at_s: float
@@ -79,8 +72,7 @@ class AttemptStarted:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEnded:
+class AttemptEnded(Struct, frozen=True, kw_only=True, gc=False):
     """The engine says that nothing of the attempt runs any more."""
 
     at_s: float
@@ -89,8 +81,7 @@ class AttemptEnded:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptProgressed:
+class AttemptProgressed(Struct, frozen=True, kw_only=True, gc=False):
     """What the attempt's first worker has said by now: said now and then, and only where it is news.
 
     ``saved_s`` is up to when its work is in a durable checkpoint (None: there is none of this attempt yet).
@@ -106,8 +97,7 @@ class AttemptProgressed:
     steps_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockTicked:
+class ClockTicked(Struct, frozen=True, kw_only=True, gc=False):
     """Nothing but time has passed: what is due by ``at_s`` may go on."""
 
     at_s: float

@@ -1,10 +1,9 @@
 """The hardware side of the nouns: Device, Node, Pool, Center, Fleet."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class Device(Struct, frozen=True, kw_only=True, gc=False):
     """One accelerator of a node. ``index`` is its place on the node, ``uuid`` the vendor's own name."""
 
     index: int
@@ -13,8 +12,7 @@ class Device:
     memory_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(Struct, frozen=True, kw_only=True, gc=False):
     """A machine with ``devices`` devices of one kind, ``accelerator`` (``cpu`` for cores without one).
 
     ``peak_flops`` is the dense FP16/BF16 nameplate of one device in FLOP/s, None where unknown.
@@ -47,8 +45,7 @@ class Node:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class Pool(Struct, frozen=True, kw_only=True, gc=False):
     """Like nodes behind one engine of one center."""
 
     name: str
@@ -56,8 +53,7 @@ class Pool:
     center: str = "default"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Center:
+class Center(Struct, frozen=True, kw_only=True, gc=False):
     """A site. None where it is not known: a price that nobody told is not zero."""
 
     name: str
@@ -67,8 +63,7 @@ class Center:
     latency_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class Fleet(Struct, frozen=True, kw_only=True, gc=False):
     """All that an organisation owns."""
 
     nodes: tuple[Node, ...]

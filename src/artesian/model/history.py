@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 Holding = tuple[float, str, str, float]
 """At a time, in seconds, a team came to hold so many more devices of an accelerator, or (negative) fewer."""
 
 
-@dataclass(slots=True)
-class _Account:
+class _Account(Struct, gc=False):
     """``had`` device-seconds by ``at_s``, decayed, and ``holds`` devices from then on."""
 
     had: float = 0.0

@@ -3,8 +3,9 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from artesian.model.errors import JobError
 from artesian.model.resources import MILLI, DeviceRequest
@@ -47,8 +48,7 @@ class Cause(StrEnum):
     """Stopped because a user asked for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended: the cause, and what the operating system said.
 
     ``worker`` is the rank of the worker that failed first, where the launch agent told; ``restarts`` how often
@@ -63,8 +63,7 @@ class Outcome:
     restarts: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True, kw_only=True, gc=False):
     """Which ends of an attempt lead to another attempt, how often, and after how long.
 
     Causes that are nobody's fault in the job (``node_lost``, ``preempted``) are retried without
@@ -105,14 +104,14 @@ class RetryPolicy:
         return cause not in {Cause.NODE_LOST, Cause.PREEMPTED}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True, gc=False):
     """A gang of workers that runs one command on devices of one kind.
 
     ``devices`` lists alternatives, first choice first. ``workers`` is the number of processes that the
     gang has (0: no gang, the command is started once as it is; None: see ``gang_size``).
     ``cpus_per_device`` and ``memory_bytes_per_device`` are of the host. ``priority``: higher goes first.
-    ``grace_s``: time between SIGTERM and SIGKILL. ``estimated_duration_s``: the user's estimate.
+    ``grace_s``: time between SIGTERM and SIGKILL. ``start_timeout_s``: how long a worker of the gang may take to its
+    first step before it is taken for hung (None: what ``artesian launch`` says). ``estimated_duration_s``: the user's estimate.
     ``deadline_s``: it should be done so long after its submission. ``checkpoint_every_s``: it saves its
     state at least so often (0: at every moment; None: not known, so that a stop may lose all of an attempt).
     ``checkpoint_every_steps``, ``save_every_s``, ``saves_when_best``: when its run is to save, of which at most one is set; by
@@ -136,6 +135,7 @@ class Job:
     memory_bytes_per_device: int | None = None
     priority: int = 0
     grace_s: float = 10.0
+    start_timeout_s: float | None = None
     estimated_duration_s: float | None = None
     deadline_s: float | None = None
     checkpoint_every_s: float | None = None
@@ -162,6 +162,10 @@ class Job:
             raise JobError(f"job {self.name}: workers must be at least 0, got {self.workers}")
         if not self.grace_s >= 0:
             raise JobError(f"job {self.name}: grace must not be negative, got {self.grace_s} s")
+        if self.start_timeout_s is not None and not 0 < self.start_timeout_s < math.inf:
+            raise JobError(
+                f"job {self.name}: the start timeout must be above 0, got {self.start_timeout_s} s"
+            )
         if self.deadline_s is not None and not 0 < self.deadline_s < math.inf:
             raise JobError(f"job {self.name}: the deadline must lie ahead, got {self.deadline_s} s")
         if self.checkpoint_every_s is not None and not 0 <= self.checkpoint_every_s < math.inf:

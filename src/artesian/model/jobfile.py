@@ -8,8 +8,10 @@ import posixpath
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian import catalog
 from artesian.model import document, fields
@@ -35,6 +37,7 @@ KEYS = (
     "priority",
     "team",
     "grace",
+    "start_timeout",
     "cpus_per_device",
     "memory_per_device",
     "estimated_duration",
@@ -125,8 +128,7 @@ def job_of(
     return job
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reading:
+class _Reading(Struct, frozen=True, kw_only=True, gc=False):
     """One reading of a file: what the caller gave, and the mistakes so far."""
 
     reader: Reader
@@ -163,8 +165,9 @@ class _Reading:
             memory_bytes_per_device=file.read("memory_per_device", fields.size_bytes, None),
             priority=file.read("priority", _priority, _DEFAULTS.priority),
             grace_s=file.read("grace", fields.duration_s, _DEFAULTS.grace_s),
+            start_timeout_s=file.read("start_timeout", _above_0("a duration above 0"), None),
             estimated_duration_s=file.read("estimated_duration", fields.duration_s, None),
-            deadline_s=file.read("deadline", _deadline_s, None),
+            deadline_s=file.read("deadline", _above_0("a time after the submission"), None),
             parallel_share=file.read("parallel_share", fields.number(least=0, most=1), None),
             **checkpoint,
             profile=file.read("profile", fields.word, None),
@@ -319,11 +322,14 @@ def _priority(node: Node, subject: str) -> int:
     return _PRIORITY(node, subject)
 
 
-def _deadline_s(node: Node, subject: str) -> float:
-    value_s = fields.duration_s(node, subject)
-    if value_s <= 0:
-        refuse_type(node, subject, "a time after the submission")
-    return value_s
+def _above_0(what: str) -> fields.Converter[float]:
+    def convert(node: Node, subject: str) -> float:
+        value_s = fields.duration_s(node, subject)
+        if value_s <= 0:
+            refuse_type(node, subject, what)
+        return value_s
+
+    return convert
 
 
 def _alternative(kind: str) -> fields.Converter[tuple[DeviceRequest, ...]]:

@@ -5,10 +5,11 @@ they are printed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 US = 1_000_000
 """Microseconds in a second."""
@@ -71,8 +72,7 @@ class Loss(StrEnum):
     """Time in steps beyond what their model FLOPs take at the ceiling."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ceiling:
+class Ceiling(Struct, frozen=True, kw_only=True, gc=False):
     """The FLOP/s of one device that MFU is taken against; ``basis`` is what that rests on.
 
     ``basis`` reads ``nameplate bf16``, ``measured fp32``, and so on.
@@ -82,8 +82,7 @@ class Ceiling:
     basis: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageResult:
+class StageResult(Struct, frozen=True, kw_only=True, gc=False):
     """What is left after a stage, and what was lost in it, by cause, in device-microseconds.
 
     ``left_us`` is None when the stage was not measured; it then has no losses, and what was lost in it
@@ -95,8 +94,7 @@ class StageResult:
     lost_us: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waterfall:
+class Waterfall(Struct, frozen=True, kw_only=True, gc=False):
     """Nameplate and the four stages below it.
 
     Nameplate = all losses + what is left at the last measured stage, exactly; the constructor checks

@@ -1,12 +1,11 @@
 """Where an attempt runs."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from artesian.model.resources import MILLI
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeShare:
+class NodeShare(Struct, frozen=True, kw_only=True, gc=False):
     """Devices of one node: their indices, and the thousandths taken of each (1000 = the whole device).
 
     Without devices it holds CPUs and memory of the node only.
@@ -24,8 +23,7 @@ class NodeShare:
             raise ValueError(f"node {self.node_id}: expected 1 to {MILLI} thousandths, got {self.milli}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placement:
+class Placement(Struct, frozen=True, kw_only=True, gc=False):
     """Devices per node for one attempt; the first share's node holds rank 0."""
 
     shares: tuple[NodeShare, ...]

@@ -1,14 +1,14 @@
 """What is to be done: commands, each with its reason, and why the other jobs wait."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from artesian.model.job import Cause
 from artesian.model.placement import Placement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class Start(Struct, frozen=True, kw_only=True, gc=False):
     """Start attempt ``epoch`` of the job there. Carrying it out twice starts it once."""
 
     job_id: str
@@ -22,8 +22,7 @@ class Start:
         return f"start/{self.job_id}/{self.epoch}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
+class Stop(Struct, frozen=True, kw_only=True, gc=False):
     """Stop attempt ``epoch`` of the job: SIGTERM, and SIGKILL after ``grace_s``.
 
     ``cause`` is what the attempt's end will count as: cancelled, preempted or node_lost.
@@ -41,8 +40,7 @@ class Stop:
         return f"stop/{self.job_id}/{self.epoch}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True, gc=False):
     """Devices that are kept for the job until it starts there: free ones, and those of attempts that stop.
 
     It is given to a job that waits, and to one that is stopped and is to go on at once, elsewhere or with fewer
@@ -67,8 +65,7 @@ class HoldCode(StrEnum):
     BACKING_OFF = "backing_off"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
+class Reason(Struct, frozen=True, kw_only=True, gc=False):
     """Why a job waits: the kind of reason, in words, and what would let it start."""
 
     code: HoldCode
@@ -76,8 +73,7 @@ class Reason:
     unblock: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class Hold(Struct, frozen=True, kw_only=True, gc=False):
     """A job that stays where it is, and why, in short; ``behind`` is the job that is ahead of it.
 
     The words for it are made when somebody asks (``Policy.explain``): thousands of jobs wait for each one
@@ -89,8 +85,7 @@ class Hold:
     behind: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of one scheduling cycle: stops go first, then starts, each in order.
 
     ``holds`` has the jobs that the cycle looked at in vain and whose reason to wait is new. Who is not

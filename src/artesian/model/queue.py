@@ -10,8 +10,9 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from artesian.model.job import Job
 from artesian.model.placement import Placement
@@ -23,8 +24,7 @@ Key = tuple[Any, ...]
 """What an order sorts by: the least goes first. All keys of one order compare with each other."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingJob:
+class WaitingJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job that could start now if there was room; ``next_epoch`` numbers the attempt it would be.
 
     ``submitted_s`` and ``waits_since_s`` are when it was submitted and when it began to wait the last

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from artesian.model.errors import ArtesianError, UnitError
 from artesian.model.units import parse_duration_s
 
@@ -20,8 +22,7 @@ class QuotaError(ArtesianError, ValueError):
     """Teams whose shares contradict each other."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Team:
+class Team(Struct, frozen=True, kw_only=True, gc=False):
     """A team, its parent in the hierarchy, and what it is entitled to.
 
     ``weight``: its part of what it shares with its siblings, in proportion to theirs. ``guaranteed``: models

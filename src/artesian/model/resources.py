@@ -14,8 +14,9 @@ of one node, whatever devices that has (``cpu:2`` is for nodes whose devices are
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from artesian import catalog
 from artesian.model.errors import UnitError
@@ -37,13 +38,7 @@ _LIKE_A_COUNT = re.compile(r"[-+.\d]+([eE][-+.\d]*)?")
 _MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]i?B", re.IGNORECASE)
 
 
-class _Hashed:
-    __slots__ = ("_hash",)
-    _hash: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRequest(_Hashed):
+class DeviceRequest(Struct, frozen=True, kw_only=True, gc=False, cache_hash=True):
     """Devices of one kind: ``min_milli`` to ``max_milli`` thousandths of a device in all.
 
     ``vendor``, ``accelerator`` and ``memory_bytes`` (least memory per device) narrow the kind down;
@@ -68,15 +63,6 @@ class DeviceRequest(_Hashed):
                 f"devices: expected whole devices, or one share below 1, got {self.min_milli}..{self.max_milli} thousandths",
                 hint=_HINT,
             )
-
-    def __hash__(self) -> int:
-        # Asked for dozens of times in the life of a job, and worked out once.
-        try:
-            return self._hash
-        except AttributeError:
-            fields = (self.min_milli, self.max_milli, self.vendor, self.accelerator, self.memory_bytes)
-            object.__setattr__(self, "_hash", hash(fields))
-            return self._hash
 
     @property
     def min_devices(self) -> int:

@@ -1,7 +1,8 @@
 """What a policy sees: one consistent, read-only view per scheduling cycle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from artesian.model.capacity import Capacity
 from artesian.model.history import NO_HISTORY, History
@@ -11,8 +12,7 @@ from artesian.model.queue import NOTHING_SERVED, WaitingQueue
 from artesian.model.speeds import NOTHING_MEASURED, Speeds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningJob:
+class RunningJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job that holds devices, from ``since_s`` on; ``is_stopping`` when it is about to give them back.
 
     ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
@@ -63,8 +63,7 @@ class RunningJob:
         return max(0.0, at_s - began_s) % every_s if every_s > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True, gc=False):
     """The fleet and the jobs at one moment, by id.
 
     The mappings have no order that means anything: two drivers that replayed one journal may have

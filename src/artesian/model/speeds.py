@@ -5,8 +5,10 @@ Jobs of one *family* do the same work, so that what one of them shows holds for 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from hashlib import blake2b
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian.model.job import Job
 
@@ -17,8 +19,7 @@ _DIGITS = 3
 """Speeds are told to so many significant digits: who decides by them is not to decide anew for noise."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
+class Speed(Struct, frozen=True, kw_only=True, gc=False):
     """Jobs of the family did ``steps`` in ``seconds`` of training on so many devices of the accelerator."""
 
     family: str

@@ -5,9 +5,8 @@ job's environment (that may hold secrets), and nothing that numpy would have to 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from artesian.model.job import Cause
 from artesian.model.ledger import Ceiling
@@ -19,8 +18,7 @@ WAITING = ("queued", "backing_off")
 """The states of a job, by what they mean to a reader."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShareView:
+class ShareView(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt's part of one node; ``milli`` of each of these devices, in thousandths."""
 
     node: str
@@ -31,8 +29,7 @@ class ShareView:
         return f"{self.node}[{','.join(map(str, self.devices))}]"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutcomeView:
+class OutcomeView(Struct, frozen=True, kw_only=True, gc=False):
     """How an attempt ended."""
 
     cause: Cause
@@ -46,8 +43,7 @@ class OutcomeView:
         return f"{cause}: {self.message}" if self.message else cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptView:
+class AttemptView(Struct, frozen=True, kw_only=True, gc=False):
     """One run of a job. Times are seconds since the epoch, None while they have not come."""
 
     epoch: int
@@ -63,8 +59,7 @@ class AttemptView:
         return " + ".join(map(str, self.placement))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobView:
+class JobView(Struct, frozen=True, kw_only=True, gc=False):
     """A job. ``waits_for`` is why it waits, None where it does not; a list of jobs leaves it out."""
 
     id: str
@@ -104,24 +99,21 @@ class JobView:
         return None if self.waits_for is UNSET else self.waits_for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobList:
+class JobList(Struct, frozen=True, kw_only=True, gc=False):
     """Some jobs in the order of their submits, and how many more there are."""
 
     jobs: tuple[JobView, ...]
     more: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPage:
+class JobPage(Struct, frozen=True, kw_only=True, gc=False):
     """One page of a list. ``next`` is the cursor of the page behind it, None on the last one."""
 
     jobs: tuple[JobView, ...]
     next: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True, gc=False):
     """What was last decided about a job, why, and what would let it go on (None: nothing has to).
 
     Of a job that waits also ``nearest_start_s``, when it is likely to start (None: nobody can tell), and
@@ -136,8 +128,37 @@ class Decision:
     would_start: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class MoveView(Struct, frozen=True, kw_only=True, gc=False):
+    """A running job that could go on on ``to``, so that a job that waits, ``lets_start``, starts on ``starts_on``.
+
+    ``kind`` is ``moves``, or ``shrinks`` where it goes on with fewer devices. It would lose what it did in the
+    ``lost_s`` since its last checkpoint, which is ``lost_device_s`` device-seconds; ``cost_device_s`` counts a restart
+    as well. ``standing``: ``under_way``, ``next_cycle`` (the policy would decide it), ``possible`` (the policy in force
+    does not move anybody), or ``held_back``, for the reason in ``held_back_by``.
+    """
+
+    job: str
+    kind: str
+    now: str
+    to: str
+    lost_s: float
+    lost_device_s: float
+    cost_device_s: float
+    lets_start: str
+    starts_on: str | None
+    standing: str
+    held_back_by: str | None
+
+
+class MovesView(Struct, frozen=True, kw_only=True, gc=False):
+    """The moves with which waiting jobs can start. ``by_itself`` is whether the policy in force makes such moves."""
+
+    at_s: float
+    by_itself: bool
+    moves: tuple[MoveView, ...]
+
+
+class Started(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt's processes run."""
 
     epoch: int
@@ -145,8 +166,7 @@ class Started:
     at_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt is over; ``is_last``: and so is the job."""
 
     epoch: int
@@ -154,15 +174,13 @@ class Ended:
     is_last: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(Struct, frozen=True, kw_only=True, gc=False):
     """The job waits, for a reason that was not told before."""
 
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
+class Output(Struct, frozen=True, kw_only=True, gc=False):
     """What an attempt's first worker has printed; ``offset`` is where in the whole output it begins."""
 
     epoch: int
@@ -171,8 +189,7 @@ class Output:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Over:
+class Over(Struct, frozen=True, kw_only=True, gc=False):
     """The job is over."""
 
     job: JobView
@@ -182,8 +199,7 @@ Happening = Started | Ended | Held | Output | Over
 """What a follower of a job is told, in the order in which it happened."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceView:
+class DeviceView(Struct, frozen=True, kw_only=True, gc=False):
     """A device of a node: which part of it is held, 0 to 1, by which jobs that one may see, or that it is
     ``occupied`` by others, who did not ask artesian.
     """
@@ -194,8 +210,7 @@ class DeviceView:
     jobs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeView:
+class NodeView(Struct, frozen=True, kw_only=True, gc=False):
     """A node and what of it is held. ``peak_flops`` of one device, dense FP16/BF16; None where unknown.
 
     ``excluded`` is why an operator keeps it out of use, None where nobody does; ``excluded_by`` is who.
@@ -228,16 +243,14 @@ class NodeView:
         return "up" if self.excluded is None else "excluded"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodePage:
+class NodePage(Struct, frozen=True, kw_only=True, gc=False):
     """One page of the nodes, in the order of their ids."""
 
     nodes: tuple[NodeView, ...]
     next: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KindView:
+class KindView(Struct, frozen=True, kw_only=True, gc=False):
     """The devices of one model in one pool. ``devices`` is the sum of ``held``, ``free``, and those that are not
     held: ``lost``, of nodes that are gone, and ``excluded``, of nodes that an operator keeps out of use.
     """
@@ -252,16 +265,14 @@ class KindView:
     excluded: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetView:
+class FleetView(Struct, frozen=True, kw_only=True, gc=False):
     """The fleet by model of device and pool."""
 
     at_s: float
     kinds: tuple[KindView, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeamView:
+class TeamView(Struct, frozen=True, kw_only=True, gc=False):
     """What a team has, and is entitled to: see ``model.quota.Team``.
 
     ``jobs``, by state, are its own; ``held`` and ``borrowed``, devices held and those of them beyond what is guaranteed,
@@ -279,8 +290,7 @@ class TeamView:
     lends: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueView:
+class QueueView(Struct, frozen=True, kw_only=True, gc=False):
     """How many jobs are in each state, and the number of the last record that this counts."""
 
     jobs: Mapping[str, int]
@@ -288,8 +298,7 @@ class QueueView:
     oldest_waits_s: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenView:
+class TokenView(Struct, frozen=True, kw_only=True, gc=False):
     """A token, without its secret."""
 
     id: str
@@ -302,16 +311,14 @@ class TokenView:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewToken:
+class NewToken(Struct, frozen=True, kw_only=True, gc=False):
     """A token that was just made. ``secret`` is told this once."""
 
     token: TokenView
     secret: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogPage:
+class LogPage(Struct, frozen=True, kw_only=True, gc=False):
     """A piece of what an attempt printed. ``next`` is where the next piece begins; ``is_end``: nothing was
     left when this was read (a running attempt may print more).
     """
@@ -324,15 +331,13 @@ class LogPage:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobIds:
+class JobIds(Struct, frozen=True, kw_only=True, gc=False):
     """The jobs that were submitted, in the order in which they were given."""
 
     jobs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobFile:
+class JobFile(Struct, frozen=True, kw_only=True, gc=False):
     """The text of a job file, and what its submitter adds: see ``jobfile.parse_job``."""
 
     text: str

@@ -6,7 +6,9 @@ served. It holds as long as nobody but those who leave is in its way: where a no
 waits like any other.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from artesian.model.capacity import Capacity, Trial
 from artesian.model.job import Job
@@ -32,7 +34,7 @@ def reserve(snapshot: Snapshot, trial: Trial) -> Claims:
     for entry in sorted(snapshot.waiting.claims.values(), key=lambda entry: entry.job.id):
         placement = entry.claim
         assert placement is not None
-        if not _is_known(placement, free):
+        if not is_known(placement, free):
             continue
         if free.fits(entry.job, placement):
             trial.take(entry.job, placement, at_s=snapshot.at_s)
@@ -42,7 +44,7 @@ def reserve(snapshot: Snapshot, trial: Trial) -> Claims:
             claims.pending[entry.job.id] = leaving
     for holder in sorted(stopping, key=lambda holder: holder.job.id):
         # One that makes room and is to go on at once has its place kept while it is still leaving.
-        if holder.claim is not None and _is_known(holder.claim, free):
+        if holder.claim is not None and is_known(holder.claim, free):
             is_free = free.fits(holder.job, holder.claim)
             if is_free or _leaving(holder.claim, stopping, free):
                 keep(holder.job, holder.claim, trial, snapshot.at_s)
@@ -58,7 +60,8 @@ def keep(job: Job, placement: Placement, trial: Trial, at_s: float) -> None:
         trial.charge(job, later, +1)
 
 
-def _is_known(placement: Placement, free: Capacity) -> bool:
+def is_known(placement: Placement, free: Capacity) -> bool:
+    """Return whether all its nodes are there, take attempts, and have these devices."""
     return all(
         (row := free.row.get(share.node_id)) is not None
         and free.is_up[row]

@@ -10,7 +10,9 @@ everybody moves up.
 """
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from artesian.model.capacity import BoolArray, Capacity, Trial
 from artesian.model.job import Job

@@ -2,9 +2,10 @@
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec.structs import replace
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job

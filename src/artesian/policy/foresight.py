@@ -6,7 +6,8 @@ has no estimate never ends.
 
 import heapq
 import math
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from artesian.model.capacity import Capacity
 from artesian.model.plan import Plan

@@ -6,7 +6,9 @@ Each answer is a trial: the policy plans once more, on the same snapshot with on
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from artesian.model.job import Job
 from artesian.model.quota import Teams

@@ -1,7 +1,7 @@
 """A policy for each pool: each decides about its own nodes, and nobody starts in two of them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +61,12 @@ class Pools:
         timed = (policy for policy in (*self.by_pool.values(), self.other) if isinstance(policy, Timed))
         wakes = [policy.next_wake_s(snapshot) for policy in timed]
         return min((at_s for at_s in wakes if at_s is not None), default=None)
+
+    def each(self, snapshot: Snapshot) -> Iterator[Policy]:
+        """Yield the policy of each pool; meanwhile nothing can start but on its nodes."""
+        for name, policy in (*self.by_pool.items(), (None, self.other)):
+            with snapshot.capacity.within(self._nodes(name, snapshot.capacity), ("pool", name)):
+                yield policy
 
     def _decide(self, snapshot: Snapshot, asked: WaitingJob | None = None) -> _Cycle:
         cycle = _Cycle()

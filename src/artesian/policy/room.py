@@ -53,6 +53,11 @@ class Limits:
         safe_s: FloatArray = running.since_s + np.ldexp(self.min_runtime_s, doublings)
         return safe_s
 
+    def safe_for_s(self, entry: RunningJob, at_s: float) -> float:
+        """Return for how much longer the attempt is not stopped for others; 0 or less: it may be."""
+        doublings = min(max(entry.epoch - 1, 0), _MOST_DOUBLINGS)
+        return math.ldexp(self.min_runtime_s, doublings) - (at_s - entry.since_s)
+
     def cost_device_s(self, entry: RunningJob, at_s: float) -> float:
         """Return what stopping the attempt costs: the work since its last checkpoint and a restart, in device-seconds."""
         return entry.placement.whole_devices * (entry.lost_s(at_s) + self.restart_s)

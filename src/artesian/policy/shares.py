@@ -5,10 +5,11 @@ the devices that all shares take of a kind, to at most what there is of it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from msgspec.structs import replace
 
 from artesian.model.capacity import BoolArray
 from artesian.policy.solver import FloatArray, IntArray, LinearProgram

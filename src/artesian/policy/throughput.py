@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from artesian.model.capacity import BoolArray, Capacity
@@ -89,8 +90,7 @@ def _is_elastic(job: Job) -> bool:
     return any(request.max_devices > request.min_devices for request in job.devices)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """J jobs that run or wait, K models of device ("kinds", numbered as in the capacity).
 
     ``devices`` [J, K] is what a gang would take of each kind, ``rate`` [J, K] how fast it runs there in
@@ -123,7 +123,7 @@ class Problem:
     begun: FloatArray
     lost_s: FloatArray
     node_devices: FloatArray
-    known: Known = field(default_factory=Known)
+    known: Known = msgspec.field(default_factory=Known)
 
     @property
     def can_run(self) -> BoolArray:

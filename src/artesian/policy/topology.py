@@ -1,9 +1,10 @@
 """Placing gangs where their links are short: on one node, else in one rack, else in one pool."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec.structs import replace
 
 from artesian.model.capacity import BoolArray, Capacity, IntArray
 from artesian.model.fleet import Node

@@ -78,7 +78,7 @@ class Parts:
 
 def create_app(parts: Parts) -> FastAPI:
     """Return the application. Its state is loaded when it starts up."""
-    mirror = Mirror(parts.open_journal, parts.policy, wake=parts.wake)
+    mirror = Mirror(parts.open_journal, parts.policy, wake=parts.wake, teams=parts.teams)
     streams = Streams(most=parts.limits.streams)
     service = Service(
         mirror=mirror, dir=parts.dir, limits=parts.limits, fleet=FleetBoard(mirror, parts.teams)

@@ -7,8 +7,9 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
+
+from msgspec import Struct
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.state import Record, State
@@ -40,8 +41,7 @@ class BadCursor(ArtesianError, ValueError):  # noqa: N818 - reads as what it is
     """A cursor that no page gave."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
+class Filter(Struct, frozen=True, kw_only=True):
     """Which jobs: all that match every field that is given; ``states`` empty: any."""
 
     states: frozenset[JobState] = frozenset()

@@ -11,25 +11,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from typing import NoReturn
+
+from msgspec.structs import replace
 
 from artesian.census import discover
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import State
-from artesian.kernel.told import decision, job_view, node_view
+from artesian.kernel.told import decision, job_view, moves_view, node_view
 from artesian.kernel.training import JobReport, TrainingSummary
 from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
-from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.jobfile import parse_job
 from artesian.model.ledger import Waterfall
 from artesian.model.plan import Reason
-from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, NodeView, Over
+from artesian.model.views import Decision, Happening, JobFile, JobList, JobView, MovesView, NodeView, Over
 from artesian.policy import explain
 from artesian.policy.outlook import Outlook
 from artesian.server import report
@@ -182,6 +182,12 @@ class ControlPlane:
         self.revive()
         return found
 
+    def moves(self) -> MovesView:
+        """Return the moves of running jobs with which waiting ones can start. Nobody is moved by that."""
+        found = moves_view(self._current(), time.time())
+        self.revive()
+        return found
+
     def training(self, job: str) -> TrainingSummary:
         """Return what a job has trained. Raises UnknownJob."""
         return report.training(self, self.record(job))
@@ -274,15 +280,7 @@ class ControlPlane:
         known = Capacity(record.node for record in self.state().nodes.values())
         if explain.impossible(job, known) is None:
             return known
-        return Capacity(asyncio.run(self._nodes()))
-
-    async def _nodes(self) -> list[Node]:
-        """Return the nodes that the engines have now."""
-        engine = self._rules.make_engine(self.dir.jobs, nodes_of(discover()), time.time)
-        try:
-            return list(await engine.open(lambda _: None))
-        finally:
-            await engine.close()
+        return Capacity(asyncio.run(self._rules.nodes(self.dir.jobs, nodes_of(discover()), time.time)))
 
     def submit(self, file: JobFile) -> JobView:
         """Accept the job. Raises as ``check`` does."""

@@ -4,9 +4,10 @@ import base64
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
+from msgspec.structs import replace
 
 from artesian.kernel.nodes import NodeRecord
 from artesian.kernel.state import State

@@ -28,11 +28,21 @@ _log = logging.getLogger(__name__)
 Page = Sequence[tuple[int, Record]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """An append that is durable and handed over: the number of its last record, and, by ``time.perf_counter``,
+    when its transaction was begun with, when it could write, and when it was on the disk."""
+
+    seq: int
+    begun_s: float
+    locked_s: float
+    committed_s: float
+
+
 @dataclass(slots=True)
 class _Append:
     records: Sequence[Record]
-    done: Future[int]
-    """Gets the number of the last record once it is durable and handed over."""
+    done: Future[Appended]
 
 
 @dataclass(slots=True)
@@ -66,8 +76,8 @@ class JournalThread(threading.Thread):
 
     # -- for the event loop's thread ----------------------------------------------------------------
 
-    def append(self, records: Sequence[Record]) -> Future[int]:
-        """Have the records appended, all or none; the future gets the last one's number."""
+    def append(self, records: Sequence[Record]) -> Future[Appended]:
+        """Have the records appended, all or none."""
         request = _Append(records, Future())
         self._requests.put(request)
         return request.done
@@ -130,8 +140,10 @@ class JournalThread(threading.Thread):
     def _append(self, journal: Journal, appends: list[_Append]) -> None:
         """Commit all of them in one transaction, and hand over what is then new."""
         fresh: list[tuple[int, Record]] = []
+        begun_s = time.perf_counter()
         try:
             with journal.transaction() as transaction:
+                locked_s = time.perf_counter()
                 ends = [transaction.append(request.records) for request in appends]
                 fresh = transaction.read(after=self._seq)
         except UnstorableRecord as error:
@@ -145,9 +157,12 @@ class JournalThread(threading.Thread):
             for request in appends:
                 request.done.set_exception(error)
             return
+        committed_s = time.perf_counter()
         self._hand_over(fresh)
         for request, seq in zip(appends, ends, strict=True):
-            request.done.set_result(seq)
+            request.done.set_result(
+                Appended(seq=seq, begun_s=begun_s, locked_s=locked_s, committed_s=committed_s)
+            )
 
     def _look(self, journal: Journal) -> None:
         """Hand over what others have appended."""

@@ -3,7 +3,7 @@
 import asyncio
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import Counter, Histogram
@@ -21,7 +21,7 @@ from artesian.model.ledger import US, Waterfall
 from artesian.server.cycles import BUCKETS_S, Cycles, read_cycles
 from artesian.server.fleet_board import FleetBoard
 from artesian.server.ledger import Ledger
-from artesian.server.mirror import Mirror
+from artesian.server.mirror import STAGES, Mirror
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -53,6 +53,16 @@ class Metrics:
             registry=self._registry,
         )
         mirror.on_plan = self._plans.observe
+        self._appends = Histogram(
+            "artesian_append_duration_seconds",
+            "What a submit, or another change, waits for until it is accepted: queue (the commit before it), lock"
+            " (other processes that write), commit (the disk), apply (the event loop).",
+            ["stage"],
+            buckets=_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._of_stage = {stage: self._appends.labels(stage) for stage in STAGES}
+        mirror.on_append = self._observe_append
         self._lag = Histogram(
             "artesian_event_loop_delay_seconds",
             "How late the event loop comes to what is due, looked at twenty times a second.",
@@ -73,6 +83,10 @@ class Metrics:
     def observe_lag(self, seconds: float) -> None:
         """Count how late the event loop was."""
         self._lag.observe(seconds)
+
+    def _observe_append(self, spent_s: Mapping[str, float]) -> None:
+        for stage, seconds in spent_s.items():
+            self._of_stage[stage].observe(seconds)
 
     async def page(self) -> bytes:
         """Return all figures in the format of OpenMetrics."""

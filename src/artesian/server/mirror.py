@@ -8,17 +8,22 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.scheduler import Scheduler
 from artesian.kernel.state import Record, State
+from artesian.kernel.told import moves_view
 from artesian.model.errors import ArtesianError
 from artesian.model.plan import Plan, Reason
+from artesian.model.quota import Teams
+from artesian.model.views import MovesView
 from artesian.policy.base import Policy
 from artesian.policy.outlook import Outlook
 from artesian.server.board import Board
 from artesian.server.journal_thread import JournalThread, Page
+from artesian.server.memory import give_back_memory
 from artesian.store import Journal, StoreUnavailable
 
 MOST_UNCOMMITTED = 20_000
@@ -26,6 +31,9 @@ MOST_UNCOMMITTED = 20_000
 _MOST_LOOKED_AHEAD = 500
 """Jobs up to which an outlook takes tens of milliseconds; with 110,000 it takes six seconds."""
 _FREEZE_EVERY = 20_000
+
+STAGES = ("queue", "lock", "commit", "apply")
+"""What an append waits for: the commit before it, other processes that write, the disk, and the event loop."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,12 +46,20 @@ class Mirror:
     """State and board behind record ``seq``; ``append`` adds records, and returns when the state has them."""
 
     def __init__(
-        self, open_journal: Callable[[], Journal], policy: Policy, *, wake: Callable[[], object]
+        self,
+        open_journal: Callable[[], Journal],
+        policy: Policy,
+        *,
+        wake: Callable[[], object],
+        teams: Teams | None = None,
     ) -> None:
         self.on_plan: Callable[[float], object] = lambda _: None
         """Gets the seconds from the latest event that a plan knew of to when the plan is here."""
+        self.on_append: Callable[[Mapping[str, float]], object] = lambda _: None
+        """Gets how many seconds an append spent in each of its stages: see ``STAGES``."""
         self._open_journal = open_journal
         self._policy = policy
+        self._teams = teams
         self._wake = wake
         self._thread: JournalThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,7 +110,11 @@ class Mirror:
         None as well where so many wait that looking ahead would keep other requests waiting.
         """
         is_short = len(self.state.waiting) + len(self.state.running) <= _MOST_LOOKED_AHEAD
-        return self._scheduler.outlook(record.job.id) if self.state.nodes and is_short else None
+        return self._scheduler.outlook(record.job.id, self._teams) if self.state.nodes and is_short else None
+
+    def moves(self) -> MovesView:
+        """Return the moves of running jobs with which waiting ones can start."""
+        return moves_view(self._scheduler if self.state.nodes else None, time.time())
 
     async def beyond(self, seq: int) -> None:
         """Wait until the state has a record behind ``seq``."""
@@ -119,13 +139,18 @@ class Mirror:
                 hint="submit again a little later",
             )
         thread.waiting += len(records)
+        asked_s = time.perf_counter()
         try:
-            seq = await asyncio.wrap_future(thread.append(records))
+            done = await asyncio.wrap_future(thread.append(records))
         finally:
             thread.waiting -= len(records)
         self._wake()
-        await self.beyond(seq - 1)
-        return seq
+        await self.beyond(done.seq - 1)
+        times = (asked_s, done.begun_s, done.locked_s, done.committed_s, time.perf_counter())
+        self.on_append(
+            {name: until - since for name, (since, until) in zip(STAGES, pairwise(times), strict=True)}
+        )
+        return done.seq
 
     @property
     def uncommitted(self) -> int:
@@ -166,6 +191,7 @@ class Mirror:
         # a million objects, and stand still for a second.
         gc.collect()
         gc.freeze()
+        give_back_memory()  # what loading took beside the state itself
         assert self._opened is not None
         self._opened.set_result(None)
 

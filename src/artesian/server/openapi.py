@@ -17,6 +17,7 @@ _VIEWS: list[type] = [
     views.AttemptView,
     views.Decision,
     views.LogPage,
+    views.MovesView,
     views.FleetView,
     views.NodePage,
     views.NodeView,

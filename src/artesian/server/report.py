@@ -3,9 +3,10 @@
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from artesian.census import Census, CensusError
 from artesian.engines.local.engine import attempt_folder

@@ -12,6 +12,7 @@ from artesian.policy.default import DEFAULT
 
 if TYPE_CHECKING:  # policies and engines are heavy, and a command that asks a server needs neither
     from artesian.engines.base import Clock, Engine, HostNode
+    from artesian.model.fleet import Node
     from artesian.policy.base import Policy
 
 
@@ -47,6 +48,14 @@ class Rules:
         from artesian.policy import registry
 
         return registry.pooled(self.policy, self.pools, self.teams)
+
+    async def nodes(self, root: Path, hosts: "Sequence[HostNode]", clock: "Clock") -> "list[Node]":
+        """Return the nodes that the engines have now. Raises as ``make_engine`` does, and as opening them does."""
+        engine = self.make_engine(root, hosts, clock)
+        try:
+            return list(await engine.open(lambda _: None))
+        finally:
+            await engine.close()
 
     def make_engine(self, root: Path, hosts: "Sequence[HostNode]", clock: "Clock") -> "Engine":
         """Return a new engine that keeps its files below ``root``; ``hosts`` are this machine's nodes.

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.told import decision, job_view
@@ -12,7 +14,7 @@ from artesian.model.capacity import Capacity
 from artesian.model.errors import ArtesianError
 from artesian.model.events import CancelRequested, JobSubmitted, NodeExcluded, NodeReturned
 from artesian.model.job import Job
-from artesian.model.views import Decision, JobPage, JobView, NodeView, QueueView
+from artesian.model.views import Decision, JobPage, JobView, MovesView, NodeView, QueueView
 from artesian.server.board import KEYED_SUFFIX, Filter
 from artesian.server.config import StateDir
 from artesian.server.finding import (
@@ -97,6 +99,17 @@ class Service:
     def decision(self, record: JobRecord) -> Decision:
         """Return the last decision about the job."""
         return decision(record, self.mirror.why(record), self.mirror.outlook(record))
+
+    def moves(self, who: Principal) -> MovesView:
+        """Return the moves with which waiting jobs can start; of a team, those that are for or of its own jobs."""
+        found = self.mirror.moves()
+        if who.team is None:
+            return found
+        jobs = self.mirror.state.jobs
+        own = tuple(
+            move for move in found.moves if any(_sees(who, jobs[id_]) for id_ in (move.job, move.lets_start))
+        )
+        return replace(found, moves=own)
 
     def queue(self) -> QueueView:
         """Return how many jobs are in each state."""

@@ -6,10 +6,10 @@ once more as YAML: so that what is told of a mistake, and its place, is the same
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from artesian.model.document import MAX_BYTES, MAX_DEPTH, MAX_NODES, List, Node, Position, Scalar
 from artesian.model.document import Mapping as Pairs
@@ -19,8 +19,7 @@ from artesian.model.jobfile import JobFileError, job_of, parse_job
 _NOWHERE = Position(1, 1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """What a job file does not say itself: what its paths are relative to, and the environment."""
 
     source: str = "job"
@@ -38,8 +37,7 @@ class Context:
             raise ValueError("expected paths, got a null character in one")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission(Context):
+class Submission(Context, frozen=True, kw_only=True):
     """A job file's text with its context: what the command line sends."""
 
     file: str
@@ -143,8 +141,7 @@ def documents_of(body: bytes) -> tuple[Sequence[str], Context]:
     return [bytes(one).decode() for one in bulk.jobs], context
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bulk:
+class Bulk(Struct, frozen=True, kw_only=True):
     """Many job files with one context."""
 
     jobs: list[msgspec.Raw]

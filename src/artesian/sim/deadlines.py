@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.sim.figures import Summary, summary_of
 from artesian.sim.jobs import SimJob
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
+class Deadlines(Struct, frozen=True, kw_only=True, gc=False):
     """Of the jobs with a deadline: ``met`` succeeded by then, ``missed`` did not.
 
     The others still had time when the simulation ended. ``late`` is by how much those were late that

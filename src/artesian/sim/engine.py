@@ -2,7 +2,8 @@
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from artesian.model.events import AttemptEnded, AttemptProgressed, AttemptStarted, Event, NodeJoined
 from artesian.model.job import Cause, Outcome
@@ -10,8 +11,7 @@ from artesian.model.plan import Command, Start, Stop
 from artesian.sim.jobs import SimJob
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(Struct, frozen=True, gc=False):
     """An attempt under way: from ``begins_s`` on it does ``speed`` of its job's work in a second."""
 
     start: Start
@@ -19,8 +19,7 @@ class _Run:
     speed: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
+class Ran(Struct, frozen=True, kw_only=True, gc=False):
     """What an attempt that has ended was lost to: its start-up, and work that has to be done again.
 
     ``milli`` is what it held, in thousandths of a device; ``epoch`` 1 is a job's first attempt.
@@ -32,8 +31,7 @@ class Ran:
     lost_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
+class _Look(Struct, frozen=True, gc=False):
     """It is time to look at what the attempts have come to."""
 
     at_s: float

@@ -9,7 +9,8 @@ import heapq
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from artesian.model.events import Event, NodeJoined, NodeLost
 from artesian.model.fleet import Fleet
@@ -17,8 +18,7 @@ from artesian.model.fleet import Fleet
 _DAY_S = 86_400.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeFaults:
+class NodeFaults(Struct, frozen=True, kw_only=True, gc=False):
     """Each node fails ``per_node_day`` times in a day of being up, and is back ``repair_s`` later."""
 
     per_node_day: float

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(Struct, frozen=True, kw_only=True, gc=False):
     """Figures over ``count`` values; ``p99_s`` is by nearest rank, so it is one of them."""
 
     count: int
@@ -18,8 +18,7 @@ class Summary:
     p99_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class Spread(Struct, frozen=True, kw_only=True, gc=False):
     """Of dimensionless values: their mean, ``p99`` by nearest rank, the largest."""
 
     count: int

@@ -13,8 +13,10 @@ and then a figure is unknown. ``vendor``, ``device_memory`` and ``center`` can b
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian import catalog
 from artesian.model import document, fields
@@ -47,8 +49,7 @@ _POOL = _EXAMPLE.removeprefix("pools: [").removesuffix("]")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolEntry:
+class PoolEntry(Struct, frozen=True, kw_only=True, gc=False):
     """A pool and its ``count`` like nodes; ``rack_nodes`` of them are in each rack in turn (none: in no rack)."""
 
     pool: Pool

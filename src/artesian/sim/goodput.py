@@ -5,16 +5,15 @@ without end the two describe the same process, and agree within the standard err
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 _Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class Estimate(Struct, frozen=True, kw_only=True, gc=False):
     """What the simulated runs add up to.
 
     ``goodput`` is the share of time, 0 to 1, that became progress; ``standard_error`` is that of this share,

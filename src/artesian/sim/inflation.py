@@ -5,8 +5,10 @@ is dropped, and counts as arrived; one that finds room is placed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from random import Random
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian.model.capacity import Capacity
 from artesian.model.fleet import Node
@@ -17,8 +19,7 @@ from artesian.policy.base import Place
 INFLATION = 1.3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inflation:
+class Inflation(Struct, frozen=True, kw_only=True, gc=False):
     """One run. ``allocated[load]`` is the mean of what is allocated, in percent of the fleet's devices.
 
     The mean is over all arrivals at which the load, what has arrived in percent of the fleet, rounds to

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import NoReturn
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from artesian.model.errors import ArtesianError
 from artesian.model.job import Cause, Job, Outcome
@@ -17,8 +19,7 @@ _NO_SPEEDS: Mapping[str, float] = {}
 _COMPLETED = Outcome(cause=Cause.COMPLETED, exit_code=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt ends with ``outcome`` when it has run for ``after_s``."""
 
     after_s: float
@@ -31,8 +32,7 @@ class Failure:
             raise ValueError("failure: expected an outcome that is a failure, got completed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimJob:
+class SimJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job that is submitted at ``submit_s`` and runs for ``duration_s``.
 
     Every attempt starts up for ``start_up_s`` and then goes on from the last checkpoint; they are made

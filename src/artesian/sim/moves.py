@@ -1,8 +1,9 @@
 """Moves in a simulation: listed as they are made, or, in a dry run, as they could have been."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from artesian.model.plan import Plan, Reason
 from artesian.model.snapshot import Snapshot

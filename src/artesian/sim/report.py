@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from artesian.kernel import accounting
 from artesian.kernel.lifecycle import JobRecord, JobState
@@ -24,8 +26,7 @@ from artesian.sim.run import SimResult
 from artesian.sim.teams import TeamFigures, team_figures
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobResult:
+class JobResult(Struct, frozen=True, kw_only=True, gc=False):
     """What became of a job.
 
     ``wait_s`` runs from the submission to the first decision to start, ``jct_s`` (the job's completion
@@ -62,8 +63,7 @@ class JobResult:
         return None if self.ended_s is None else self.ended_s - self.submitted_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(Struct, frozen=True, kw_only=True, gc=False):
     """Figures of some of the jobs: of a team, of a model of device."""
 
     jobs: int
@@ -77,16 +77,14 @@ class Group:
     """Deadlines."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class Level(Struct, frozen=True, kw_only=True, gc=False):
     """From ``at_s`` on, ``milli`` thousandths of devices are allocated in all."""
 
     at_s: float
     milli: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True, gc=False):
     """Figures of a simulation.
 
     ``makespan_s`` runs from the first submission to the last end of an attempt. ``wait`` is over the jobs

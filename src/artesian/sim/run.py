@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import TypeGuard
+
+from msgspec import Struct
 
 from artesian.kernel.collector import collector_paused
 from artesian.kernel.scheduler import Scheduler
@@ -34,8 +35,7 @@ class NoProgress(ArtesianError):  # noqa: N818 - reads as what it is
     """The simulation would never come to an end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimResult:
+class SimResult(Struct, frozen=True, kw_only=True, gc=False):
     """What happened. ``records`` is the journal, events and plans in order: replayed, it gives ``state``.
 
     A plan that changed nothing is left out. ``reasons`` says of each job that still waits at the end why.

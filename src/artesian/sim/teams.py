@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from artesian import catalog
 from artesian.kernel.lifecycle import JobRecord
@@ -15,8 +16,7 @@ from artesian.model.resources import MILLI
 from artesian.policy.accounts import is_model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeamFigures:
+class TeamFigures(Struct, frozen=True, kw_only=True, gc=False):
     """What a team held, its children together with it, in device-seconds.
 
     ``borrowed_device_s`` is what it held beyond its guarantee at the time. ``wanted_device_s`` is what it asked for

@@ -17,18 +17,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
+from artesian.train.doors import Doors
 from artesian.train.neighbour import Message, Neighbour, admit, introduce
-from artesian.train.recovery import PREEMPTED, Failure, cause_of
-from artesian.train.roster import can_grow, line_up
+from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure, cause_of
+from artesian.train.roster import can_grow, form_message, line_up, read_form
+from artesian.train.succession import Shortage
 from artesian.train.terms import Address, Node, Terms
-from artesian.wire.messages import Layer
 
 BEAT_S = 0.5
 _LAST_CALL_S = 5.0
 _YIELD_S = 30.0
-_JOIN_S = 300.0
 _SETTLE_S = 0.1
 
 
@@ -48,7 +47,7 @@ class Council(ABC):
         self.id = secrets.token_hex(8)
         self.is_leader = False
         self.is_over = False
-        self._listeners: list[socket.socket] = []
+        self._doors = Doors(selector, self._welcome)
         self._address: Address = ("127.0.0.1", 0)
         self._leader: Neighbour | None = None
         self._peers: dict[str, Neighbour] = {}
@@ -64,20 +63,17 @@ class Council(ABC):
         self._form_at_s: float | None = None
         self._beat_at_s = 0.0
         self._is_warm = False
+        self._shortage = Shortage(terms.join_timeout_s)
+        self._ended_with: int | None = None
 
     # Meeting
-
-    @property
-    def _own_host(self) -> str:
-        """The address to listen on."""
-        return self._address[0]
 
     def meet(self) -> None:
         """Become the leader, or connect to the one there is, or find that this node is told to stop.
 
-        Raises TimeoutError when neither works.
+        The gang is over for this node where neither works within the time to join.
         """
-        deadline_s = time.monotonic() + _JOIN_S
+        deadline_s = time.monotonic() + self._terms.join_timeout_s
         while time.monotonic() < deadline_s:
             if self._lead_at(self._terms.endpoints[0]):
                 return
@@ -86,11 +82,16 @@ class Council(ABC):
                     return
             if not self._node.pause(0.1):
                 return
-        raise TimeoutError(f"no agent answers at {self._terms.endpoints} within {_JOIN_S:.0f} s")
+        where = " or ".join(f"{host}:{port}" for host, port in self._terms.endpoints)
+        self._give_up(f"no agent answers at {where} within {self._terms.join_timeout_s:g} s")
+
+    def _give_up(self, text: str) -> None:
+        self._say(f"{text}: the gang is over, or has not begun; this node leaves")
+        self._end_all(NOBODY_THERE)
 
     def _lead_at(self, endpoint: Address) -> bool:
         try:
-            self._listen(endpoint)
+            self._doors.open(self._listening(endpoint))
         except OSError:
             return False
         self.is_leader = True
@@ -99,33 +100,18 @@ class Council(ABC):
         self._call()
         return True
 
-    def _listen(self, address: Address) -> int:
-        listener = socket.create_server(address, backlog=256)
-        self._listeners.append(listener)
-        self._selector.register(listener, selectors.EVENT_READ, lambda: self._welcome(listener))
-        return int(listener.getsockname()[1])
+    def _listening(self, address: Address) -> Address:
+        """Return where to listen, so that others reach this node at ``address``."""
+        return address
 
     def _follow(self, endpoint: Address) -> bool:
-        if not self._listeners:
-            with contextlib.suppress(OSError), socket.create_connection(endpoint, timeout=2.0) as probe:
-                host = probe.getsockname()[0]  # the address by which that network knows us
-                self._address = (host, self._listen((host, 0)))
+        self._address = self._doors.open_towards(endpoint) or self._address
         return self._introduce(endpoint)
 
     def _introduce(self, endpoint: Address) -> bool:
-        peer = introduce(
-            endpoint,
-            self._terms.token,
-            {
-                "id": self.id,
-                "address": self._address,
-                "place": self._terms.place,
-                "number": self._number,
-                "nodes": self._nodes,
-                "restarts": self._restarts,
-                "is_warm": self._is_warm,
-            },
-        )
+        said = {"id": self.id, "address": self._address, "place": self._terms.place, "is_warm": self._is_warm}
+        formed = {"number": self._number, "nodes": self._nodes, "restarts": self._restarts}
+        peer = introduce(endpoint, self._terms.token, {**said, **formed})
         if peer is None:
             return False
         self._leader = peer
@@ -141,6 +127,10 @@ class Council(ABC):
         if admitted is None:
             return
         peer, told = admitted
+        if self.is_over:
+            peer.send({"end": self._ended_with or 0})
+            peer.close()
+            return
         if (before := self._peers.get(peer.id)) is not None:
             self._lose(before)
         self._members[peer.id] = (str(told["address"][0]), int(told["address"][1]))
@@ -172,12 +162,22 @@ class Council(ABC):
             self.report({"warm": 1})
         if now_s >= self._beat_at_s:
             self._beat_at_s = now_s + BEAT_S
-            for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
-                is_there = peer.send({"beat": 1})
-                if not is_there or now_s - peer.heard_s > self.lost_s:
-                    self._lose(peer)
+            self._beat(now_s)
         if self.is_leader and self._form_at_s is not None and now_s >= self._form_at_s:
             self._form()
+        if self._shortage.is_over(now_s):
+            self._give_up(self._missing())
+
+    def _beat(self, now_s: float) -> None:
+        for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
+            is_there = peer.send({"beat": 1})
+            if not is_there or now_s - peer.heard_s > self.lost_s:
+                self._lose(peer)
+
+    def _missing(self) -> str:
+        """Return who has not come, as a sentence."""
+        missing = self._terms.min_nodes - len(self._members)
+        return f"{missing} more nodes should have come within {self._terms.join_timeout_s:g} s"
 
     def _lose(self, peer: Neighbour) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -197,6 +197,8 @@ class Council(ABC):
             self._form_at_s = time.monotonic()
         elif len(self._members) >= self._terms.min_nodes:
             self._form_at_s = time.monotonic() + _LAST_CALL_S
+        else:
+            self._shortage.begin()
 
     def _lose_member(self, member: str) -> None:
         del self._members[member]
@@ -248,20 +250,15 @@ class Council(ABC):
             missing = self._terms.min_nodes - len(self._members)
             self._say(f"{cause.text if cause else 'nodes are missing'}; waiting for {missing} more")
             self._failures = failures
+            self._shortage.begin()
             return
+        self._shortage.end()
         self._restarts += cause is not None
         self._number += 1
         self._nodes, self._done = lineup.nodes, set()
-        port, is_served = self._node.open_store(self._own_host)
-        form = {
-            "number": self._number,
-            "restarts": self._restarts,
-            "nodes": list(lineup.nodes),
-            "master": [self._address[0], port],
-            "is_served": is_served,
-            "layer": lineup.layer,
-            "cause": None if cause is None else asdict(cause),
-        }
+        port, is_served = self._node.open_store(self._listening(self._address)[0])
+        master = (self._address[0], port)
+        form = form_message(lineup, self._number, self._restarts, master, cause, is_served=is_served)
         for member in list(self._members):
             self._tell(member, {"form": form})
 
@@ -277,6 +274,7 @@ class Council(ABC):
             peer.send({"members": listed})
 
     def _end_all(self, code: int) -> None:
+        self._ended_with = code
         for member in [member for member in self._members if member != self.id] + [self.id]:
             self._tell(member, {"end": code})
 
@@ -299,8 +297,12 @@ class Council(ABC):
             self._note_yield(member)
         elif message.get("done") == self._number:
             self._done.add(member)
-            if self._done >= set(self._nodes):
+            if self._is_done():
                 self._end_all(0)
+
+    def _is_done(self) -> bool:
+        """Whether the workers of all nodes have ended as they should."""
+        return self._done >= set(self._nodes)
 
     # Following
 
@@ -323,18 +325,12 @@ class Council(ABC):
             self.is_over = True
             self._node.end(int(message["end"]))
 
-    def _enter(self, form: dict[str, Any]) -> None:
+    def _enter(self, form: Message) -> None:
         self._number, self._restarts = int(form["number"]), int(form["restarts"])
         self._nodes = tuple(form["nodes"])
-        self._node.form(
-            self._number,
-            len(self._nodes),
-            self._nodes.index(self.id) if self.id in self._nodes else None,
-            (str(form["master"][0]), int(form["master"][1])),
-            None if form["layer"] is None else Layer(form["layer"]),
-            None if form["cause"] is None else Failure(**form["cause"]),
-            is_served=bool(form["is_served"]),
-        )
+        node_rank = self._nodes.index(self.id) if self.id in self._nodes else None
+        formed = read_form(form)
+        self._node.form(self._number, len(self._nodes), node_rank, *formed, is_served=bool(form["is_served"]))
 
     @abstractmethod
     def _succeed(self) -> None:
@@ -380,7 +376,4 @@ class Council(ABC):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(peer.socket)
             peer.close()
-        for listener in self._listeners:
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(listener)
-            listener.close()
+        self._doors.close()

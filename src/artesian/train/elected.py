@@ -12,9 +12,8 @@ from collections.abc import Callable
 from artesian.train.council import Council
 from artesian.train.neighbour import Message
 from artesian.train.recovery import Failure
-from artesian.train.terms import Node, Terms
-
-_RETURN_S = 2.0
+from artesian.train.succession import RETURN_S, seek_leader
+from artesian.train.terms import Address, Node, Terms
 
 
 class Elected(Council):
@@ -27,6 +26,8 @@ class Elected(Council):
         self._is_taking_over = False
         self._comrades = 0
         """How many members a leader that has taken over waits for, itself among them."""
+        self._passed_over: list[Address] = []
+        """Who should have led before this node, and did not answer: slow, perhaps, and not lost."""
 
     def _greet(self, member: str, told: Message) -> None:
         if self._is_taking_over:
@@ -34,8 +35,28 @@ class Elected(Council):
                 self._form_at_s = time.monotonic()
         elif not self._nodes:
             self._call()
+        elif self._shortage.is_on:
+            self._form_at_s = time.monotonic()
         elif told.get("is_warm"):
             self._take(member, {"warm": 1})
+
+    def _beat(self, now_s: float) -> None:
+        if self._shortage.is_on:
+            if self._has_turned_back():
+                return
+            self._open_endpoint()  # it may be ours to bind, and free by now
+        super()._beat(now_s)
+
+    def _has_turned_back(self) -> bool:
+        """Find whether somebody leads who should, where this node leads a gang that is too small without them."""
+        if self._peers or not any(map(self._follow, self._passed_over)):
+            return False
+        self._say("another node leads, and was only slow; this node comes to it")
+        self.is_leader, self._form_at_s = False, None
+        self._shortage.end()
+        self._failures.clear()
+        self._doors.shut(self._terms.endpoints[0])  # newcomers are to find who leads
+        return True
 
     def _form(self) -> None:
         if self._is_taking_over:
@@ -51,26 +72,21 @@ class Elected(Council):
         """Find the next leader, who may be this node."""
         if self.is_over:
             return
-        order = list(self._members)[1:]  # the first was leading
-        self._members = {member: self._members[member] for member in order}
-        for member in order:
-            if member == self.id:
-                self._take_over()
-                return
-            deadline_s = time.monotonic() + _RETURN_S
-            while time.monotonic() < deadline_s:
-                if self._follow(self._members[member]):
-                    return
-                time.sleep(0.02)
-            self._members.pop(member)
-        self._take_over()
+        self._members = dict(list(self._members.items())[1:])  # the first was leading
+        passed_over = seek_leader(self._members, self.id, self._follow)
+        if passed_over is not None:
+            self._passed_over = [self._members.pop(member) for member in passed_over]
+            self._take_over()
 
     def _take_over(self) -> None:
         self._say("the leader is lost; this node leads from here on")
         self.is_leader = True
         self._comrades = len(self._members)
         self._members = {self.id: self._address}
-        with contextlib.suppress(OSError):
-            self._listen(self._terms.endpoints[0])  # where it is ours to bind, newcomers find us there
+        self._open_endpoint()
         self._is_taking_over = True
-        self._form_at_s = time.monotonic() + (_RETURN_S if self._comrades > 1 else 0.0)
+        self._form_at_s = time.monotonic() + (RETURN_S if self._comrades > 1 else 0.0)
+
+    def _open_endpoint(self) -> None:
+        with contextlib.suppress(OSError):  # where it is ours to bind, newcomers find us there
+            self._doors.open(self._terms.endpoints[0])

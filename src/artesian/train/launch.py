@@ -129,6 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         default=(),
         metavar="HOST:PORT",
     )
+    add(
+        "join-timeout",
+        "seconds that an agent waits for others while there are too few, before it leaves (default: 600)",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+    )
     add("rdzv-id", "accepted, as torchrun's", metavar="ID")
     add("rdzv-backend", "accepted, as torchrun's", metavar="NAME")
     add("node-rank", "which of them this is, from 0", type=int, default=0, metavar="N")
@@ -344,6 +351,7 @@ def _terms(parser: argparse.ArgumentParser, args: argparse.Namespace, gang: Gang
         max_restarts=args.max_restarts,
         restart_on=args.restart_on,
         place=args.node_rank if is_placed else None,
+        join_timeout_s=args.join_timeout,
     )
 
 

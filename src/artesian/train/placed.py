@@ -15,13 +15,11 @@ from collections.abc import Callable
 from artesian.train.council import BEAT_S, Council
 from artesian.train.elected import Elected
 from artesian.train.neighbour import Message
-from artesian.train.recovery import PREEMPTED, Failure
+from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure
 from artesian.train.terms import Address, Node, Terms
 
 _AGAIN_S = 4 * BEAT_S
 """How often an agent that was cut off tries to come back."""
-_GIVE_UP_S = 600.0
-"""Longer than engines take to see that a node is gone; Slurm has 300 s by default."""
 
 
 def council_of(
@@ -43,8 +41,6 @@ class Placed(Council):
         assert terms.place is not None
         self._place = terms.place
         self._places = {self.id: self._place}
-        self._incomplete_s: float | None = None
-        """Since when somebody who has been there is missing: a member, or for a member the leader."""
         self._again_at_s = 0.0
         self._said: Message | None = None
         """What the leader must know in this formation, should the connection be lost on the way."""
@@ -55,17 +51,13 @@ class Placed(Council):
 
     # Meeting
 
-    @property
-    def _own_host(self) -> str:
+    def _listening(self, address: Address) -> Address:
         """All addresses: the name by which others know this node may mean another one here."""
-        return "127.0.0.1" if self._address[0] in ("127.0.0.1", "localhost") else ""
+        host, port = address
+        return ("127.0.0.1" if host in ("127.0.0.1", "localhost") else "", port)
 
     def _lead_at(self, endpoint: Address) -> bool:
         return self._place == 0 and super()._lead_at(endpoint)
-
-    def _listen(self, address: Address) -> int:
-        self._address = address
-        return super()._listen((self._own_host, address[1]))
 
     def _follow(self, endpoint: Address) -> bool:
         return self._place > 0 and self._introduce(endpoint)
@@ -73,7 +65,7 @@ class Placed(Council):
     def _greet(self, member: str, told: Message) -> None:
         self._places[member] = int(told["place"])
         if len(self._members) == self._terms.max_nodes:
-            self._incomplete_s = None
+            self._shortage.end()
         if self._exit_code:
             self._tell(member, {"end": self._exit_code})
         elif not self._nodes:
@@ -87,27 +79,34 @@ class Placed(Council):
 
     def keep(self, now_s: float, *, is_warm: bool) -> None:
         super().keep(now_s, is_warm=is_warm)
-        if self.is_over or self._incomplete_s is None:
+        if self.is_over or self.is_leader or not self._shortage.is_on or now_s < self._again_at_s:
             return
-        if not self.is_leader and now_s >= self._again_at_s:
-            self._again_at_s = now_s + _AGAIN_S
-            if self._follow(self._terms.endpoints[0]):
-                self._incomplete_s = None
-                if self._said is not None:
-                    self.report(self._said)
-                return
-        if now_s - self._incomplete_s > _GIVE_UP_S and not self._exit_code:
-            missing = sorted(set(range(self._terms.max_nodes)) - {self._places[m] for m in self._members})
-            nodes = ", ".join(map(str, missing)) if self.is_leader else "0"
-            cause = _lost(f"node {nodes} was lost: it has not answered for {_GIVE_UP_S:.0f} s")
-            self._node.blame(cause, self._restarts)
-            self._end_all(1) if self.is_leader else self._obey({"end": 1})
+        self._again_at_s = now_s + _AGAIN_S
+        if self._follow(self._terms.endpoints[0]):
+            self._shortage.end()
+            if self._said is not None:
+                self.report(self._said)
+
+    def _missing(self) -> str:
+        missing = {0}
+        if self.is_leader:
+            missing = set(range(self._terms.max_nodes)) - {self._places[member] for member in self._members}
+        nodes = ", ".join(map(str, sorted(missing)))
+        return f"node {nodes} has not answered for {self._terms.join_timeout_s:g} s"
+
+    def _give_up(self, text: str) -> None:
+        self._shortage.end()
+        if self._nodes and super()._is_done():
+            self._end_all(0)
+        elif not self._exit_code:
+            self._node.blame(_lost(text), self._restarts)
+            self._end_all(NOBODY_THERE)
 
     # Leading
 
     def _lose_member(self, member: str) -> None:
         del self._members[member]
-        self._incomplete_s = self._incomplete_s or time.monotonic()
+        self._shortage.begin()
         if not self._exit_code:
             self._say(f"node {self._places[member]} does not answer; it may come back")
         self._dismiss()
@@ -128,6 +127,10 @@ class Placed(Council):
             self._dismiss()
         elif not self._exit_code:
             super()._take(member, message)
+
+    def _is_done(self) -> bool:
+        """Who does not answer is waited for: it would wait for the end of its gang."""
+        return super()._is_done() and len(self._members) == self._terms.max_nodes
 
     def _dismiss(self) -> None:
         """Let all go, once nobody has workers any more."""
@@ -154,7 +157,7 @@ class Placed(Council):
         if self._has_left:
             self.is_over = True
             return
-        self._incomplete_s = time.monotonic()
+        self._shortage.begin()
         self._say("node 0, which leads, does not answer; trying to reach it again")
 
     # What the agent says

@@ -11,6 +11,8 @@ from artesian.wire.messages import Layer, Message, Recovered
 
 PREEMPTED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop, and has: 143."""
+NOBODY_THERE = 69
+"""Exit code of an agent that found no gang to be part of (sysexits' EX_UNAVAILABLE)."""
 CANNOT_START, NOT_FOUND = 126, 127
 _SHELL_SIGNAL_BASE = 128
 _FINAL_CODES = (PREEMPTED, CANNOT_START, NOT_FOUND)

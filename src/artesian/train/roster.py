@@ -1,8 +1,11 @@
 """Which nodes train, in which order: the leader's decision, and nothing else. No clock, no socket."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from artesian.train.recovery import Failure
+from artesian.train.terms import Address
 from artesian.wire.messages import Layer
 
 
@@ -57,3 +60,34 @@ def line_up(
 def can_grow(before: Sequence[str], present: Collection[str], max_nodes: int) -> bool:
     """Return whether a node is present that could train, too."""
     return len(before) < max_nodes and any(node not in before for node in present)
+
+
+def form_message(
+    lineup: Lineup,
+    number: int,
+    restarts: int,
+    master: Address,
+    cause: Failure | None,
+    *,
+    is_served: bool,
+) -> dict[str, Any]:
+    """Return what the leader tells everybody of formation ``number``."""
+    return {
+        "number": number,
+        "restarts": restarts,
+        "nodes": list(lineup.nodes),
+        "master": list(master),
+        "is_served": is_served,
+        "layer": lineup.layer,
+        "cause": None if cause is None else asdict(cause),
+    }
+
+
+def read_form(form: dict[str, Any]) -> tuple[Address, Layer | None, Failure | None]:
+    """Return master, layer and cause of a ``form_message``."""
+    host, port = form["master"]
+    return (
+        (str(host), int(port)),
+        None if form["layer"] is None else Layer(form["layer"]),
+        None if form["cause"] is None else Failure(**form["cause"]),
+    )

@@ -14,7 +14,7 @@ class Terms:
     """What all agents of a gang are started with. ``endpoints`` are tried in turn; the first is bound.
 
     ``restart_on`` are the causes that a restart is for. ``place``: the node rank that this agent was told; None where
-    the leader says who stands where.
+    the leader says who stands where. ``join_timeout_s`` is how long an agent waits for others, while there are too few.
     """
 
     endpoints: tuple[Address, ...]
@@ -24,6 +24,7 @@ class Terms:
     max_restarts: int
     restart_on: frozenset[str] = frozenset(CAUSES)
     place: int | None = None
+    join_timeout_s: float = 600.0
 
 
 class Node(Protocol):

@@ -11,8 +11,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from artesian.engines.base import Clock, HostNode, Report
 from artesian.engines.ended import Ended

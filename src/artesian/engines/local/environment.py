@@ -45,12 +45,13 @@ def command_line(job: Job, devices: int, python: str = sys.executable) -> list[s
 def agent_options(job: Job) -> list[str]:
     """Return how the launch agent is to take the job's command, whose words follow, and how often it restarts it."""
     retry = job.retry
+    limits = [] if job.start_timeout_s is None else ["--start-timeout", str(job.start_timeout_s)]
     if not retry.in_place:
-        return ["--no-python"]
+        return [*limits, "--no-python"]
     causes = sorted(cause.value for cause in retry.causes & _OF_WORKERS)
     if not retry.limit or not causes:
-        return ["--command"]
-    return ["--max-restarts", str(retry.limit), "--restart-on", ",".join(causes), "--command"]
+        return [*limits, "--command"]
+    return [*limits, "--max-restarts", str(retry.limit), "--restart-on", ",".join(causes), "--command"]
 
 
 def visible_devices(vendor: str | None) -> str | None:

@@ -10,8 +10,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from artesian import catalog
 from artesian.engines.base import Clock
@@ -23,6 +25,8 @@ from artesian.model.resources import CPU
 CPU_RESOURCE = "CPU"
 KINDS = ("GPU", "NPU", "HPU", "TPU", "MLU", "neuron_cores")
 """Resources by which Ray counts accelerators that it knows itself."""
+RACK_LABEL = "artesian.io/rack"
+"""The label of a Ray node that says which of its neighbours it shares a rack with."""
 _TYPE_LABEL = "ray.io/accelerator-type"
 _TYPE_PREFIX = "accelerator_type:"
 
@@ -75,6 +79,7 @@ def _offer(id_: str, entry: RayNode, pool: str, accelerators: Mapping[str, str])
         vendor=known.vendor if known else vendors.pop() if len(vendors) == 1 else None,
         device_memory_bytes=None if known is None else known.memory_bytes,
         peak_flops=None if known is None else known.trusted_peak_flops,
+        rack=entry.labels.get(RACK_LABEL) or None,
     )
     return Offer(node=node, ray_id=entry.ray_id, resource=resource, has=dict(entry.resources))
 
@@ -149,7 +154,7 @@ class Stock:
         private = self._file.with_suffix(f".{os.getpid()}")
         with suppress(OSError):  # without it, a start without Ray begins without nodes
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            private.write_text(json.dumps([asdict(offer) for offer in self.offers.values()]))
+            private.write_text(json.dumps(msgspec.to_builtins(list(self.offers.values()))))
             private.rename(self._file)
 
 

@@ -1,8 +1,9 @@
 """Verdicts, records and Ray's own words as causes."""
 
 import signal
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from artesian.engines.local.outcome import first_failure, outcome_of, restarts
 from artesian.engines.local.records import AttemptFolder, Ended

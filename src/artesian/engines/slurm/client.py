@@ -7,6 +7,7 @@ from typing import TypeVar
 from artesian.engines.slurm import parse
 from artesian.engines.slurm.parse import ParseError, SlurmJob, SlurmNode
 from artesian.engines.slurm.runner import Done, Runner
+from artesian.engines.slurm.topology import racks_of_text
 from artesian.engines.watching import Refused, Unreachable
 
 T = TypeVar("T")
@@ -59,6 +60,10 @@ class SlurmClient:
             return _understood(parse.nodes_of_json, await self._ask("sinfo", "--json"))
         words = ("scontrol", "show", "nodes", "--details", "--oneliner")
         return _understood(parse.nodes_of_text, await self._ask(*words))
+
+    async def racks(self) -> dict[str, str]:
+        """Return the rack of each node of which Slurm's topology tells one."""
+        return _understood(racks_of_text, await self._ask("scontrol", "show", "topology"))
 
     async def default_partition(self) -> str | None:
         """Return the partition of jobs that name none; None where every job must name one."""

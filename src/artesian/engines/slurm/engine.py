@@ -9,8 +9,9 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from artesian.engines import watching
 from artesian.engines.base import Clock, Report

@@ -1,7 +1,10 @@
 """Slurm's nodes as ours, and what other people's jobs occupy of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian import catalog
 from artesian.engines.slurm.parse import SlurmNode
@@ -65,8 +68,7 @@ class Held:
 NOTHING = Held()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
+class Offer(Struct, frozen=True, kw_only=True):
     """A node of Slurm's that artesian may use, or part of it: what it is to us, and to Slurm.
 
     ``gres_type`` is Slurm's word for its devices, ``""`` where they have no type, None where the node's
@@ -95,11 +97,13 @@ def offers_of(
     partition: str | None,
     pool: str,
     accelerators: Mapping[str, str],
+    racks: Mapping[str, str] | None = None,
 ) -> dict[str, Offer]:
     """Return the nodes on offer by id: those of the partition that are there, with what is occupied on each.
 
     ``held`` is what our attempts have, by node. ``accelerators`` translates the site's types of GRES to
-    names of the catalogue, where the catalogue does not know them by itself.
+    names of the catalogue, where the catalogue does not know them by itself. ``racks`` has the rack of each node of
+    which one is known.
     """
     offers = {}
     for entry in slurm_nodes:
@@ -108,7 +112,8 @@ def offers_of(
         if is_elsewhere or entry.states & _GONE or (entry.states & _CLOSED and ours == NOTHING):
             continue
         offer = _whole(entry, pool, accelerators)
-        offers[entry.name] = replace(offer, node=replace(offer.node, occupied=_occupied(offer, ours)))
+        node = replace(offer.node, occupied=_occupied(offer, ours), rack=(racks or {}).get(entry.name))
+        offers[entry.name] = replace(offer, node=node)
     return offers
 
 

@@ -7,10 +7,12 @@ still known, and what runs on them is not taken for lost.
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import asdict, replace
 
 from artesian.engines.base import Clock
 from artesian.engines.slurm.attempts import Submission
@@ -18,10 +20,13 @@ from artesian.engines.slurm.client import SlurmClient
 from artesian.engines.slurm.inventory import Amount, Held, Offer, offers_of
 from artesian.engines.slurm.parse import SlurmNode
 from artesian.engines.slurm.settings import SlurmSettings
-from artesian.engines.watching import Unreachable
+from artesian.engines.watching import Refused, Unreachable
 from artesian.model.errors import ArtesianError
 from artesian.model.events import NodeJoined, NodeLost
 from artesian.model.fleet import Node
+
+_RACKS_EVERY = 100
+"""Looks at the nodes between two questions for their racks: these change when somebody configures Slurm anew."""
 
 
 class SlurmUnreachable(ArtesianError):  # noqa: N818 - reads as what it is
@@ -46,6 +51,9 @@ class Stock:
         self._partition: str | None = None
         self._told: dict[str, Node] = {}
         self._seen: dict[str, Node] = {}
+        self._racks: Mapping[str, str] = {}
+        self._racked: set[str] | None = None
+        self._looks = 0
         self.offers: dict[str, Offer] | None = None
 
     async def open(self, taken: Sequence[Taken]) -> Sequence[Node]:
@@ -99,14 +107,25 @@ class Stock:
         if settings.partition is None and self._partition is None:
             self._partition = await self._client.default_partition()
         nodes: list[SlurmNode] = await self._client.nodes()
+        racks = await self._racks_of({node.name for node in nodes})
         self.offers = offers_of(
             nodes,
             held_by_node(taken),
             partition=settings.partition or self._partition,
             pool=settings.pool,
             accelerators=settings.accelerators,
+            racks=racks,
         )
         self._seen = {id_: offer.node for id_, offer in self.offers.items()}
+
+    async def _racks_of(self, names: set[str]) -> Mapping[str, str]:
+        """Return the racks of the nodes. Slurm is asked again for other nodes, and every now and then."""
+        self._looks += 1
+        if names != self._racked or self._looks >= _RACKS_EVERY:
+            with suppress(Unreachable, Refused):  # racks are a preference: what was known is good enough
+                self._racks = await self._client.racks()
+                self._racked, self._looks = names, 0
+        return self._racks
 
     def _save(self) -> None:
         private = self._file.with_suffix(f".{os.getpid()}")

@@ -77,6 +77,12 @@ async def show_queue(service: TheService, who: Viewer) -> Response:
     return answer(service.queue())
 
 
+@router.get("/moves", responses=shows("MovesView"))
+async def list_moves(service: TheService, who: Viewer) -> Response:
+    """List the moves of running jobs with which waiting ones can start, and what each would lose. Nobody is moved."""
+    return answer(service.moves(who))
+
+
 @router.get(
     "/census",
     responses={

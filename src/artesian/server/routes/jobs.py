@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request
+from msgspec.structs import replace
 from starlette.responses import Response
 
 from artesian.kernel.lifecycle import JobState

@@ -14,8 +14,9 @@ more are needed. Work is counted where it arrives: what one interval leaves over
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from artesian.model.job import Job, JobKind
 from artesian.sim.jobs import SimJob
@@ -32,8 +33,7 @@ MAX_INTERVALS = 1_000_000
 _MAX_TOKENS = 10**9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
+class Replica(Struct, frozen=True, kw_only=True, gc=False):
     """What one replica of the service does, and what it takes.
 
     ``prefill_tokens_per_s`` of context, ``decode_tokens_per_s`` generated, over all requests that it serves at
@@ -56,8 +56,7 @@ class Replica:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceLoad:
+class ServiceLoad(Struct, frozen=True, kw_only=True, gc=False):
     """Requests per interval of ``interval_s``; the first interval begins with the first request.
 
     ``requests``, ``context_tokens`` and ``generated_tokens`` have one sum for each interval, 0 where nothing came.

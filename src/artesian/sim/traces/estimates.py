@@ -1,9 +1,9 @@
 """Estimates for jobs that have none: what their users might have said."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace
 
 from artesian.kernel.collector import collector_paused
 from artesian.sim.traces.trace import Trace

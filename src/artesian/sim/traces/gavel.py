@@ -13,8 +13,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from artesian.model.fields import MAX_COUNT
 from artesian.model.fleet import Fleet, Node
@@ -41,8 +42,7 @@ Kind = tuple[str, int]
 """A job type and the size of its gang."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Throughputs:
+class Throughputs(Struct, frozen=True, kw_only=True, gc=False):
     """Steps per second of a whole gang. Keys of both mappings begin with the accelerator, in upper case,
     and whether the gang is consolidated on as few nodes as can be."""
 

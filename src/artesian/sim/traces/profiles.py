@@ -4,13 +4,12 @@ A log-normal part is (share, mean of the logarithm of seconds, its standard devi
 gaps between arrivals is (share, mean), the mean of all gaps being 1.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 LogNormals = tuple[tuple[float, float, float], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeKind:
+class NodeKind(Struct, frozen=True, kw_only=True, gc=False):
     """Nodes of one kind and their share of all nodes."""
 
     share: float
@@ -20,8 +19,7 @@ class NodeKind:
     memory_gib: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostShare:
+class HostShare(Struct, frozen=True, kw_only=True, gc=False):
     """CPUs and GiB of memory that come with each device (with the whole share of one, below 1000 milli)."""
 
     cpus: float

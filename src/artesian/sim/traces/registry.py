@@ -3,8 +3,9 @@
 import csv
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from artesian.sim.traces import (
     alibaba_spot,
@@ -24,8 +25,7 @@ from artesian.sim.traces.trace import Trace
 _HEAD_BYTES = 2**16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOptions:
+class ReadOptions(Struct, frozen=True, kw_only=True, gc=False):
     """What a caller may say about a reading; a format takes what concerns it.
 
     ``limit``: most jobs (None: trace.MAX_JOBS). ``accelerator``: what devices the jobs ask for where the trace
@@ -39,8 +39,7 @@ class ReadOptions:
     throughputs: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
+class Format(Struct, frozen=True, kw_only=True, gc=False):
     """A kind of file. It is one if its header, cells parted by ``delimiter``, has all of ``columns``; a
     YAML file (``columns`` empty) if it has the key ``key``."""
 

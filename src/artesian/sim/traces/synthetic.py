@@ -8,10 +8,10 @@ with one version of numpy.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from artesian.kernel.collector import collector_paused
 from artesian.model.fields import MAX_DURATION_S
@@ -28,8 +28,7 @@ IntArray = npt.NDArray[np.int64]
 HOUR_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rhythm:
+class Rhythm(Struct, frozen=True, kw_only=True, gc=False):
     """When jobs come: relative rates by hour of the day and by day of the week, and gaps in their time."""
 
     hours: Sequence[float]

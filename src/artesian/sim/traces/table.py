@@ -8,11 +8,12 @@ import csv
 import difflib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
+
+from msgspec import Struct
 
 from artesian.model.fields import MAX_COUNT, MAX_DURATION_S
 from artesian.sim.traces.errors import BadCell, MissingColumn, UnreadableTrace
@@ -33,8 +34,7 @@ class BadRows(StrEnum):
     """Leave the row out, and count it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skipped:
+class Skipped(Struct, frozen=True, kw_only=True, gc=False):
     """Rows that were left out for one reason. ``row`` is the first of them, ``column`` and ``actual``
     what was there; None where the reason is not about a single cell."""
 

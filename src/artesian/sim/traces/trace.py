@@ -1,9 +1,11 @@
 """What a reader returns: jobs, a fleet, or both, with all that was left out."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian.kernel.collector import collector_paused
 from artesian.model.capacity import Capacity
@@ -27,8 +29,7 @@ NO_ENV: Mapping[str, str] = {}
 """Shared by all the jobs of all traces: a dict for each of a million would be 64 MB of nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Trace(Struct, frozen=True, kw_only=True, gc=False):
     """Jobs in the order of their submission, of which the first is submitted at 0 unless the format says
     otherwise, and the fleet they ran on (None: the trace does not tell).
 

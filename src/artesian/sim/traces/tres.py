@@ -1,7 +1,8 @@
 """Slurm's trackable resources as text: ``billing=8,cpu=8,gres/gpu:a100=4,gres/gpu=4,mem=64G,node=1``."""
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from artesian.model.fields import MAX_COUNT, MAX_SIZE_BYTES
 
@@ -16,8 +17,7 @@ class NoTres(ValueError):  # noqa: N818 - caught by whoever knows the row
     """The text is no list of resources. ``str`` says which part of it, in words that name no value."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tres:
+class Tres(Struct, frozen=True, kw_only=True, gc=False):
     """``devices`` GPUs of ``type`` (None: not said), with CPUs and memory of the host shared out over them."""
 
     devices: int
