@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -152,19 +152,13 @@ def start_node(
     return job.start(*options, "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-backend", "c10d", env=env)
 
 
-def start_placed_node(job: Job, port: int, rank: int, nodes: int = 2, **env: str) -> subprocess.Popen[str]:
-    """Start the agent of a node that is told its place, as an engine does it."""
-    options = (
-        "--nnodes",
-        str(nodes),
-        "--node-rank",
-        str(rank),
-        "--nproc-per-node",
-        "1",
-        "--max-restarts",
-        "3",
-    )
-    return job.start(*options, "--master-addr", "127.0.0.1", "--master-port", str(port), env=env)
+def start_placed_node(
+    job: Job, port: int, rank: int, *, options: Sequence[str] = (), **env: str
+) -> subprocess.Popen[str]:
+    """Start the agent of one of two nodes that are told their places, as an engine does it."""
+    size = ("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3")
+    place = ("--node-rank", str(rank), "--master-addr", "127.0.0.1", "--master-port", str(port))
+    return job.start(*size, *place, *options, env=env)
 
 
 def wait_until_bound(port: int) -> None:
@@ -177,10 +171,21 @@ def wait_until_bound(port: int) -> None:
     raise TimeoutError(f"nobody listens on port {port}")
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not holds():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("what is waited for does not come")
+        select.select([], [], [], 0.05)
+
+
 def wait_for_step(job: Job, step: int, rank: int) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline_s:
         if any(isinstance(m, StepCommitted) and m.rank == rank and m.step >= step for m in job.messages()):
             return
         select.select([], [], [], 0.05)
-    raise TimeoutError(f"rank {rank} does not come to step {step}")
+    for agent in job.agents:
+        lose_node(agent)
+    said = "\n".join(agent.communicate()[1] for agent in job.agents)
+    raise TimeoutError(f"rank {rank} does not come to step {step}; what the agents have said:\n{said}")

@@ -25,7 +25,6 @@ from recovery_harness import (
     free_port,
     lose_node,
     start_node,
-    start_placed_node,
     wait_for_step,
     wait_until_bound,
 )
@@ -100,22 +99,6 @@ def test_without_a_spare_the_gang_goes_on_with_fewer_nodes(job: Job) -> None:
     losses = job.losses()
     assert (0, STEPS) in losses
     assert (1, STEPS) not in losses
-
-
-@pytest.mark.slow
-def test_nodes_that_are_told_their_places_restart_in_place(job: Job) -> None:
-    port = free_port()
-    last = start_placed_node(job, port, 1)  # who comes first does not lead
-    nodes = [start_placed_node(job, port, 0), last]
-    wait_for_step(job, 3, rank=1)
-    os.kill(job.pid_of(1), signal.SIGKILL)
-    for agent in nodes:
-        _, errors = agent.communicate(timeout=DEADLINE_S)
-        assert agent.returncode == 0, errors
-    (record,) = job.records()
-    assert (record.rank, record.signal, record.layer) == (1, signal.SIGKILL, Layer.FORK)
-    counted = [sample for samples in job.samples().values() for sample in samples]
-    assert len(counted) == len(set(counted)) == STEPS * BATCH
 
 
 def test_a_gang_that_waits_for_a_node_goes_on_with_the_one_that_comes(job: Job) -> None:

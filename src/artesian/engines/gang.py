@@ -2,9 +2,10 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from artesian.model.placement import Placement
+if TYPE_CHECKING:  # the part on the nodes starts without what decides, and what that needs
+    from artesian.model.placement import Placement
 
 
 class Meeting(NamedTuple):
@@ -20,7 +21,7 @@ class Meeting(NamedTuple):
         return cls(host, port, secrets.token_hex(32))
 
 
-def divided(workers: int, placement: Placement) -> tuple[int, ...]:
+def divided(workers: int, placement: "Placement") -> tuple[int, ...]:
     """Return how many workers each node has: as the devices are. Raises ValueError where that cannot be."""
     devices = [len(share.devices) for share in placement.shares]
     total = sum(devices)

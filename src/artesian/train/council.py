@@ -56,6 +56,8 @@ class Council(ABC):
         self._nodes: tuple[str, ...] = ()
         """Who trains, by node rank."""
         self._number = -1
+        self._formed: Message = {}
+        """What the leader has told of the last formation."""
         self._restarts = 0
         self._done: set[str] = set()
         self._failures: list[Failure] = []
@@ -109,14 +111,16 @@ class Council(ABC):
         return self._introduce(endpoint)
 
     def _introduce(self, endpoint: Address) -> bool:
-        said = {"id": self.id, "address": self._address, "place": self._terms.place, "is_warm": self._is_warm}
-        formed = {"number": self._number, "nodes": self._nodes, "restarts": self._restarts}
-        peer = introduce(endpoint, self._terms.token, {**said, **formed})
+        peer = introduce(endpoint, self._terms.token, self._introduction())
         if peer is None:
             return False
         self._leader = peer
         self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_leader(peer))
         return True
+
+    def _introduction(self) -> Message:
+        said = {"id": self.id, "address": self._address, "is_warm": self._is_warm}
+        return {**said, "number": self._number, "nodes": self._nodes, "restarts": self._restarts}
 
     def _welcome(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -258,9 +262,9 @@ class Council(ABC):
         self._nodes, self._done = lineup.nodes, set()
         port, is_served = self._node.open_store(self._listening(self._address)[0])
         master = (self._address[0], port)
-        form = form_message(lineup, self._number, self._restarts, master, cause, is_served=is_served)
+        self._formed = form_message(lineup, self._number, self._restarts, master, cause, is_served=is_served)
         for member in list(self._members):
-            self._tell(member, {"form": form})
+            self._tell(member, {"form": self._formed})
 
     def _tell(self, member: str, message: Message) -> None:
         if member == self.id:

@@ -4,7 +4,8 @@ A lost connection is no lost node here: whether a node is gone the engine knows,
 workers go on as long as they can, and the agent that was cut off comes back. And all leave together, for an
 engine that sees one agent leave ends the others, who may still be saving: who has no workers left waits for the rest.
 
-member → leader  ``{"left": N}``: told to stop or to end, and nobody is left on this node
+member → leader  introduction, with its ``place``, and ``said``: what the leader may not have heard
+                 ``{"left": N}``: told to stop or to end, and nobody is left on this node
 leader → member  ``{"bye": 1}``: nobody is left on any
 """
 
@@ -62,6 +63,9 @@ class Placed(Council):
     def _follow(self, endpoint: Address) -> bool:
         return self._place > 0 and self._introduce(endpoint)
 
+    def _introduction(self) -> Message:
+        return {**super()._introduction(), "place": self._place, "said": self._said}
+
     def _greet(self, member: str, told: Message) -> None:
         self._places[member] = int(told["place"])
         if len(self._members) == self._terms.max_nodes:
@@ -70,10 +74,14 @@ class Placed(Council):
             self._tell(member, {"end": self._exit_code})
         elif not self._nodes:
             self._call()
-        elif member not in self._nodes or told["number"] != self._number:
-            self._take_failure(_lost(f"node {told['place']} was cut off as the gang was formed"))
+        elif member not in self._nodes:
+            self._take_failure(_lost(f"node {told['place']} has begun anew"))
         elif self._failures:
             self._form_at_s = time.monotonic()
+        elif told["number"] != self._number:
+            self._tell(member, {"form": self._formed})  # it was cut off on the way
+        if told["said"] is not None:  # it may be the cause of what others have complained of meanwhile
+            self._take(member, told["said"])
 
     # Deadlines
 
@@ -84,8 +92,6 @@ class Placed(Council):
         self._again_at_s = now_s + _AGAIN_S
         if self._follow(self._terms.endpoints[0]):
             self._shortage.end()
-            if self._said is not None:
-                self.report(self._said)
 
     def _missing(self) -> str:
         missing = {0}
