@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:  # the part on the nodes starts without what decides, and what that needs
+if TYPE_CHECKING:  # agents on nodes take ``place_of`` from here, and have the standard library alone
     from artesian.model.placement import Placement
 
 

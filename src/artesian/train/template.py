@@ -20,6 +20,7 @@ import traceback
 import types
 from typing import Any, NoReturn
 
+from artesian.train.ending import end
 from artesian.train.worker_process import die_with
 from artesian.wire import environment
 
@@ -54,7 +55,7 @@ def main(control: int, agent: int, modules: list[str]) -> None:
 
 
 def _become(request: dict[str, Any], fds: list[int], requests: socket.socket, agent: int) -> NoReturn:
-    """Turn the forked process into what ``request`` describes; it ends with the interpreter."""
+    """Turn the forked process into what ``request`` describes; it ends as ``end`` has it."""
     try:
         _wait_for_adoption(agent)
         os.setpgid(0, 0)
@@ -110,12 +111,12 @@ def _run_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
             runpy.run_module(request["script"], run_name="__main__", alter_sys=True)
         else:
             _run_script(request["script"])
-    except SystemExit:
-        raise
+    except SystemExit as asked:
+        end(asked.code)
     except BaseException as error:
         _report(error)
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
-    sys.exit(0)
+        end(130 if isinstance(error, KeyboardInterrupt) else 1)
+    end(0)
 
 
 def _run_script(script: str) -> None:
