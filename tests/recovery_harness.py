@@ -12,8 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from artesian.train.recovery import Failure
+from artesian.train.terms import Address
 from artesian.wire.channel import ProgressReader
-from artesian.wire.messages import Message, Recovered, Restored, StepCommitted, WorkerStarted
+from artesian.wire.messages import Layer, Message, Recovered, Restored, StepCommitted, WorkerStarted
 
 STEPS, BATCH = 14, 4
 DEADLINE_S = 240.0
@@ -129,6 +131,34 @@ class Job:
         for agent in self.agents:
             lose_node(agent)
             agent.communicate()
+
+
+class Idle:
+    """A node that does as it is told, which is nothing."""
+
+    def pause(self, duration_s: float) -> bool:
+        return duration_s > 0
+
+    def open_store(self, host: str) -> tuple[int, bool]:
+        return len(host), True
+
+    def form(
+        self,
+        number: int,
+        nodes: int,
+        node_rank: int | None,
+        master: Address,
+        layer: Layer | None,
+        cause: Failure | None,
+        *,
+        is_served: bool,
+    ) -> None: ...
+
+    def give_way(self) -> None: ...
+
+    def blame(self, cause: Failure, restarts: int) -> None: ...
+
+    def end(self, exit_code: int) -> None: ...
 
 
 def lose_node(agent: subprocess.Popen[Any]) -> None:

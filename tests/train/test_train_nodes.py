@@ -13,14 +13,15 @@ import pytest
 
 from artesian.train.elected import Elected
 from artesian.train.neighbour import introduce
-from artesian.train.recovery import NOBODY_THERE, Failure
+from artesian.train.recovery import NOBODY_THERE
 from artesian.train.roster import can_grow, line_up
-from artesian.train.terms import Address, Terms
+from artesian.train.terms import Terms
 from artesian.wire.messages import Layer
 from recovery_harness import (
     BATCH,
     DEADLINE_S,
     STEPS,
+    Idle,
     Job,
     free_port,
     lose_node,
@@ -126,34 +127,6 @@ def test_an_agent_that_comes_after_its_gang_has_ended_does_not_wait_for_ever(
         _, errors = agent.communicate(timeout=DEADLINE_S)
     assert agent.returncode == NOBODY_THERE
     assert "the gang is over, or has not begun" in errors
-
-
-class Idle:
-    """A node that does as it is told, which is nothing."""
-
-    def pause(self, duration_s: float) -> bool:
-        return duration_s > 0
-
-    def open_store(self, host: str) -> tuple[int, bool]:
-        return len(host), True
-
-    def form(
-        self,
-        number: int,
-        nodes: int,
-        node_rank: int | None,
-        master: Address,
-        layer: Layer | None,
-        cause: Failure | None,
-        *,
-        is_served: bool,
-    ) -> None: ...
-
-    def give_way(self) -> None: ...
-
-    def blame(self, cause: Failure, restarts: int) -> None: ...
-
-    def end(self, exit_code: int) -> None: ...
 
 
 def test_an_agent_that_comes_while_its_gang_ends_is_told_how_it_ended() -> None:

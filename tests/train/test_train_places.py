@@ -1,19 +1,27 @@
 """Agents that are told their places, as engines do it: they meet at the first, and leave together."""
 
 import os
+import secrets
+import selectors
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from artesian.train.neighbour import introduce
+from artesian.train.placed import Placed
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED
+from artesian.train.terms import Terms
 from artesian.wire.messages import Layer, WorkerFailed
 from recovery_harness import (
     BATCH,
     DEADLINE_S,
     STEPS,
+    Idle,
     Job,
     free_port,
     start_placed_node,
@@ -108,6 +116,35 @@ def test_workers_that_have_ended_while_their_agent_was_cut_off_have_ended_well(j
         assert ended(first, last) == [0, 0]
     assert job.records() == []
     assert every_sample_counts_once(job)
+
+
+def test_an_agent_that_was_cut_off_as_its_gang_was_formed_is_told_again() -> None:
+    """It costs no restart: the others wait for its workers, and nobody has failed."""
+    address, token = ("127.0.0.1", free_port()), secrets.token_hex()
+    terms = Terms(endpoints=(address,), token=token, min_nodes=2, max_nodes=2, max_restarts=0, place=0)
+    member = {"id": "other", "address": address, "number": -1, "nodes": [], "restarts": 0}
+    told = []
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor() as elsewhere:
+        council = Placed(terms, Idle(), selector, print)
+        council.meet()
+        for _ in range(2):
+            coming = elsewhere.submit(introduce, address, token, {**member, "place": 1, "said": None})
+            [(door, _)] = selector.select(DEADLINE_S)
+            door.data()
+            council.keep(time.monotonic(), is_warm=False)
+            peer = coming.result()
+            assert peer is not None
+            said = peer.wait_for(DEADLINE_S)
+            while said is not None and "form" not in said:
+                said = peer.wait_for(DEADLINE_S)
+            assert said is not None
+            told.append(said["form"])
+            peer.close()
+            [(door, _)] = selector.select(DEADLINE_S)  # the leader sees that it is gone
+            door.data()
+        council.close()
+    assert told[0] == told[1]
+    assert told[0]["restarts"] == 0
 
 
 @pytest.mark.slow
