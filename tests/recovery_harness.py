@@ -7,13 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from artesian.train.recovery import Failure
+from artesian.train.terms import Address
 from artesian.wire.channel import ProgressReader
-from artesian.wire.messages import Message, Recovered, Restored, StepCommitted, WorkerStarted
+from artesian.wire.messages import Layer, Message, Recovered, Restored, StepCommitted, WorkerStarted
 
 STEPS, BATCH = 14, 4
 DEADLINE_S = 240.0
@@ -131,6 +133,34 @@ class Job:
             agent.communicate()
 
 
+class Idle:
+    """A node that does as it is told, which is nothing."""
+
+    def pause(self, duration_s: float) -> bool:
+        return duration_s > 0
+
+    def open_store(self, host: str) -> tuple[int, bool]:
+        return len(host), True
+
+    def form(
+        self,
+        number: int,
+        nodes: int,
+        node_rank: int | None,
+        master: Address,
+        layer: Layer | None,
+        cause: Failure | None,
+        *,
+        is_served: bool,
+    ) -> None: ...
+
+    def give_way(self) -> None: ...
+
+    def blame(self, cause: Failure, restarts: int) -> None: ...
+
+    def end(self, exit_code: int) -> None: ...
+
+
 def lose_node(agent: subprocess.Popen[Any]) -> None:
     """Kill the agent and all that runs in its session, as the loss of a machine does."""
     for name in os.listdir("/proc"):
@@ -152,6 +182,15 @@ def start_node(
     return job.start(*options, "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-backend", "c10d", env=env)
 
 
+def start_placed_node(
+    job: Job, port: int, rank: int, *, options: Sequence[str] = (), **env: str
+) -> subprocess.Popen[str]:
+    """Start the agent of one of two nodes that are told their places, as an engine does it."""
+    size = ("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3")
+    place = ("--node-rank", str(rank), "--master-addr", "127.0.0.1", "--master-port", str(port))
+    return job.start(*size, *place, *options, env=env)
+
+
 def wait_until_bound(port: int) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline_s:
@@ -162,10 +201,21 @@ def wait_until_bound(port: int) -> None:
     raise TimeoutError(f"nobody listens on port {port}")
 
 
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not holds():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("what is waited for does not come")
+        select.select([], [], [], 0.05)
+
+
 def wait_for_step(job: Job, step: int, rank: int) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline_s:
         if any(isinstance(m, StepCommitted) and m.rank == rank and m.step >= step for m in job.messages()):
             return
         select.select([], [], [], 0.05)
-    raise TimeoutError(f"rank {rank} does not come to step {step}")
+    for agent in job.agents:
+        lose_node(agent)
+    said = "\n".join(agent.communicate()[1] for agent in job.agents)
+    raise TimeoutError(f"rank {rank} does not come to step {step}; what the agents have said:\n{said}")

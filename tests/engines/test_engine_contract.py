@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import recovery_harness
 from artesian.model.job import Cause, Job, JobKind, RetryPolicy
 from artesian.model.plan import Start
+from artesian.wire import ProgressReader, Recovered, Restored
+from artesian.wire.faults import Fault, FaultKind
 from builders import a_placement
 from engines_harness import Harness, shell
 from proc import command_line
@@ -302,6 +305,13 @@ def like_nodes(harness: Harness) -> tuple[str, str]:
     pytest.skip("it has no two nodes alike: the engine of one machine has one")
 
 
+def start_on_two(harness: Harness, job: Job) -> None:
+    """Start an attempt with a device on each of two nodes."""
+    first, second = like_nodes(harness)
+    place = a_placement((first, [0]), (second, [0]))
+    harness.engine.start(Start(job_id=job.id, epoch=1, placement=place, reason="a test"), job)
+
+
 def start_uneven(harness: Harness, job: Job, *, most_first: bool) -> None:
     """Start an attempt with three devices on one node and one on the other."""
     first, second = like_nodes(harness)
@@ -403,6 +413,61 @@ def test_a_gang_that_runs_python_is_restarted_within_its_attempt(
     assert ("1-1" in told) == in_place
     if in_place:
         assert told["1-1"] == ["1", "1", "1"]
+
+
+def test_a_gang_on_two_nodes_goes_on_from_its_last_step_within_its_attempt(
+    harness: Harness, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(recovery_harness.SCRIPT)
+    job = shell(
+        "",
+        command=(sys.executable, str(script), str(tmp_path / "notes")),
+        kind=JobKind.TRAIN,
+        checkpoint_every_steps=1,
+        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
+        faults=(Fault(kind=FaultKind.KILL, worker=1, step=7),),
+    )
+
+    async def test() -> None:
+        start_on_two(harness, job)
+        outcome = await harness.outcome()
+        assert outcome.cause is Cause.COMPLETED, outcome
+        assert harness.kinds == STARTED_AND_ENDED
+        assert outcome.restarts == 1
+
+    run(harness, test)
+    told = ProgressReader(harness.folder(job).progress).read()
+    (record,) = [message for message in told if isinstance(message, Recovered)]
+    assert (record.rank, record.restart, record.signal) == (1, 1, signal.SIGKILL)
+    restored = {message.step for message in told if isinstance(message, Restored) and message.step}
+    assert len(restored) == 1
+    assert min(restored) >= 6  # one step at the most was under way
+
+
+@pytest.mark.parametrize("script", ["exit 3", "sleep 600"])
+def test_a_gang_on_two_nodes_that_cannot_be_mended_ends_on_both(
+    harness: Harness, tmp_path: Path, script: str
+) -> None:
+    """Without restarts the first failure ends all; a stop lets all save, and no node's end cuts another short."""
+    slow = f"trap 'sleep 1; touch {tmp_path}/saved; exit 0' TERM; touch {tmp_path}/up-$RANK; while :; do sleep 0.05; done"
+    quick = f"trap 'exit 0' TERM; touch {tmp_path}/up-$RANK; sleep 0.2; {script} & wait $!"
+    job = shell(f'if [ "$RANK" = 0 ]; then {slow}; else {quick}; fi', kind=JobKind.TRAIN)
+
+    async def test() -> None:
+        start_on_two(harness, job)
+        if script.startswith("exit"):
+            outcome = await harness.outcome()
+            assert (outcome.cause, outcome.exit_code, outcome.worker) == (Cause.USER_ERROR, 3, 1)
+            return
+        await harness.until(lambda: all((tmp_path / f"up-{rank}").exists() for rank in (0, 1)))
+        harness.stop(job)
+        outcome = await harness.outcome()
+        assert (outcome.cause, outcome.signal) == (Cause.SIGNAL, signal.SIGTERM)
+
+    run(harness, test)
+    assert (tmp_path / "saved").exists()
 
 
 def test_restarts_within_an_attempt_are_counted_when_they_are_used_up(

@@ -274,23 +274,21 @@ def test_on_a_full_disk_the_end_of_an_attempt_is_not_lost(harness: Harness) -> N
 
 
 @pytest.mark.parametrize(
-    ("retry", "nodes", "options"),
+    ("retry", "options"),
     [
-        (RetryPolicy(), 1, ["--max-restarts", "3", "--restart-on", "signal", "--command"]),
+        (RetryPolicy(), ["--max-restarts", "3", "--restart-on", "signal", "--command"]),
         (
             RetryPolicy(limit=5, causes=frozenset({Cause.USER_ERROR, Cause.OOM_KILL, Cause.NODE_LOST})),
-            1,
             ["--max-restarts", "5", "--restart-on", "oom_kill,user_error", "--command"],
         ),
-        (RetryPolicy(causes=frozenset({Cause.NODE_LOST})), 1, ["--command"]),
-        (RetryPolicy(limit=0), 1, ["--command"]),
-        (RetryPolicy(), 2, ["--command"]),
-        (RetryPolicy(in_place=False), 1, ["--no-python"]),
+        (RetryPolicy(causes=frozenset({Cause.NODE_LOST})), ["--command"]),
+        (RetryPolicy(limit=0), ["--command"]),
+        (RetryPolicy(in_place=False), ["--no-python"]),
     ],
 )
 def test_the_launch_agent_is_told_what_the_jobs_retries_leave_to_it(
-    retry: RetryPolicy, nodes: int, options: list[str]
+    retry: RetryPolicy, options: list[str]
 ) -> None:
-    assert agent_options(a_job(retry=retry), nodes=nodes) == options
-    limited = agent_options(a_job(retry=retry, start_timeout_s=90.0), nodes=nodes)
+    assert agent_options(a_job(retry=retry)) == options
+    limited = agent_options(a_job(retry=retry, start_timeout_s=90.0))
     assert limited == ["--start-timeout", "90.0", *options]

@@ -21,7 +21,7 @@ from artesian.engines.watching import Unreachable
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.scheduler import Scheduler
 from artesian.model.events import JobSubmitted, NodeLost
-from artesian.model.job import Cause, Job, JobKind
+from artesian.model.job import Cause, Job, JobKind, RetryPolicy
 from artesian.model.placement import Placement
 from artesian.model.plan import Start
 from artesian.server.driver import Driver
@@ -113,6 +113,7 @@ def test_a_gang_on_two_nodes_gets_torchruns_environment_and_reports_its_first_fa
         command=(sys.executable, str(script)),
         kind=JobKind.TRAIN,
         env={"PATH": os.environ["PATH"]},
+        retry=RetryPolicy(limit=0),
     )
 
     async def test() -> None:

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from artesian.train.council import Council
+from artesian.train.elected import Elected
 from artesian.train.neighbour import introduce
-from artesian.train.recovery import NOBODY_THERE, Failure
+from artesian.train.recovery import NOBODY_THERE
 from artesian.train.roster import can_grow, line_up
-from artesian.train.terms import Address, Terms
+from artesian.train.terms import Terms
 from artesian.wire.messages import Layer
 from recovery_harness import (
     BATCH,
     DEADLINE_S,
     STEPS,
+    Idle,
     Job,
     free_port,
     lose_node,
@@ -128,36 +129,12 @@ def test_an_agent_that_comes_after_its_gang_has_ended_does_not_wait_for_ever(
     assert "the gang is over, or has not begun" in errors
 
 
-class Idle:
-    """A node that does as it is told, which is nothing."""
-
-    def pause(self, duration_s: float) -> bool:
-        return duration_s > 0
-
-    def open_store(self, host: str) -> int:
-        return len(host)
-
-    def form(
-        self,
-        number: int,
-        nodes: int,
-        node_rank: int | None,
-        master: Address,
-        layer: Layer | None,
-        cause: Failure | None,
-    ) -> None: ...
-
-    def give_way(self) -> None: ...
-
-    def end(self, exit_code: int) -> None: ...
-
-
 def test_an_agent_that_comes_while_its_gang_ends_is_told_how_it_ended() -> None:
     address, token = ("127.0.0.1", free_port()), secrets.token_hex()
     terms = Terms(endpoints=(address,), token=token, min_nodes=1, max_nodes=1, max_restarts=0)
     late = {"id": "late", "address": address, "number": -1, "nodes": [], "restarts": 0}
     with selectors.DefaultSelector() as selector, ThreadPoolExecutor() as elsewhere:
-        council = Council(terms, Idle(), selector, print)
+        council = Elected(terms, Idle(), selector, print)
         council.meet()
         council.resign(3)
         coming = elsewhere.submit(introduce, address, token, late)

@@ -1,10 +1,24 @@
-"""The workers of a gang on several nodes: how many on each, and where each node's agent is told to stand."""
+"""The workers of a gang on several nodes: how many on each, where each node's agent stands, and where all meet."""
 
+import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # agents on nodes take ``place_of`` from here, and have the standard library alone
     from artesian.model.placement import Placement
+
+
+class Meeting(NamedTuple):
+    """Where the agents of a gang meet, at that of its first node, and the secret that they show each other."""
+
+    host: str
+    port: int
+    token: str
+
+    @classmethod
+    def at(cls, host: str, port: int) -> "Meeting":
+        """Return a meeting with a secret of its own."""
+        return cls(host, port, secrets.token_hex(32))
 
 
 def divided(workers: int, placement: "Placement") -> tuple[int, ...]:
@@ -16,8 +30,11 @@ def divided(workers: int, placement: "Placement") -> tuple[int, ...]:
     return tuple(workers * count // total for count in devices)
 
 
-def place_of(index: int, workers: Sequence[int]) -> list[str]:
-    """Return the options of the launch agent on node ``index``, of nodes that have so many workers each."""
+def place_of(index: int, workers: Sequence[int], meeting: Meeting) -> list[str]:
+    """Return the options of the launch agent on node ``index``, of nodes that have so many workers each.
+
+    The secret is none of them: it belongs into the agent's environment.
+    """
     options = [
         "--nnodes",
         str(len(workers)),
@@ -25,6 +42,10 @@ def place_of(index: int, workers: Sequence[int]) -> list[str]:
         str(index),
         "--nproc-per-node",
         str(workers[index]),
+        "--master-addr",
+        meeting.host,
+        "--master-port",
+        str(meeting.port),
     ]
     if len(set(workers)) > 1:
         options += ["--first-rank", str(sum(workers[:index])), "--world-size", str(sum(workers))]

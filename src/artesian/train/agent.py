@@ -17,9 +17,9 @@ from typing import Any
 
 from artesian.train.agent_reports import Reports, say
 from artesian.train.agent_signals import hearing
-from artesian.train.council import Council
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
+from artesian.train.placed import council_of
 from artesian.train.recovery import PREEMPTED, Failure, cause_of
 from artesian.train.terms import Address, Terms
 from artesian.train.watch import Watch
@@ -54,7 +54,7 @@ class Agent:
         )
         self._reports = Reports(gang, self._crew)
         self._watch = Watch(self._crew, start_limit_s=gang.start_limit_s)
-        self._council = None if terms is None else Council(terms, self, self._selector, say)
+        self._council = None if terms is None else council_of(terms, self, self._selector, say)
         self._formation: Formation | None = None
         """None while this node is a spare."""
         self._failures: list[Failure] = []
@@ -109,7 +109,7 @@ class Agent:
     def _is_busy(self) -> bool:
         if self._failures or not self._crew.is_empty:
             return True
-        return self._council is not None and not self._council.is_over and self._stopped_by is None
+        return self._council is not None and self._council.is_needed(is_stopped=self._stopped_by is not None)
 
     # Forming
 
@@ -123,9 +123,10 @@ class Agent:
             number, gang.nodes, gang.node_rank, (gang.master_host, port), None, cause, is_served=is_served
         )
 
-    def open_store(self, host: str) -> int:
-        """Serve a new formation's store on ``host``, and return its port."""
-        return self._crew.starter.open_store(host, None)
+    def open_store(self, host: str) -> tuple[int, bool]:
+        """Return the port of a new formation's store on ``host``, and whether it is served; else rank 0 has to."""
+        port = self._crew.starter.open_store(host, None)
+        return port, self._crew.starter.can_serve
 
     def form(
         self,
@@ -290,8 +291,7 @@ class Agent:
         """Tell the leader when all of this node's workers have ended as they should."""
         is_busy = bool(self._failures) or not self._crew.is_empty
         if self._council is not None and self._formation is not None and not is_busy:
-            what = "yielded" if self._is_yielding else "done"
-            self._council.report({what: self._formation.number})
+            self._council.report({"yielded" if self._is_yielding else "done": self._formation.number})
 
     def _is_cause_to_come(self, now_s: float) -> bool:
         """Whether a worker is on its way out whose loss may be all that the others have complained of."""
@@ -369,14 +369,19 @@ class Agent:
     def end(self, exit_code: int) -> None:
         """The leader says that the gang is over."""
         self._has_ended = True
-        if exit_code and not self._exit_code:
+        if exit_code and not self._exit_code and self._stopped_by is None:
             self._end_workers(exit_code)
+        self._exit_code = self._exit_code or exit_code  # who was told to stop lets its workers go on saving
+
+    def blame(self, cause: Failure, restarts: int) -> None:
+        """Tell of the failure that ends the gang after so many restarts."""
+        self._reports.failed(cause, others=self._crew.headcount, restarts=restarts)
 
     def _end_workers(self, exit_code: int) -> None:
         self._exit_code = exit_code
         self._crew.farewell = self._crew.farewell or signal.SIGTERM
         self._crew.send(signal.SIGTERM)
-        self._kill_within(self._gang.grace_s)
+        self._kill_within(self._gang.stop_grace_s if exit_code == PREEMPTED else self._gang.grace_s)
 
     def _kill_within(self, duration_s: float) -> None:
         at_s = time.monotonic() + duration_s
@@ -391,7 +396,5 @@ class Agent:
 
     def _fail(self, failure: Failure) -> None:
         """Report the failure that ends the gang, and end the other workers."""
-        at_s = self._reports.now_s()
         self._end_workers(failure.exit_code if failure.exit_code is not None else 128 + (failure.signal or 0))
-        restarts = 0 if self._formation is None else self._formation.number
-        self._reports.failed(failure, at_s, others=self._crew.headcount, restarts=restarts)
+        self.blame(failure, 0 if self._formation is None else self._formation.number)

@@ -62,12 +62,9 @@ class Reports:
                 say(describe(record))
                 self._send(record)
 
-    def now_s(self) -> float:
-        """Return seconds since the Unix epoch, on this agent's clock."""
-        return self._clock.now_s()
-
-    def failed(self, failure: Failure, at_s: float, *, others: int, restarts: int) -> None:
+    def failed(self, failure: Failure, *, others: int, restarts: int) -> None:
         """Tell of the failure that ends the gang after so many restarts, and with it so many ``others``."""
+        at_s = self._clock.now_s()
         say(failure.text + (f"; ending the other {others}" if others else ""))
         self._send(
             WorkerFailed(

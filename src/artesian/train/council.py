@@ -1,9 +1,8 @@
 """The agents of several nodes: who leads, who is there, and what the leader tells them.
 
-The first to bind the endpoint leads. The others connect to it and stay connected: the connection and a beat
-every half second are how a node is known to be there. Everybody knows the list of members in the order of
-their coming, and each listens on an address of its own; when the leader is lost the next of the list leads,
-and the others come to it.
+One leads. The others connect to it and stay connected: the connection and a beat every half second are how a
+node is known to be there. Everybody knows the list of members in the order of their coming, and each listens on
+an address of its own. Who leads, and what a lost connection means, is for ``elected`` and ``placed`` to say.
 
 member → leader  introduction (``id``, ``address``, ``number`` and ``nodes`` of the formation it is in)
                  ``{"failed": {…}, "number": N}``, ``{"done": N}``, ``{"yielded": N}``, ``{"warm": 1}``, ``{"beat": 1}``
@@ -15,6 +14,7 @@ import secrets
 import selectors
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -22,18 +22,20 @@ from artesian.train.doors import Doors
 from artesian.train.neighbour import Message, Neighbour, admit, introduce
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure, cause_of
 from artesian.train.roster import can_grow, form_message, line_up, read_form
-from artesian.train.succession import RETURN_S, Shortage, seek_leader
+from artesian.train.succession import Shortage
 from artesian.train.terms import Address, Node, Terms
 
 BEAT_S = 0.5
-_LOST_S = 3.0
 _LAST_CALL_S = 5.0
 _YIELD_S = 30.0
 _SETTLE_S = 0.1
 
 
-class Council:
+class Council(ABC):
     """This node's part among the agents; ``is_leader`` says which one it plays."""
+
+    lost_s = 3.0
+    """Who has been silent for so long is lost."""
 
     def __init__(
         self, terms: Terms, node: Node, selector: selectors.BaseSelector, say: Callable[[str], None]
@@ -54,18 +56,15 @@ class Council:
         self._nodes: tuple[str, ...] = ()
         """Who trains, by node rank."""
         self._number = -1
+        self._formed: Message = {}
+        """What the leader has told of the last formation."""
         self._restarts = 0
         self._done: set[str] = set()
         self._failures: list[Failure] = []
         self._yielding: set[str] | None = None
         self._form_at_s: float | None = None
         self._beat_at_s = 0.0
-        self._is_taking_over = False
         self._is_warm = False
-        self._comrades = 0
-        """How many members a leader that has taken over waits for, itself among them."""
-        self._passed_over: list[Address] = []
-        """Who should have led before this node, and did not answer: slow, perhaps, and not lost."""
         self._shortage = Shortage(terms.join_timeout_s)
         self._ended_with: int | None = None
 
@@ -94,7 +93,7 @@ class Council:
 
     def _lead_at(self, endpoint: Address) -> bool:
         try:
-            self._doors.open(endpoint)
+            self._doors.open(self._listening(endpoint))
         except OSError:
             return False
         self.is_leader = True
@@ -103,16 +102,25 @@ class Council:
         self._call()
         return True
 
+    def _listening(self, address: Address) -> Address:
+        """Return where to listen, so that others reach this node at ``address``."""
+        return address
+
     def _follow(self, endpoint: Address) -> bool:
         self._address = self._doors.open_towards(endpoint) or self._address
-        said = {"id": self.id, "address": self._address, "is_warm": self._is_warm}
-        formed = {"number": self._number, "nodes": self._nodes, "restarts": self._restarts}
-        peer = introduce(endpoint, self._terms.token, {**said, **formed})
+        return self._introduce(endpoint)
+
+    def _introduce(self, endpoint: Address) -> bool:
+        peer = introduce(endpoint, self._terms.token, self._introduction())
         if peer is None:
             return False
         self._leader = peer
         self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_leader(peer))
         return True
+
+    def _introduction(self) -> Message:
+        said = {"id": self.id, "address": self._address, "is_warm": self._is_warm}
+        return {**said, "number": self._number, "nodes": self._nodes, "restarts": self._restarts}
 
     def _welcome(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -127,19 +135,17 @@ class Council:
             peer.send({"end": self._ended_with or 0})
             peer.close()
             return
+        if (before := self._peers.get(peer.id)) is not None:
+            self._lose(before)
         self._members[peer.id] = (str(told["address"][0]), int(told["address"][1]))
         self._peers[peer.id] = peer
         self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_member(peer))
         self._tell_members()
-        if self._is_taking_over:
-            if len(self._members) >= self._comrades:
-                self._form_at_s = time.monotonic()
-        elif not self._nodes:
-            self._call()
-        elif self._shortage.is_on:
-            self._form_at_s = time.monotonic()
-        elif told.get("is_warm"):
-            self._take(peer.id, {"warm": 1})
+        self._greet(peer.id, told)
+
+    @abstractmethod
+    def _greet(self, member: str, told: Message) -> None:
+        """See what to do now that one more is there, who has told this."""
 
     # Deadlines
 
@@ -160,30 +166,22 @@ class Council:
             self.report({"warm": 1})
         if now_s >= self._beat_at_s:
             self._beat_at_s = now_s + BEAT_S
-            if self._has_turned_back():
-                return
-            if self._shortage.is_on:  # the endpoint may be ours to bind, and free by now
-                self._open_endpoint()
-            for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
-                is_there = peer.send({"beat": 1})
-                if not is_there or now_s - peer.heard_s > _LOST_S:
-                    self._lose(peer)
+            self._beat(now_s)
         if self.is_leader and self._form_at_s is not None and now_s >= self._form_at_s:
             self._form()
         if self._shortage.is_over(now_s):
-            missing = self._terms.min_nodes - len(self._members)
-            self._give_up(f"{missing} more nodes should have come within {self._terms.join_timeout_s:g} s")
+            self._give_up(self._missing())
 
-    def _has_turned_back(self) -> bool:
-        """Find whether somebody leads who should, where this node leads a gang that is too small without them."""
-        if not self._shortage.is_on or self._peers or not any(map(self._follow, self._passed_over)):
-            return False
-        self._say("another node leads, and was only slow; this node comes to it")
-        self.is_leader, self._form_at_s = False, None
-        self._shortage.end()
-        self._failures.clear()
-        self._doors.shut(self._terms.endpoints[0])  # newcomers are to find who leads
-        return True
+    def _beat(self, now_s: float) -> None:
+        for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
+            is_there = peer.send({"beat": 1})
+            if not is_there or now_s - peer.heard_s > self.lost_s:
+                self._lose(peer)
+
+    def _missing(self) -> str:
+        """Return who has not come, as a sentence."""
+        missing = self._terms.min_nodes - len(self._members)
+        return f"{missing} more nodes should have come within {self._terms.join_timeout_s:g} s"
 
     def _lose(self, peer: Neighbour) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -236,17 +234,14 @@ class Council:
     def _form(self) -> None:
         """Form the gang of who is there."""
         self._form_at_s = self._yielding = None
-        if self._is_taking_over:
-            self._is_taking_over = False
-            if self._nodes and set(self._nodes) <= set(self._members) and not self._failures:
-                return  # the leader was a spare: nobody who trains is missing
-            text = "the leading node was lost"
-            self._failures.append(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
         failures, self._failures = self._failures, []
         cause = cause_of(failures) if failures else None
         if cause is not None:
             code = cause.exit_code if cause.exit_code is not None else 128 + (cause.signal or 0)
-            if self._restarts >= self._terms.max_restarts or not cause.is_worth_a_restart:
+            is_covered = cause.rank < 0 or cause.cause in self._terms.restart_on
+            if self._restarts >= self._terms.max_restarts or not (is_covered and cause.is_worth_a_restart):
+                if cause.exit_code != PREEMPTED or cause.rank >= 0:
+                    self._node.blame(cause, self._restarts)
                 self._end_all(code)
                 return
         lineup = line_up(
@@ -265,11 +260,11 @@ class Council:
         self._restarts += cause is not None
         self._number += 1
         self._nodes, self._done = lineup.nodes, set()
-        host = self._address[0]
-        master = (host, self._node.open_store(host))
-        form = form_message(lineup, self._number, self._restarts, master, cause)
+        port, is_served = self._node.open_store(self._listening(self._address)[0])
+        master = (self._address[0], port)
+        self._formed = form_message(lineup, self._number, self._restarts, master, cause, is_served=is_served)
         for member in list(self._members):
-            self._tell(member, {"form": form})
+            self._tell(member, {"form": self._formed})
 
     def _tell(self, member: str, message: Message) -> None:
         if member == self.id:
@@ -306,8 +301,12 @@ class Council:
             self._note_yield(member)
         elif message.get("done") == self._number:
             self._done.add(member)
-            if self._done >= set(self._nodes):
+            if self._is_done():
                 self._end_all(0)
+
+    def _is_done(self) -> bool:
+        """Whether the workers of all nodes have ended as they should."""
+        return self._done >= set(self._nodes)
 
     # Following
 
@@ -334,30 +333,12 @@ class Council:
         self._number, self._restarts = int(form["number"]), int(form["restarts"])
         self._nodes = tuple(form["nodes"])
         node_rank = self._nodes.index(self.id) if self.id in self._nodes else None
-        self._node.form(self._number, len(self._nodes), node_rank, *read_form(form))
+        formed = read_form(form)
+        self._node.form(self._number, len(self._nodes), node_rank, *formed, is_served=bool(form["is_served"]))
 
+    @abstractmethod
     def _succeed(self) -> None:
-        """Find the next leader, who may be this node."""
-        if self.is_over:
-            return
-        self._members = dict(list(self._members.items())[1:])  # the first was leading
-        passed_over = seek_leader(self._members, self.id, self._follow)
-        if passed_over is not None:
-            self._passed_over = [self._members.pop(member) for member in passed_over]
-            self._take_over()
-
-    def _take_over(self) -> None:
-        self._say("the leader is lost; this node leads from here on")
-        self.is_leader = True
-        self._comrades = len(self._members)
-        self._members = {self.id: self._address}
-        self._open_endpoint()
-        self._is_taking_over = True
-        self._form_at_s = time.monotonic() + (RETURN_S if self._comrades > 1 else 0.0)
-
-    def _open_endpoint(self) -> None:
-        with contextlib.suppress(OSError):  # where it is ours to bind, newcomers find us there
-            self._doors.open(self._terms.endpoints[0])
+        """Go on without the leader, who is lost."""
 
     # What the agent says
 
@@ -378,6 +359,10 @@ class Council:
         elif self._leader is not None:
             failure = Failure(rank=-1, text="a node was stopped", is_suspect=False, exit_code=PREEMPTED)
             self._leader.send({"failed": asdict(failure), "number": self._number})
+
+    def is_needed(self, *, is_stopped: bool) -> bool:
+        """Return whether this node, which has no workers left, is to stay; ``is_stopped``: it was told to stop."""
+        return not self.is_over and not is_stopped
 
     @property
     def has_spare(self) -> bool:

@@ -275,8 +275,6 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
                 f"--nnodes {most} needs --rdzv-endpoint, or --master-addr and --master-port, "
                 "the same on every node"
             )
-        if most > 1 and args.max_restarts:
-            parser.error("--max-restarts for several nodes needs --rdzv-endpoint, where the agents meet")
     if (args.first_rank is None) is not (args.world_size is None):
         parser.error("--first-rank and --world-size belong together")
     if args.first_rank is not None:
@@ -328,24 +326,31 @@ def _stop_grace_s(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 
 def _terms(parser: argparse.ArgumentParser, args: argparse.Namespace, gang: Gang) -> Terms | None:
-    """Return on what terms the agents of several nodes meet; None where this one is alone, or told its place."""
-    if not args.rdzv_endpoint:
-        return None
-    if "torch" not in gang.preload:
-        parser.error("--rdzv-endpoint needs a Python script that imports torch (or --preload torch)")
+    """Return on what terms the agents of several nodes meet; None where they do not.
+
+    Told their places, they need not; but only together can they restart a gang, and see to it that all may save.
+    """
     token = os.environ.get(environment.RDZV_TOKEN, "")
-    if not token and any(not _is_loopback(host) for host, _ in args.rdzv_endpoint):
+    is_placed = not args.rdzv_endpoint and gang.nodes > 1
+    if not args.rdzv_endpoint and not (is_placed and (token or args.max_restarts)):
+        return None
+    if not is_placed and "torch" not in gang.preload:
+        parser.error("--rdzv-endpoint needs a Python script that imports torch (or --preload torch)")
+    endpoints = ((args.master_addr, args.master_port),) if is_placed else args.rdzv_endpoint
+    if not token and any(not _is_loopback(host) for host, _ in endpoints):
         parser.error(
             f"agents that meet over a network need a shared secret in ${environment.RDZV_TOKEN}, "
             "such as the output of `openssl rand -hex 32`"
         )
     least, most = args.nnodes
     return Terms(
-        endpoints=args.rdzv_endpoint,
+        endpoints=endpoints,
         token=token,
         min_nodes=least,
         max_nodes=most,
         max_restarts=args.max_restarts,
+        restart_on=args.restart_on,
+        place=args.node_rank if is_placed else None,
         join_timeout_s=args.join_timeout,
     )
 

@@ -63,7 +63,13 @@ def can_grow(before: Sequence[str], present: Collection[str], max_nodes: int) ->
 
 
 def form_message(
-    lineup: Lineup, number: int, restarts: int, master: Address, cause: Failure | None
+    lineup: Lineup,
+    number: int,
+    restarts: int,
+    master: Address,
+    cause: Failure | None,
+    *,
+    is_served: bool,
 ) -> dict[str, Any]:
     """Return what the leader tells everybody of formation ``number``."""
     return {
@@ -71,6 +77,7 @@ def form_message(
         "restarts": restarts,
         "nodes": list(lineup.nodes),
         "master": list(master),
+        "is_served": is_served,
         "layer": lineup.layer,
         "cause": None if cause is None else asdict(cause),
     }

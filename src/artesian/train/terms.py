@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from artesian.train.recovery import Failure
+from artesian.train.recovery import CAUSES, Failure
 from artesian.wire.messages import Layer
 
 Address = tuple[str, int]
@@ -13,7 +13,8 @@ Address = tuple[str, int]
 class Terms:
     """What all agents of a gang are started with. ``endpoints`` are tried in turn; the first is bound.
 
-    ``join_timeout_s`` is how long an agent waits for others, while there are fewer than ``min_nodes``.
+    ``restart_on`` are the causes that a restart is for. ``place``: the node rank that this agent was told; None where
+    the leader says who stands where. ``join_timeout_s`` is how long an agent waits for others, while there are too few.
     """
 
     endpoints: tuple[Address, ...]
@@ -21,6 +22,8 @@ class Terms:
     min_nodes: int
     max_nodes: int
     max_restarts: int
+    restart_on: frozenset[str] = frozenset(CAUSES)
+    place: int | None = None
     join_timeout_s: float = 600.0
 
 
@@ -30,8 +33,8 @@ class Node(Protocol):
     def pause(self, duration_s: float) -> bool:
         """Act on what comes within ``duration_s`` seconds, and return whether the node is to go on."""
 
-    def open_store(self, host: str) -> int:
-        """Serve a new store on ``host``, and return its port."""
+    def open_store(self, host: str) -> tuple[int, bool]:
+        """Return the port of a new store on ``host``, and whether it is served; else that is rank 0's part."""
 
     def form(
         self,
@@ -41,11 +44,16 @@ class Node(Protocol):
         master: Address,
         layer: Layer | None,
         cause: Failure | None,
+        *,
+        is_served: bool,
     ) -> None:
         """Enter a formation; ``node_rank`` None is a spare's."""
 
     def give_way(self) -> None:
         """Have the workers save and leave, so that the gang can be formed anew; then ``yielded``."""
+
+    def blame(self, cause: Failure, restarts: int) -> None:
+        """Tell of the failure that ends the gang after so many restarts."""
 
     def end(self, exit_code: int) -> None:
         """The gang is over."""

@@ -97,7 +97,8 @@ class WorkerFailed:
     """Said by the launch agent: this worker was the first of the gang to fail.
 
     Exactly one of ``exit_code`` and ``signal`` is set; ``is_oom_kill`` says that the kernel's
-    out-of-memory killer ended it. ``restarts`` is how often the agent had restarted the gang before.
+    out-of-memory killer ended it. Neither is, and ``rank`` is -1, where it was no worker's failure but a node's,
+    which was lost. ``restarts`` is how often the agent had restarted the gang before.
     """
 
     rank: int

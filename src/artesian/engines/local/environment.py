@@ -42,17 +42,14 @@ def command_line(job: Job, devices: int, python: str = sys.executable) -> list[s
     return [python, *_LAUNCH, "--nproc-per-node", str(workers), *agent_options(job), *job.command]
 
 
-def agent_options(job: Job, *, nodes: int = 1) -> list[str]:
-    """Return how the launch agent is to take the job's command, whose words follow, and how often it restarts it.
-
-    Only an agent that is alone can restart its gang: those of several nodes would have to meet first.
-    """
+def agent_options(job: Job) -> list[str]:
+    """Return how the launch agent is to take the job's command, whose words follow, and how often it restarts it."""
     retry = job.retry
     limits = [] if job.start_timeout_s is None else ["--start-timeout", str(job.start_timeout_s)]
     if not retry.in_place:
         return [*limits, "--no-python"]
     causes = sorted(cause.value for cause in retry.causes & _OF_WORKERS)
-    if nodes > 1 or not retry.limit or not causes:
+    if not retry.limit or not causes:
         return [*limits, "--command"]
     return [*limits, "--max-restarts", str(retry.limit), "--restart-on", ",".join(causes), "--command"]
 

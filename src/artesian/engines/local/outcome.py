@@ -55,6 +55,10 @@ def outcome_of(ended: Ended, failure: WorkerFailed | None) -> Outcome:
     if ended.start_error is not None:
         return Outcome(cause=Cause.START_FAILED, message=ended.start_error)
     if failure is not None and ended.exit_code != 0:
+        if failure.rank < 0 and failure.exit_code is None and failure.signal is None:
+            return Outcome(
+                cause=Cause.NODE_LOST, message=failure.message
+            )  # no worker's failure, and no program's
         return _of(failure.exit_code, failure.signal, failure.is_oom_kill, failure.rank, failure.message)
     if ended.was_stopped and ended.exit_code == 0:
         # Told to stop, it saved its state and left: that is not the end of its work.
@@ -72,6 +76,7 @@ def _of(code: int | None, number: int | None, is_oom: bool, worker: int | None, 
         and _signal_name(code - _SHELL_SIGNAL_BASE)
     ):
         number = code - _SHELL_SIGNAL_BASE  # a shell's way to pass on that its command was killed
+    worker = None if worker is not None and worker < 0 else worker
     who = "the command" if worker is None else f"worker {worker}"
     if is_oom:
         return Outcome(

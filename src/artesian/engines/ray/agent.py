@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from artesian.engines.ray.part import Master, NodePart
+from artesian.engines.ray.part import NodePart
 from artesian.wire import environment as names
 
 
@@ -16,7 +16,7 @@ class NodeAgent(NodePart):
     def __init__(self, folder: str, index: int) -> None:
         super().__init__(folder, index, _granted)
 
-    def address(self) -> Master:
+    def address(self) -> tuple[str, int]:
         """Return this node's address, and a port on it that nobody listens on now."""
         with socket.create_server(("", 0)) as server:
             address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]

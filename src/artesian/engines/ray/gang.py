@@ -19,10 +19,10 @@ from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from artesian.engines.gang import Meeting
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray.agent import NodeAgent
 from artesian.engines.ray.files import read_request, words
-from artesian.engines.ray.part import Master
 from artesian.engines.ray.verdict import Verdict, early, exit_code, stop_grace_s, write_verdict
 
 _LOOK_S = 0.1
@@ -108,8 +108,8 @@ class Gang:
         first = self._meet(agents)
         if isinstance(first, Verdict):
             return first
-        master = first if is_gang else None
-        runs = {agent.run.remote(master): index for index, agent in enumerate(agents)}
+        meeting = first if is_gang else None
+        runs = {agent.run.remote(meeting): index for index, agent in enumerate(agents)}
         verdict: Verdict | None = None
         is_told = False
         while runs:
@@ -121,7 +121,7 @@ class Gang:
                 except ActorUnavailableError:
                     # For now: it is heard of again, or found dead, by asking it once more.
                     time.sleep(_LOOK_S)
-                    runs[agents[index].run.remote(master)] = index
+                    runs[agents[index].run.remote(meeting)] = index
                     continue
                 except RayActorError as error:
                     verdict = verdict or self._lost(index, error)
@@ -135,13 +135,13 @@ class Gang:
                     agents[index].stop.remote(grace_s)
         return verdict or Verdict(at_s=time.time())
 
-    def _meet(self, agents: Sequence[Any]) -> Master | Verdict:
-        """Wait until all agents are up, and return where the first one is; or why they will not be.
+    def _meet(self, agents: Sequence[Any]) -> Meeting | Verdict:
+        """Wait until all agents are up, and return where they meet; or why they will not be.
 
         From then on Ray tells of their end. Before, it would wait for a node that has died to come back.
         """
         calls = {agent.address.remote(): index for index, agent in enumerate(agents)}
-        master: Master | None = None
+        first: tuple[str, int] | None = None
         checked_s = time.monotonic()
         while calls:
             done, _ = ray.wait(list(calls), num_returns=1, timeout=_LOOK_S)
@@ -151,15 +151,15 @@ class Gang:
                     address = ray.get(call)
                 except RayActorError as error:
                     return self._lost(index, error)
-                master = address if index == 0 else master
+                first = address if index == 0 else first
             if self._is_stopping:
                 return early()
             if time.monotonic() >= checked_s + _CHECK_S:
                 checked_s = time.monotonic()
                 if (missing := self._missing()) is not None:
                     return missing
-        assert master is not None
-        return master
+        assert first is not None
+        return Meeting.at(*first)
 
     def _agent(self, index: int) -> Any:
         assert self._group is not None

@@ -11,14 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from artesian.engines.gang import place_of
+from artesian.engines.gang import Meeting, place_of
 from artesian.engines.local.records import AttemptFolder
 from artesian.engines.ray import keeper
 from artesian.engines.ray.files import node_folder, read_request
-
-Master = tuple[str, int]
-"""Where rank 0 of a gang on several nodes listens."""
-
+from artesian.wire import environment as names
 
 Granted = Callable[[Mapping[str, Any]], dict[str, str]]
 """Gets a node of the request; returns what tells the attempt its devices, where Ray has chosen them."""
@@ -34,7 +31,7 @@ class NodePart:
         self._lock = threading.Lock()
         self._keeper: subprocess.Popen[bytes] | None = None
 
-    def run(self, master: Master | None) -> dict[str, Any] | None:
+    def run(self, meeting: Meeting | None) -> dict[str, Any] | None:
         """Start this node's part, and return how it ended: the supervisor's record, or None where it left none.
 
         Called again, after a call whose answer was lost, it waits for what the first one started.
@@ -42,7 +39,7 @@ class NodePart:
         records = AttemptFolder(node_folder(self._attempt.path, self._index))
         with self._lock:
             if self._keeper is None:
-                self._keeper = self._start(records.path, master)
+                self._keeper = self._start(records.path, meeting)
         assert self._keeper.stdout is not None
         self._keeper.stdout.read()  # the supervisor holds the other end for as long as it lives
         ended = records.ended()
@@ -61,16 +58,18 @@ class NodePart:
                 self._keeper.stdin.flush()
             return True
 
-    def _start(self, records: Path, master: Master | None) -> subprocess.Popen[bytes]:
+    def _start(self, records: Path, meeting: Meeting | None) -> subprocess.Popen[bytes]:
         request = read_request(self._attempt.path)
         own = request["nodes"][self._index]
         if self._index > 0:
             self._prepare(records, sum(request["workers"][: self._index]))
-        command = request["command"] if master is None else self._launch(request, master)
+        command, env = request["command"], {**own["env"], **self._granted(own)}
+        if meeting is not None:
+            command, env[names.RDZV_TOKEN] = self._launch(request, meeting), meeting.token
         words = [sys.executable, "-I", "-S", keeper.__file__, str(records)]
         process = subprocess.Popen(
             [*words, request["workdir"], str(request["grace_s"]), *command],
-            env={**own["env"], **self._granted(own)},
+            env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -86,12 +85,9 @@ class NodePart:
             with suppress(FileExistsError):
                 (records / name).symlink_to(self._attempt.logs / f"rank-{first_rank}.out")
 
-    def _launch(self, request: Mapping[str, Any], master: Master) -> list[str]:
-        host, port = master
-        return [
-            *(request["python"], "-m", "artesian.train.launch", *place_of(self._index, request["workers"])),
-            *("--master-addr", host, "--master-port", str(port), *request["command"]),
-        ]
+    def _launch(self, request: Mapping[str, Any], meeting: Meeting) -> list[str]:
+        place = place_of(self._index, request["workers"], meeting)
+        return [request["python"], "-m", "artesian.train.launch", *place, *request["command"]]
 
     def _end_survivors(self) -> None:
         for pid in self._attempt.survivors():

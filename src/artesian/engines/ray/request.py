@@ -132,7 +132,7 @@ def write_request(
         "group_timeout_s": group_timeout_s,
         "python": python,
         "workers": parts,
-        "command": [*agent_options(job, nodes=len(placement.shares)), *job.command]
+        "command": [*agent_options(job), *job.command]
         if is_gang
         else command_line(job, placement.devices, python),
         "nodes": [

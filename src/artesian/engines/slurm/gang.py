@@ -19,13 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from artesian.engines.gang import place_of
+from artesian.engines.gang import Meeting, place_of
+from artesian.engines.local.records import write_whole
 from artesian.engines.slurm.batch import environment_of, read_attempt
 from artesian.wire import environment as names
 
-_MASTER_FILE = "master.json"
-_MASTER_WAIT_S = 300.0
-"""How long the other nodes wait for rank 0's node to say where it listens: nodes may take long to begin."""
+_MEETING_FILE = "meeting.json"
+_MEETING_WAIT_S = 300.0
+"""How long the other nodes wait for the first one to say where its agent listens: nodes may take long to begin."""
 
 
 def run_all(folder: str, srun: str, scancel: str) -> int:
@@ -68,13 +69,13 @@ def become_agent(folder: str) -> None:
     listed = [node["name"] for node in attempt["nodes"]]
     rank = listed.index(os.environ["SLURMD_NODENAME"])
     workers: list[int] = attempt["workers"]
-    own = {**attempt["env"], names.WORKERS: str(workers[rank])}
+    meeting = _meeting(folder, rank, attempt["nodes"][0]["address"])
+    own = {**attempt["env"], names.WORKERS: str(workers[rank]), names.RDZV_TOKEN: meeting.token}
     env = environment_of({**attempt, "env": own}, os.environ, is_whole=False)
     os.chdir(attempt["workdir"])
     _redirect(folder, Path(env[names.LOG_DIR]), rank, first_rank=sum(workers[:rank]))
     words = [
-        *(sys.executable, "-m", "artesian.train.launch", *place_of(rank, workers)),
-        *("--master-addr", attempt["nodes"][0]["address"], "--master-port", str(_master_port(folder, rank))),
+        *(sys.executable, "-m", "artesian.train.launch", *place_of(rank, workers, meeting)),
         *attempt["command"],
     ]
     os.execve(sys.executable, words, env)  # noqa: S606 - a list of words, and no shell  # nosec B606
@@ -90,27 +91,25 @@ def _redirect(folder: str, logs: Path, rank: int, *, first_rank: int) -> None:
         os.close(descriptor)
 
 
-def _master_port(folder: str, rank: int) -> int:
-    """Return the port on which rank 0 will listen: its node chooses a free one, and the others read which."""
-    path = Path(folder, _MASTER_FILE)
+def _meeting(folder: str, rank: int, address: str) -> Meeting:
+    """Return where the agents meet: the first node chooses a free port, and a secret, and the others read which."""
+    path = Path(folder, _MEETING_FILE)
     if rank == 0:
         with socket.create_server(("", 0)) as server:
-            port: int = server.getsockname()[1]
-        private = path.with_suffix(".part")
-        private.write_text(json.dumps({"port": port}))
-        private.rename(path)
-        return port
-    deadline_s = time.monotonic() + _MASTER_WAIT_S
+            meeting = Meeting.at(address, server.getsockname()[1])
+        write_whole(path, json.dumps(meeting).encode())
+        return meeting
+    deadline_s = time.monotonic() + _MEETING_WAIT_S
     while (said := _read(path)) is None:
         if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{path}: rank 0's node has not said where it listens")
+            raise TimeoutError(f"{path}: the first node has not said where its agent listens")
         time.sleep(0.05)
-    return int(said["port"])
+    return Meeting(*said)
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
+def _read(path: Path) -> Sequence[Any] | None:
     try:
-        said: Mapping[str, Any] = json.loads(path.read_bytes())
+        said: Sequence[Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     return said

@@ -156,7 +156,7 @@ def write_attempt(
     except ValueError as error:
         raise Unsuitable(str(error)) from error
     document: dict[str, Any] = {
-        "command": [*agent_options(job, nodes=len(placement.shares)), *job.command]
+        "command": [*agent_options(job), *job.command]
         if is_gang
         else command_line(job, placement.devices, python),
         "workdir": job.workdir,

@@ -1,0 +1,92 @@
+"""Agents that find their places themselves: who comes first leads, and nodes may come and go.
+
+When the leader is lost the next in the list of members leads, and the others come to it. Whose connection is lost
+is lost itself: the gang goes on without it, with a spare in its place where there is one.
+"""
+
+import contextlib
+import selectors
+import time
+from collections.abc import Callable
+
+from artesian.train.council import Council
+from artesian.train.neighbour import Message
+from artesian.train.recovery import Failure
+from artesian.train.succession import RETURN_S, seek_leader
+from artesian.train.terms import Address, Node, Terms
+
+
+class Elected(Council):
+    """This node's part among agents that are all alike."""
+
+    def __init__(
+        self, terms: Terms, node: Node, selector: selectors.BaseSelector, say: Callable[[str], None]
+    ) -> None:
+        super().__init__(terms, node, selector, say)
+        self._is_taking_over = False
+        self._comrades = 0
+        """How many members a leader that has taken over waits for, itself among them."""
+        self._passed_over: list[Address] = []
+        """Who should have led before this node, and did not answer: slow, perhaps, and not lost."""
+
+    def _greet(self, member: str, told: Message) -> None:
+        if self._is_taking_over:
+            if len(self._members) >= self._comrades:
+                self._form_at_s = time.monotonic()
+        elif not self._nodes:
+            self._call()
+        elif self._shortage.is_on:
+            self._form_at_s = time.monotonic()
+        elif told.get("is_warm"):
+            self._take(member, {"warm": 1})
+
+    def _beat(self, now_s: float) -> None:
+        if self._shortage.is_on:
+            if self._has_turned_back():
+                return
+            self._open_endpoint()  # it may be ours to bind, and free by now
+        super()._beat(now_s)
+
+    def _has_turned_back(self) -> bool:
+        """Find whether somebody leads who should, where this node leads a gang that is too small without them."""
+        if self._peers or not any(map(self._follow, self._passed_over)):
+            return False
+        self._say("another node leads, and was only slow; this node comes to it")
+        self.is_leader, self._form_at_s = False, None
+        self._shortage.end()
+        self._failures.clear()
+        self._doors.shut(self._terms.endpoints[0])  # newcomers are to find who leads
+        return True
+
+    def _form(self) -> None:
+        if self._is_taking_over:
+            self._is_taking_over = False
+            if self._nodes and set(self._nodes) <= set(self._members) and not self._failures:
+                self._form_at_s = self._yielding = None
+                return  # the leader was a spare: nobody who trains is missing
+            text = "the leading node was lost"
+            self._failures.append(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
+        super()._form()
+
+    def _succeed(self) -> None:
+        """Find the next leader, who may be this node."""
+        if self.is_over:
+            return
+        self._members = dict(list(self._members.items())[1:])  # the first was leading
+        passed_over = seek_leader(self._members, self.id, self._follow)
+        if passed_over is not None:
+            self._passed_over = [self._members.pop(member) for member in passed_over]
+            self._take_over()
+
+    def _take_over(self) -> None:
+        self._say("the leader is lost; this node leads from here on")
+        self.is_leader = True
+        self._comrades = len(self._members)
+        self._members = {self.id: self._address}
+        self._open_endpoint()
+        self._is_taking_over = True
+        self._form_at_s = time.monotonic() + (RETURN_S if self._comrades > 1 else 0.0)
+
+    def _open_endpoint(self) -> None:
+        with contextlib.suppress(OSError):  # where it is ours to bind, newcomers find us there
+            self._doors.open(self._terms.endpoints[0])
