@@ -27,7 +27,8 @@ from artesian.train.reporter import Reporter, say
 from artesian.train.restorable import Restorable
 from artesian.train.saves import Position
 from artesian.train.segment import JobFolder, Snapshot, reading, sweep
-from artesian.train.sharded import ShardedCheckpointer, load_shards, local_shards
+from artesian.train.sharded import ShardedCheckpointer
+from artesian.train.shards import ShardTable, load_shards, local_shards
 from artesian.train.vote import Vote
 from artesian.wire.messages import Phase
 
@@ -63,6 +64,7 @@ class ShardedSaves:
             )
         self._places = places
         self._what = what
+        self._table = ShardTable(what.model, what.optimizer)
         self._member = member
         self._reporter = reporter
         self._storage = (
@@ -184,9 +186,11 @@ class ShardedSaves:
             return None
         for rejected in found.rejected:
             say(f"{rejected.path} is not whole, going back to an older one: {rejected.reason}")
-        self._what.load_rest(found.extra["rest"])
+        self._what.load_rest(found.rest)
+        if found.world_size == self._member.world_size and "rng" in found.rest:
+            self._what.load_random(found.rest)
         self._saved_step = found.step
-        return Position(step=found.step, samples=found.position, data=found.extra["data"])
+        return Position(step=found.step, samples=found.position, data=found.rest["data"])
 
     def _own_steps(self) -> list[int]:
         """Return the steps that this rank's memory has of it, the last saved first."""
@@ -339,16 +343,11 @@ class ShardedSaves:
             self._tell_reports()
 
     def _save(self, storage: ShardedCheckpointer, at: Position) -> None:
-        storage.save(
-            at.step,
-            self._what.model,
-            self._what.optimizer,
-            position=at.samples,
-            extra={"rest": self._what.rest(), "data": at.data},
-        )
+        state = {**self._what.state(), "data": at.data}
+        size_bytes = storage.save_state(at.step, state, self._table, position=at.samples)
         self._saved_step = at.step
-        if self._member.rank == 0:
-            self._reporter.checkpoint(at.step, storage.size_bytes(at.step))
+        if size_bytes is not None:
+            self._reporter.checkpoint(at.step, size_bytes)
 
     def close(self, *, keep: bool) -> None:
         """Finish what was begun; ``keep``: leave the node's memory to a successor of this process."""
