@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,14 @@ def wait_until_bound(port: int) -> None:
                 return
         select.select([], [], [], 0.05)
     raise TimeoutError(f"nobody listens on port {port}")
+
+
+def wait_for(is_so: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not is_so():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"still waiting for {what}")
+        select.select([], [], [], 0.01)
 
 
 def wait_for_step(job: Job, step: int, rank: int) -> None:

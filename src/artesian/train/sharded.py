@@ -127,9 +127,10 @@ class ShardedCheckpointer:
         what = f"the checkpoint of step {step} to {self.storage.name}"
         size_bytes = None
         try:
-            with self._together(f"cannot write {what}"):
-                if self._is_first:
+            if self._is_first:
+                with contextlib.suppress(OSError):  # what is in the way is told by the write
                     self.storage.sweep()
+            self._gathered(None)
             with self._together(f"cannot write {what}"):
                 tree, tensors = to_plain(local_shards(state))
                 text = encode_tree(table.meta(state), tree)
