@@ -31,10 +31,17 @@ SCRIPT = f"""
 import os, time
 import torch
 from torch.distributed.fsdp import fully_shard
-from artesian.train import Run, join
+from artesian.train import CheckpointError, Memory, Run, join
 
 torch.manual_seed(1)
 member = join()
+if os.environ.get("NO_ROOM") == str(member.rank):
+    begin = Memory.begin
+    def full(memory, step, *rest):
+        if step >= 6:
+            raise CheckpointError("/dev/shm has no room for a snapshot")
+        begin(memory, step, *rest)
+    Memory.begin = full
 model = torch.nn.Sequential(torch.nn.Linear(6, 64), torch.nn.Dropout(0.2), torch.nn.Tanh(), torch.nn.Linear(64, 3))
 for part in (model[0], model[3], model):
     fully_shard(part)
@@ -72,7 +79,10 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], fl
     """What it comes to where nothing happens."""
     undisturbed = Sharded(tmp_path_factory.mktemp("undisturbed"))
     try:
-        return undisturbed.run("--nproc-per-node", "2").losses()
+        undisturbed.run("--nproc-per-node", "2")
+        # It has no memory to save from beside the training: it saves within the step.
+        assert undisturbed.saved() == [2, 4, 6, 8, 10, 12]
+        return undisturbed.losses()
     finally:
         undisturbed.end()
 
@@ -158,6 +168,49 @@ def test_a_node_that_is_lost_at_any_instant_goes_on_from_a_whole_checkpoint(
     assert job.losses() == losses
     assert assert_whole(storage)[-1] == STEPS
     assert list(job.checkpoints.glob(".tmp-*")) == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_a_rank_has_no_room_in_memory_all_save_within_the_step(
+    make: Callable[..., Sharded], losses: dict[tuple[int, int], float | None], rank: int
+) -> None:
+    job = make(NO_ROOM=str(rank), STEP_S="0.05")
+    agent = job.start("--nproc-per-node", "2", "--max-restarts", "1")
+    _, errors = agent.communicate(timeout=DEADLINE_S)
+    assert agent.returncode == 0, errors
+    assert "/dev/shm has no room for a snapshot; saving to storage only" in errors
+    assert job.losses() == losses
+    assert {8, 10, 12} <= set(job.saved())
+    assert assert_whole(Directory(job.checkpoints)) == [10, 12]
+    assert list(job.checkpoints.glob(".tmp-*")) == []
+
+
+def test_helpers_finish_what_they_have_begun_when_their_workers_are_killed(
+    make: Callable[..., Sharded], tmp_path: Path, losses: dict[tuple[int, int], float | None]
+) -> None:
+    (tmp_path / "hold").touch()
+    job = make(
+        ARTESIAN_CHECKPOINT_DIR="bucket://run",
+        BUCKETS=str(tmp_path),
+        PYTHONPATH=str(TESTS / "buckets"),
+        STEP_S="0.3",
+    )
+    agent = job.start("--nproc-per-node", "2", "--max-restarts", "1")
+    wait_for_step(job, 4, rank=1)
+    os.kill(job.pid_of(0), signal.SIGKILL)
+    wait_for(lambda: job.records() != [], "the recovery")
+    first = tmp_path / "objects/run/step-00000002/manifest.json"
+    assert not first.exists()
+    (tmp_path / "hold").unlink()
+    wait_for(first.exists, "the checkpoint of those who are gone")
+    _, errors = agent.communicate(timeout=DEADLINE_S)
+    assert agent.returncode == 0, errors
+    assert job.losses() == losses
+    again = make(
+        ARTESIAN_CHECKPOINT_DIR="bucket://run", BUCKETS=str(tmp_path), PYTHONPATH=str(TESTS / "buckets")
+    )
+    again.run("--nproc-per-node", "2")
+    assert {told.step for told in again.restored()} == {STEPS}
 
 
 SAVE = """

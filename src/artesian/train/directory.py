@@ -101,8 +101,9 @@ class Directory:
         _write_note(self._of(save) / name, data)
         sync_folder(self._of(save))
 
-    def notes(self, save: str) -> list[bytes]:
-        return [path.read_bytes() for path in self._of(save).glob("*.json")]
+    def notes(self, save: str, count: int) -> list[bytes]:
+        found = list(self._of(save).glob("*.json"))
+        return [path.read_bytes() for path in found] if len(found) >= count else []
 
     def commit(self, save: str, step: int, manifest: bytes) -> None:
         _write_note(self._of(save) / MANIFEST, manifest)

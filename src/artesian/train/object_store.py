@@ -72,10 +72,10 @@ class ObjectStore:
         with _as_os_error():
             self._files.pipe_file(f"{self._root}/{save}/{name}", data)
 
-    def notes(self, save: str) -> list[bytes]:
+    def notes(self, save: str, count: int) -> list[bytes]:
         with _as_os_error():
             found = [path for path in self._list(f"{self._root}/{save}") if path.endswith(".json")]
-            return [self._files.cat_file(path) for path in found]
+            return [self._files.cat_file(path) for path in found] if len(found) >= count else []
 
     def commit(self, save: str, step: int, manifest: bytes) -> None:  # noqa: ARG002 - the manifest names it
         with _as_os_error():

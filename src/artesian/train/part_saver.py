@@ -29,6 +29,8 @@ class PartSaver:
         """Its snapshot, once that is whole."""
         self._is_begun = False
         """Whether the next is only waiting for its snapshot to be whole."""
+        self._is_spoiled = False
+        """Whether there will be no snapshot of the next."""
         self._active: Hold | None = None
         self._active_step: int | None = None
         self.failed_step = 0
@@ -45,6 +47,7 @@ class PartSaver:
         """Have the snapshot of ``step``, which is about to be taken, brought to storage."""
         with self._lock:
             replaced, self._next_step = self._next_step, step
+            self._is_spoiled = False
             if self._next is not None:
                 self._next.let_go()
                 self._next = None
@@ -64,8 +67,9 @@ class PartSaver:
         """Say that there will be no snapshot of ``step``."""
         with self._lock:
             if step == self._next_step and self._next is None:
-                self._next_step, self._is_begun = None, False
-                self.failed_step = step
+                self._is_spoiled = True
+                if self._is_begun:
+                    self._fail()
 
     def go_on(self, *, is_anybody_busy: bool, failed_step: int) -> None:
         """Begin the save that waits, when nobody is busy any more; give up one that somebody could not write."""
@@ -79,25 +83,32 @@ class PartSaver:
                 self._is_begun = True
                 if self._next is not None:
                     self._write()
+                elif self._is_spoiled:
+                    self._fail()
 
-    def drain(self, by: int, gathered: Callable[[int], list[int]], *, is_first: bool) -> None:
-        """Finish the save that was begun, and forget the one that waits: the state of step ``by`` is saved in its place.
-
-        ``gathered`` gives what all ranks say, once they have written their parts: the save that one of them could not.
-        """
+    def forget(self, by: int) -> None:
+        """Forget the save that waits: that of step ``by`` takes its place, or the run has gone back to there."""
         with self._lock:
             if self._next is not None:
                 self._next.let_go()
             if self._is_begun and self._next_step is not None:  # the others may have begun to write theirs
                 self.failed_step = self._next_step
             replaced, self._next_step, self._next, self._is_begun = self._next_step, None, None, False
-            active = self._active_step if self._active is not None else None
         if replaced is not None:
             self._on_report(Report(step=replaced, replaced_by=by))
+
+    def drain(self, by: int, gathered: Callable[[int], list[int]], *, is_first: bool) -> None:
+        """Finish the save that was begun, and ``forget`` the one that waits.
+
+        ``gathered`` gives what all ranks say, once they have written their parts: the save that one of them could not.
+        """
+        self.forget(by)
         if not is_first:
             self._persister.drain()
         failed = gathered(self.failed_step)
         if is_first:
+            with self._lock:
+                active = self._active_step if self._active is not None else None
             if active is not None and active in failed:
                 self._persister.give_up(active)
             self._persister.drain()
@@ -112,6 +123,12 @@ class PartSaver:
             if self._next is not None:
                 self._next.let_go()
                 self._next = None
+
+    def _fail(self) -> None:
+        """Have no part in the save that is begun. Not before it is: what has failed is the save that others write."""
+        assert self._next_step is not None
+        self.failed_step = self._next_step
+        self._next_step, self._is_begun, self._is_spoiled = None, False, False
 
     def _write(self) -> None:
         assert self._next is not None

@@ -160,7 +160,7 @@ def read_document(storage: Storage, manifest: PartsManifest, part: Part) -> byte
 
 def _parts_there(storage: Storage, save: Save) -> list[Part]:
     found = {}
-    for note in storage.notes(save.name):
+    for note in storage.notes(save.name, save.world_size):
         try:
             fields = _checked(json.loads(note))
             about, part = asdict(save), {key: fields[key] for key in Part.__dataclass_fields__}

@@ -177,6 +177,7 @@ class Saver:
 
         Raises CheckpointError when there are such checkpoints in storage, but none is whole.
         """
+        self.saved_step = None
         if self._memory is not None and self._folder is not None:
             self._memory.finish()
             for snapshot in self._folder.snapshots(self._rank):

@@ -142,6 +142,9 @@ class ShardedSaves:
         Raises CheckpointError as ``restore`` does.
         """
         start_s = self._reporter.now_s()
+        self._saved_step = None  # a step of that number may come again, and be another
+        if self._parts is not None:
+            self._parts.forget(step)
         found = self._back.find(step, self._memory)
         if found is not None:
             self._reporter.restored(found.step, start_s)

@@ -81,8 +81,8 @@ class Storage(Protocol):
         """Write a small file beside the parts of a save; durable when this returns. Raises OSError."""
         ...
 
-    def notes(self, save: str) -> list[bytes]:
-        """Return the small files of a save; of one that nobody has begun, none. Raises OSError."""
+    def notes(self, save: str, count: int) -> list[bytes]:
+        """Return the small files of a save, when there are ``count`` of them; else none. Raises OSError."""
         ...
 
     def commit(self, save: str, step: int, manifest: bytes) -> None:
