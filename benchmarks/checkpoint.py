@@ -19,6 +19,7 @@ returns a model, an optimizer and a function that computes the gradients of one 
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -432,7 +433,7 @@ class _ArtesianShards(_Case):
             node=0,
             holder=None,
         )
-        self._member = current(bench.device)
+        self._member = dataclasses.replace(current(bench.device), local_rank=bench.rank)
         what = Restorable(bench.model, bench.optimizer, None, bench.device)
         self.saves = ShardedSaves(places, what, self._member, Reporter(self._member, None, None))
         self.saves.restore()

@@ -94,7 +94,13 @@ class ObjectStore:
         return found
 
     def steps(self) -> list[int]:
-        return steps_among(path.rsplit("/", 1)[-1] for path in self._list(self._root))
+        """Those that have a manifest: what a death in the middle of a save has left is no checkpoint."""
+        self._files.invalidate_cache()
+        try:
+            found = self._files.find(self._root, maxdepth=2)
+        except FileNotFoundError:
+            return []
+        return steps_among(path.rsplit("/", 2)[-2] for path in found if path.endswith(f"/{MANIFEST}"))
 
     def manifest(self, step: int) -> Mapping[str, Any]:
         return manifest_fields(self._files.cat_file(f"{self._root}/{folder_name(step)}/{MANIFEST}"))
@@ -119,15 +125,17 @@ class ObjectStore:
         return contextlib.nullcontext()  # no name is written to twice, but that of the manifest, at once
 
     def sweep(self, keep: str | None = None) -> int:
-        """An image without a manifest goes with the checkpoints of its age; parts that none names, here."""
+        steps = self.steps()
         saves = [save for save in self._saves() if save not in (keep, *self._named)]
         if saves:
-            for step in self.steps():
+            for step in steps:
                 with contextlib.suppress(OSError, ValueError):
                     self._named.add(str(self.manifest(step).get("save")))
-        leftovers = [save for save in saves if save not in self._named]
-        for save in leftovers:
-            self._remove_save(save)
+        names = [path.rsplit("/", 1)[-1] for path in self._list(self._root)]
+        torn = [folder_name(step) for step in steps_among(names) if step not in steps]
+        leftovers = [*torn, *(save for save in saves if save not in self._named)]
+        for name in leftovers:
+            self._remove_save(name)
         return len(leftovers)
 
     def _saves(self) -> list[str]:
