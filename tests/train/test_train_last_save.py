@@ -24,7 +24,7 @@ from artesian.train.persist_process import parts_to_storage
 from artesian.train.saver import Saver
 from artesian.train.segment import JobFolder
 from artesian.wire.environment import CHECKPOINT_DIR
-from recovery_harness import DEADLINE_S, Job, wait_for_step
+from recovery_harness import DEADLINE_S, Job, free_port, start_node, wait_for_step
 
 STEPS, BATCH, LONG = 8, 4, 5
 
@@ -51,6 +51,7 @@ with Run.from_env(model=model, optimizer=optimizer, member=member, memory_every=
     for batch in run.batches(data, global_batch={BATCH}, steps={STEPS}):
         loss = (model(batch) - 1).square().mean()
         loss.backward()
+        time.sleep(float(os.environ.get("STEP_S", "0")))
         if run.step == {LONG} and "LONG_S" in os.environ:
             time.sleep(float(os.environ["LONG_S"]))
         run.commit(loss)
@@ -103,6 +104,33 @@ def test_a_step_that_is_longer_than_the_grace_is_all_that_is_lost(
     elsewhere.run("--nproc-per-node", "2", "--max-restarts", "1")
     assert {told.step for told in elsewhere.restored()} == {LONG}
     assert {**here.losses(), **elsewhere.losses()} == expected
+
+
+@pytest.mark.slow
+def test_nodes_that_are_lost_together_leave_a_whole_checkpoint_of_their_parts(
+    tmp_path: Path, jobs: list[Preempted]
+) -> None:
+    job = Preempted(tmp_path / "here", LONG_S="600", STEP_S="0.5", SHARDED="1")
+    jobs.append(job)
+    port = free_port()
+    nodes = [start_node(job, port, "2", options=("--stop-grace", "10")) for _ in range(2)]
+    for rank in (0, 1):
+        wait_for_step(job, LONG, rank=rank)
+    for node in nodes:
+        node.send_signal(signal.SIGTERM)
+    errors = [node.communicate(timeout=DEADLINE_S)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [143, 143], errors
+    assert sum("the newest that the workers have in memory" in text for text in errors) == 1, errors
+    reader = open_parts(job.folder / "checkpoints")
+    # A snapshot is not begun before the one before has arrived at the neighbour.
+    assert LONG - 2 <= reader.manifest.step <= LONG
+    assert [part.rank for part in reader.manifest.parts] == [0, 1]
+    elsewhere = Preempted(
+        tmp_path / "elsewhere", **{CHECKPOINT_DIR: str(job.folder / "checkpoints")}, SHARDED="1"
+    )
+    jobs.append(elsewhere)
+    elsewhere.run("--nproc-per-node", "1")
+    assert {told.step for told in elsewhere.restored()} == {reader.manifest.step}
 
 
 def state(step: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Needs the standard library only: it starts in a twentieth of a second and holds 
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -98,8 +99,14 @@ def deliver(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None
     return {"step": snapshot.step, "size_bytes": size_bytes, "duration_s": time.monotonic() - start_s}
 
 
+@functools.cache
+def _storage_of(where: str, options: str) -> Storage:
+    """Return the storage of a helper, which has one: what it knows of the place it need not ask again."""
+    return open_storage(where, json.loads(options))
+
+
 def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
-    storage = open_storage(settings["where"], settings["options"])
+    storage = _storage_of(settings["where"], json.dumps(settings["options"], sort_keys=True))
     with reading(snapshot) as image:
         if image is None:
             return False
@@ -118,7 +125,7 @@ def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
 def _persist_part(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None) -> int | None:
     """Write a rank's part and, on rank 0, commit the save when all parts are there; return the bytes written."""
     start_s = time.monotonic()
-    storage = open_storage(settings["where"], settings["options"])
+    storage = _storage_of(settings["where"], json.dumps(settings["options"], sort_keys=True))
     with reading(snapshot) as image:
         if image is None:
             return None
