@@ -11,12 +11,15 @@ same state in the same run, cycle by cycle in turn:
 The stall is the time that the step is held up: the call, and for artesian the wait before the optimizer. What a
 cycle costs in all, is the time of its steps and calls, less that of as many undisturbed steps.
 
+``--sharded``: each worker has a shard of the state (FSDP2) that takes so many GiB, and all of them write theirs. The peers are
+the plain copy of a shard, and DCP's ``save`` and ``async_save`` by all workers.
 ``--peers`` leaves some out: with all of them, 1 GiB and two workers, it takes 12 GiB of memory.
 ``--script FILE``: measure your own training. FILE defines ``make_training(rank, world_size, device)``, which
 returns a model, an optimizer and a function that computes the gradients of one step.
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -37,19 +40,32 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+from torch.distributed.fsdp import fully_shard
 
 import harness
 from artesian.train.checkpoint import Checkpointer
 from artesian.train.interval import EverySteps
+from artesian.train.manifest import folder_name
+from artesian.train.membership import current
 from artesian.train.persist import Report
+from artesian.train.reporter import Reporter
+from artesian.train.restorable import Restorable
 from artesian.train.saver import Saver
+from artesian.train.saves import Position
+from artesian.train.sharded import ShardedCheckpointer
+from artesian.train.sharded_back import Places
+from artesian.train.sharded_saves import ShardedSaves
+from artesian.train.shards import local_shards
 from harness import Result, measured
 
 Training = tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]
 Samples = dict[str, list[float]]
 
 PEERS = ("plain copy", "torch.save", "dcp.async_save")
+SHARDED_PEERS = ("plain copy", "dcp.save", "dcp.async_save")
 _SIDE = 1024
 _STEP_S = 0.5
 _STEPS_A_CYCLE = 6
@@ -62,8 +78,11 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--script", type=Path, default=None)
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--peers", nargs="*", choices=sorted({*PEERS, *SHARDED_PEERS}), default=None)
     options, sys.argv[1:] = parser.parse_known_args()
+    known = SHARDED_PEERS if options.sharded else PEERS
+    options.peers = [peer for peer in known if options.peers is None or peer in options.peers]
     harness.main("checkpoint", functools.partial(run, options))
 
 
@@ -74,19 +93,22 @@ def run(options: argparse.Namespace, is_quick: bool) -> Sequence[Result]:
     workers = options.workers or (1 if torch.cuda.is_available() else 2)
     with tempfile.TemporaryDirectory(prefix="artesian-checkpoint-", dir=options.folder) as name:
         mp.spawn(  # type: ignore[attr-defined, no-untyped-call]
-            _worker, args=(workers, gib, cycles, Path(name), options.script, options.peers), nprocs=workers
+            _worker,
+            args=(workers, gib, cycles, Path(name), options.script, options.peers, options.sharded),
+            nprocs=workers,
         )
         samples: Samples = defaultdict(list)
         for rank in range(workers):
             for key, values in json.loads((Path(name) / f"rank-{rank}.json").read_text()).items():
                 samples[key] += values
-    return _results(samples, gib, workers)
+    return _results(samples, gib, workers, "a shard" if options.sharded else "a worker")
 
 
-def _results(samples: Samples, gib: float, workers: int) -> list[Result]:
+def _results(samples: Samples, gib: float, workers: int, whose: str) -> list[Result]:
     step_s = statistics.median(samples["undisturbed"])
-    size = f"{gib:g} GiB a worker"
-    peers: list[str | None] = [peer for peer in PEERS if samples[f"{peer} stall"]]
+    size = f"{gib:g} GiB {whose}"
+    known = dict.fromkeys((*PEERS, *SHARDED_PEERS))
+    peers: list[str | None] = [peer for peer in known if samples[f"{peer} stall"]]
     peers = peers or [None]
 
     def ratio(key: str) -> list[float]:
@@ -140,21 +162,32 @@ def _results(samples: Samples, gib: float, workers: int) -> list[Result]:
     ]
     results += [
         measured("from the save until it is durable", samples["artesian durable"], "s", "lower"),
-        measured("load from memory", samples["artesian recall"], "s", "lower"),
+    ]
+    if samples["artesian recall"]:
+        results.append(measured("load from memory", samples["artesian recall"], "s", "lower"))
+    other = "dcp.load" if samples["dcp.load"] else "torch.load"
+    results += [
         measured(
             "load from storage, verified",
             samples["artesian load"],
             "s",
             "lower",
-            peer="torch.load, not verified" if samples["torch.load"] else None,
-            peer_samples=samples["torch.load"],
+            peer=f"{other}, not verified" if samples[other] else None,
+            peer_samples=samples[other],
         ),
     ]
     return results
 
 
 def _worker(
-    rank: int, workers: int, gib: float, cycles: int, folder: Path, script: Path | None, peers: list[str]
+    rank: int,
+    workers: int,
+    gib: float,
+    cycles: int,
+    folder: Path,
+    script: Path | None,
+    peers: list[str],
+    is_sharded: bool,
 ) -> None:
     is_cuda = torch.cuda.is_available()
     device = torch.device("cuda", rank) if is_cuda else torch.device("cpu")
@@ -165,34 +198,43 @@ def _worker(
     backend = "cpu:gloo,cuda:nccl" if is_cuda else "gloo"
     dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=rank, world_size=workers)
     warnings.filterwarnings("ignore", module="torch.distributed.checkpoint")
-    training = _loaded(script, rank, workers, device) if script else _training(gib, device)
+    if script:
+        training = _loaded(script, rank, workers, device)
+    else:
+        training = _training(gib * workers if is_sharded else gib, device, is_sharded=is_sharded)
     bench = _Bench(rank, training, device, folder)
     bench.undisturbed(_STEPS_A_CYCLE)
     bench.samples["undisturbed"].clear()  # torch's lazy starts are in them
-    with _cases(bench, peers) as cases:
+    with _cases(bench, peers, is_sharded=is_sharded) as cases:
         for cycle in range(cycles + 1):
             bench.undisturbed(_STEPS_A_CYCLE)
             for name, save in cases.items():
                 bench.cycle(name, save, is_cold=cycle == 0)
-    bench.loads()
+        if is_sharded:
+            bench.sharded_loads()
+    if not is_sharded:
+        bench.loads()
     (folder / f"rank-{rank}.json").write_text(json.dumps(bench.samples))
     dist.barrier()
     dist.destroy_process_group()
 
 
-def _training(gib: float, device: torch.device) -> Training:
+def _training(gib: float, device: torch.device, *, is_sharded: bool) -> Training:
     """Return a model whose parameters and AdamW's moments take ``gib``, and a step that takes half a second."""
     count = max(1, round(gib * 2**30 / (3 * 4 * _SIDE * _SIDE)))
     model = torch.nn.ParameterList(torch.randn(_SIDE, _SIDE) * 0.01 for _ in range(count)).to(device)
+    if is_sharded:
+        fully_shard(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     for parameter in model:
         parameter.grad = torch.full_like(parameter, 1e-3)
-    operand = torch.randn(_SIDE, _SIDE, device=device)
+    own = [local_shards(parameter).detach() for parameter in model.parameters()]
+    operand = torch.randn(_SIDE, own[0].shape[0], device=device)
     message = torch.ones(1 << 18, device=device)
 
     def compute(repeats: int) -> None:
         for index in range(repeats):
-            torch.mm(operand, model[index % count].detach())
+            torch.mm(operand, own[index % count])
 
     def timed_s(repeats: int) -> float:
         start_s = time.perf_counter()
@@ -245,6 +287,7 @@ class _Bench:
     def cycle(self, name: str, save: "_Case", *, is_cold: bool) -> None:
         """Save after a step, and take the steps until it is durable, a few at least."""
         undisturbed_s = statistics.median(self.samples["undisturbed"])
+        save.prepare()
         dist.barrier()
         start_s = time.perf_counter()
         save.begin()
@@ -254,7 +297,7 @@ class _Bench:
         was_durable = []
         while len(steps_s) < _STEPS_A_CYCLE or not self._all_durable(save):
             was_durable.append(save.is_durable())
-            step_s, wait_s = self._step_s(save.wait if not steps_s else lambda: None)
+            step_s, wait_s = self._step_s(save.wait if not steps_s else lambda: None, save.after_step)
             stall_s += wait_s
             steps_s.append(step_s)
         if is_cold:
@@ -288,7 +331,17 @@ class _Bench:
         assert load() is not None
         self.samples[name].append(time.perf_counter() - start_s)
 
-    def _step_s(self, wait: Callable[[], object]) -> tuple[float, float]:
+    def sharded_loads(self) -> None:
+        for _ in range(2):
+            newest = ShardedCheckpointer(self.folder / "artesian").load_newest
+            self._load("artesian load", lambda: newest(self.model, self.optimizer))  # noqa: B023
+            if (self.folder / "dcp").exists():
+                state = self.state()
+                self._load("dcp.load", lambda: dcp_load(state, checkpoint_id=self.folder / "dcp") or True)  # noqa: B023
+
+    def _step_s(
+        self, wait: Callable[[], object], after_step: Callable[[], object] = lambda: None
+    ) -> tuple[float, float]:
         """Return the seconds of a step, and how many of them it was held up before the optimizer."""
         start_s = time.perf_counter()
         self.gradients()
@@ -298,6 +351,7 @@ class _Bench:
         self.optimizer.step()
         _synchronize(self.device)
         self.step += 1
+        after_step()
         return time.perf_counter() - start_s, wait_s
 
     def _all_durable(self, save: "_Case") -> bool:
@@ -310,6 +364,8 @@ class _Bench:
 class _Case:
     """One way to save. What saves within the step is durable, or as good as it gets, when ``begin`` returns."""
 
+    def prepare(self) -> None: ...
+    def after_step(self) -> None: ...
     def begin(self) -> None: ...
     def wait(self) -> None: ...
     def is_durable(self) -> bool:
@@ -349,9 +405,72 @@ class _Artesian(_Case):
     def durable_s(self) -> float | None:
         return self._duration_s
 
+    def close(self) -> None:
+        self.saver.close()
+
     def _reported(self, report: Report) -> None:
         self._failure = report.failure
         self._duration_s = time.perf_counter() - self._start_s
+
+
+class _ArtesianShards(_Case):
+    """What ``Run`` does with sharded state: all workers vote after each step on whether to save after the next."""
+
+    def __init__(self, bench: _Bench) -> None:
+        self._bench = bench
+        self._is_due = False
+        self._saved: int | None = None
+        self._start_s = 0.0
+        self._duration_s: float | None = None
+        job = f"bench-{bench.folder.name}"
+        places = Places(
+            folder=bench.folder / "artesian",
+            interval=self,
+            memory=job,
+            memory_every=1 << 60,
+            keep_last=2,
+            keep_every=None,
+            node=0,
+            holder=None,
+        )
+        self._member = dataclasses.replace(current(bench.device), local_rank=bench.rank)
+        what = Restorable(bench.model, bench.optimizer, None, bench.device)
+        self.saves = ShardedSaves(places, what, self._member, Reporter(self._member, None, None))
+        self.saves.restore()
+
+    def is_due(self, *_: object) -> bool:
+        return self._is_due
+
+    def stalled(self, seconds: float) -> None: ...
+    def prepare(self) -> None:
+        self._is_due = True
+        self.after_step()
+        self._is_due = False
+
+    def begin(self) -> None:
+        self._start_s, self._duration_s, self._saved = time.perf_counter(), None, self._bench.step
+        self.after_step()
+
+    def wait(self) -> None:
+        self.saves.settle()
+
+    def after_step(self) -> None:
+        self.saves.begin(Position(step=self._bench.step, samples=0))
+
+    def is_durable(self) -> bool:
+        if self.saves.failed:
+            raise RuntimeError("a save has failed")
+        is_there = (self._bench.folder / "artesian" / folder_name(self._saved or 0)).exists()
+        if is_there and self._duration_s is None:
+            self._duration_s = time.perf_counter() - self._start_s
+        return is_there
+
+    def durable_s(self) -> float | None:
+        return self._duration_s
+
+    def close(self) -> None:
+        self.saves.save_now(Position(step=self._saved or 0, samples=0))
+        self.saves.close(keep=False)
 
 
 class _PlainCopy(_Case):
@@ -360,7 +479,7 @@ class _PlainCopy(_Case):
         self._ready: list[torch.Tensor] = []
 
     def begin(self) -> None:
-        found = _tensors(self._bench.state())
+        found = _tensors(local_shards(self._bench.state()))
         if not self._ready:
             is_cuda = self._bench.device.type == "cuda"
             self._ready = [torch.empty_like(tensor, device="cpu", pin_memory=is_cuda) for tensor in found]
@@ -401,15 +520,53 @@ class _AsyncSave(_Case):
         return True
 
 
+class _DcpSave(_Case):
+    """All workers write their shards to files, within the step."""
+
+    def __init__(self, bench: _Bench) -> None:
+        self._bench = bench
+
+    def begin(self) -> None:
+        folder = self._bench.folder / "dcp"
+        if self._bench.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        dist.barrier()
+        dcp_save(self._bench.state(), checkpoint_id=folder)
+
+
+class _AsyncShards(_Case):
+    def __init__(self, bench: _Bench) -> None:
+        self._bench = bench
+        self._future: Future[Any] | None = None
+        self._group = dist.new_group(backend="gloo")
+
+    def prepare(self) -> None:
+        if self._bench.rank == 0:
+            shutil.rmtree(self._bench.folder / "dcp-async", ignore_errors=True)
+
+    def begin(self) -> None:
+        writer = FileSystemWriter(self._bench.folder / "dcp-async")
+        future = async_save(self._bench.state(), storage_writer=writer, process_group=self._group)
+        assert isinstance(future, Future)
+        self._future = future
+
+    def is_durable(self) -> bool:
+        if self._future is None or not self._future.done():
+            return self._future is None
+        self._future.result()
+        return True
+
+
 class _cases:  # noqa: N801 - used like a function
     """The ways to save, by name, closed at the end."""
 
-    def __init__(self, bench: _Bench, peers: Sequence[str]) -> None:
-        self._artesian = _Artesian(bench)
+    def __init__(self, bench: _Bench, peers: Sequence[str], *, is_sharded: bool) -> None:
+        self._artesian = _ArtesianShards(bench) if is_sharded else _Artesian(bench)
         made: dict[str, Callable[[_Bench], _Case]] = {
             "plain copy": _PlainCopy,
             "torch.save": _TorchSave,
-            "dcp.async_save": _AsyncSave,
+            "dcp.save": _DcpSave,
+            "dcp.async_save": _AsyncShards if is_sharded else _AsyncSave,
         }
         self._cases: dict[str, _Case] = {
             "artesian": self._artesian,
@@ -420,7 +577,7 @@ class _cases:  # noqa: N801 - used like a function
         return self._cases
 
     def __exit__(self, *_: object) -> None:
-        self._artesian.saver.close()
+        self._artesian.close()
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

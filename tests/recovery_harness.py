@@ -201,12 +201,12 @@ def wait_until_bound(port: int) -> None:
     raise TimeoutError(f"nobody listens on port {port}")
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
+def wait_for(is_so: Callable[[], bool], what: str) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
-    while not holds():
+    while not is_so():
         if time.monotonic() > deadline_s:
-            raise TimeoutError("what is waited for does not come")
-        select.select([], [], [], 0.05)
+            raise TimeoutError(f"still waiting for {what}")
+        select.select([], [], [], 0.01)
 
 
 def wait_for_step(job: Job, step: int, rank: int) -> None:

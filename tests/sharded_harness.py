@@ -1,6 +1,8 @@
 """What each rank of a sharded training does in the tests; a module that a spawned process can import."""
 
 import errno
+import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from artesian.train import CheckpointError, Run, sharded
+from artesian.train import CheckpointError, Run
 from artesian.train.memory import Memory
 from artesian.train.segment import JobFolder
 from artesian.train.sharded import ShardedCheckpointer, local_shards, restore_shards
@@ -77,6 +81,31 @@ def save_three(folder: Path) -> None:
         torch.save(gathered, folder / "expected.pt")
 
 
+def save_as_the_first_release_did(folder: Path) -> None:
+    """Save step 3 in the format of artesian 0.1: a folder of DCP's, and a manifest of its files beside it."""
+    model, optimizer = training(seed=1)
+    train(model, optimizer, 3)
+    gathered = whole(model, optimizer)
+    model_state, optimizer_state = get_state_dict(model, optimizer)
+    path = folder / "run/step-00000003"
+    dcp_save({"model": model_state, "optimizer": optimizer_state}, checkpoint_id=path)
+    if dist.get_rank() == 0:
+        files = {each.name: [each.stat().st_size, zlib.crc32(each.read_bytes())] for each in path.iterdir()}
+        manifest: dict[str, Any] = {
+            "format": "dcp-1",
+            "step": 3,
+            "position": 24,
+            "world_size": dist.get_world_size(),
+            "extra": {"lr": 0.1},
+            "artesian": "0.1.0",
+            "files": files,
+        }
+        manifest["check"] = zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        torch.save(gathered, folder / "expected.pt")
+    dist.barrier()
+
+
 def load_and_compare(folder: Path) -> None:
     model, optimizer = training(seed=2)
     found = ShardedCheckpointer(folder / "run").load_newest(model, optimizer)
@@ -94,15 +123,19 @@ def fail_on_a_file_in_the_way(folder: Path) -> None:
     train(model, optimizer, 1)
     checkpointer = ShardedCheckpointer(folder / "run")
 
-    def full(*arguments: Any, **options: Any) -> None:
+    put_part = checkpointer.storage.put_part
+
+    def full(save: str, name: str, pieces: Any) -> tuple[int, list[int]]:
         if dist.get_rank() == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
+        return put_part(save, name, pieces)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharded, "dcp_save", full)
-        with pytest.raises(CheckpointError, match=r"rank 1: OSError: .*No space left on device"):
+        patch.setattr(checkpointer.storage, "put_part", full)
+        with pytest.raises(CheckpointError, match=r"rank 1: cannot write part 1 .*No space left on device"):
             checkpointer.save(4, model, optimizer)
-    assert checkpointer.steps() == [2, 3]
+    dist.barrier()  # rank 0 has removed what there was of it
+    assert sorted(path.name for path in (folder / "run").iterdir()) == ["step-00000002", "step-00000003"]
     load_and_compare(folder)
 
 
@@ -155,3 +188,6 @@ def all_of_two(folder: Path) -> None:
     fail_on_a_file_in_the_way(folder)
     remember_in_memory(folder)
     train_with_run(folder / "with-run")
+    (folder / "old").mkdir(exist_ok=True)
+    save_as_the_first_release_did(folder / "old")
+    load_and_compare(folder / "old")

@@ -343,6 +343,27 @@ def test_a_put_that_fails_leaves_the_checkpoint_before(bucket: str, monkeypatch:
     assert checkpointer.steps() == [30, 40]  # what the failed ones left is gone with them
 
 
+def test_a_first_save_that_is_cut_off_in_an_object_store_leaves_no_checkpoint(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    checkpointer = Checkpointer(bucket)
+
+    def die(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointer.storage._files, "pipe_file", die)  # type: ignore[attr-defined]
+        with pytest.raises(KeyboardInterrupt):
+            checkpointer.save(10, state(10))
+    assert fsspec.filesystem("memory").find("/bucket/run") != []
+    assert checkpointer.load_newest() is None, "the run can begin from scratch"
+    checkpointer.save(20, state(20))
+    assert loaded_value(checkpointer) == 20
+    assert len(fsspec.filesystem("memory").find("/bucket/run")) == 2
+
+
 def test_a_store_whose_package_is_missing_is_told() -> None:
     pytest.importorskip("fsspec")
     with pytest.raises(CheckpointError, match="cannot open nothing://x"):

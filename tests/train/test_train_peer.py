@@ -20,7 +20,7 @@ from artesian.train.peer import Holder, Peer, fetch, held, held_steps, send
 from artesian.train.persist import Report
 from artesian.train.saver import Saver
 from artesian.train.segment import SHARED_MEMORY, JobFolder
-from artesian.train.sharded_saves import valid_steps
+from artesian.train.sharded_back import valid_steps
 from artesian.wire import environment
 
 TOKEN = secrets.token_hex(8)

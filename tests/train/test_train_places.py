@@ -25,8 +25,8 @@ from recovery_harness import (
     Job,
     free_port,
     start_placed_node,
+    wait_for,
     wait_for_step,
-    wait_until,
 )
 from relay import relay_to
 
@@ -92,7 +92,9 @@ def test_an_agent_that_was_cut_off_comes_back_and_the_gang_goes_on(job: Job, is_
         if is_worker_killed:
             before = job.pid_of(0), job.pid_of(1)
             os.kill(before[1], signal.SIGKILL)
-            wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before[1:]))
+            wait_for(
+                lambda: not any(Path(f"/proc/{pid}").exists() for pid in before[1:]), "the end of the workers"
+            )
         assert (first.poll(), last.poll()) == (None, None)
         relay.mend()
         assert ended(first, last) == [0, 0]
@@ -110,7 +112,7 @@ def test_workers_that_have_ended_while_their_agent_was_cut_off_have_ended_well(j
         wait_for_step(job, 3, rank=1)
         relay.cut()
         workers = job.pid_of(0), job.pid_of(1)
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the end of the workers")
         assert (first.poll(), last.poll()) == (None, None)
         relay.mend()
         assert ended(first, last) == [0, 0]
@@ -157,7 +159,9 @@ def test_agents_that_cannot_reach_each_other_again_leave_and_tell_of_a_lost_node
             start_placed_node(job, port, 0, options=limit),
             start_placed_node(job, relay.port, 1, options=limit),
         ]
-        wait_until(lambda: all((job.notes / f"up-{rank}").exists() for rank in (0, 1)))
+        wait_for(
+            lambda: all((job.notes / f"up-{rank}").exists() for rank in (0, 1)), "the start of both workers"
+        )
         relay.cut()
         assert ended(*agents) == [NOBODY_THERE, NOBODY_THERE]
     told = [message for message in job.messages() if isinstance(message, WorkerFailed)]
@@ -213,7 +217,9 @@ def test_a_stop_that_reaches_one_agent_only_ends_programs_that_know_nothing_of_e
     job.script.write_text(PLAIN)
     port = free_port()
     agents = [start_placed_node(job, port, place) for place in (0, 1)]
-    wait_until(lambda: all((job.notes / f"up-{place}").exists() for place in (0, 1)))
+    wait_for(
+        lambda: all((job.notes / f"up-{place}").exists() for place in (0, 1)), "the start of both workers"
+    )
     agents[rank].send_signal(number)
     assert ended(*agents) == [PREEMPTED, PREEMPTED]
     assert all((job.notes / f"saved-{place}").exists() for place in (0, 1))

@@ -2,7 +2,7 @@
 
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
@@ -20,5 +20,25 @@ def hearing(numbers: Sequence[signal.Signals]) -> Iterator[socket.socket]:
         yield receiver
 
 
-def _wake(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by doing nothing: the wake-up socket has told ``select`` already."""
+@contextmanager
+def on_notice(act: Callable[[], None]) -> Iterator[None]:
+    """Call ``act`` when a notice of preemption comes within the block, beside what the agent does about it.
+
+    It is called wherever the agent happens to be: it must be short, and may come more than once.
+    """
+    _ACTS.append(act)
+    try:
+        yield
+    finally:
+        _ACTS.remove(act)
+
+
+_NOTICES = (signal.SIGTERM, signal.SIGUSR1)
+_ACTS: list[Callable[[], None]] = []
+
+
+def _wake(number: int, _frame: FrameType | None) -> None:
+    """Do what ``on_notice`` asks for, if anything; the wake-up socket has told ``select`` already."""
+    if number in _NOTICES:
+        for act in _ACTS:
+            act()

@@ -46,12 +46,7 @@ class Directory:
         try:
             temporary.mkdir()
             manifest = _write(temporary, facts, pieces, document_bytes)
-            # One may be there: damaged, or of a run that was rolled back to before it.
-            if not (target.exists() and _exchange(temporary, target)):
-                if target.exists():
-                    os.rename(target, self.folder / f"{_TEMPORARY}old-{target.name}")
-                os.rename(temporary, target)
-            sync_folder(self.folder)
+            self._install(temporary, target)
         except OSError:
             with contextlib.suppress(OSError):  # what is left is swept at the next save
                 shutil.rmtree(temporary)
@@ -85,11 +80,55 @@ class Directory:
             os.rename(target, gone)  # at once, so that no half of it is ever taken for one
         shutil.rmtree(gone, ignore_errors=True)
 
-    def sweep(self) -> int:
-        leftovers = list(self.folder.glob(f"{_TEMPORARY}*"))
+    def sweep(self, keep: str | None = None) -> int:
+        kept = f"{_TEMPORARY}{keep}"
+        leftovers = [path for path in self.folder.glob(f"{_TEMPORARY}*") if path.name != kept]
         for path in leftovers:
             shutil.rmtree(path)
         return len(leftovers)
+
+    def put_part(self, save: str, name: str, pieces: Iterable[memoryview]) -> tuple[int, list[int]]:
+        folder = self._of(save)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return _write_pieces(folder / name, pieces)
+        except OSError:
+            with contextlib.suppress(OSError):  # half a part is of use to nobody, and takes room
+                (folder / name).unlink()
+            raise
+
+    def put_note(self, save: str, name: str, data: bytes) -> None:
+        _write_note(self._of(save) / name, data)
+        sync_folder(self._of(save))
+
+    def notes(self, save: str, count: int) -> list[bytes]:
+        found = list(self._of(save).glob("*.json"))
+        return [path.read_bytes() for path in found] if len(found) >= count else []
+
+    def commit(self, save: str, step: int, manifest: bytes) -> None:
+        _write_note(self._of(save) / MANIFEST, manifest)
+        sync_folder(self._of(save))
+        self._install(self._of(save), self.path(step))
+
+    def open_part(
+        self,
+        save: str,  # noqa: ARG002 - its folder has the step's name now
+        step: int,
+        file: str,
+    ) -> AbstractContextManager[BinaryIO]:
+        return self.open(step, file)
+
+    def _of(self, save: str) -> Path:
+        return self.folder / f"{_TEMPORARY}{save}"
+
+    def _install(self, temporary: Path, target: Path) -> None:
+        """Give what is whole its name, at once."""
+        # One may be there: damaged, or of a run that was rolled back to before it.
+        if not (target.exists() and _exchange(temporary, target)):
+            if target.exists():
+                os.rename(target, self.folder / f"{_TEMPORARY}old-{target.name}")
+            os.rename(temporary, target)
+        sync_folder(self.folder)
 
     def path(self, step: int) -> Path:
         """Return the folder of a checkpoint."""
@@ -108,9 +147,17 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _write(folder: Path, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:
     file = "state.bin"
+    size_bytes, crc32s = _write_pieces(folder / file, pieces)
+    manifest = make_manifest(facts, file, document_bytes, size_bytes, crc32s)
+    _write_note(folder / MANIFEST, encode_manifest(manifest))
+    sync_folder(folder)
+    return manifest
+
+
+def _write_pieces(path: Path, pieces: Iterable[memoryview]) -> tuple[int, list[int]]:
     crc32s: list[int] = []
     size_bytes = 0
-    out = os.open(folder / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         set_direct(out, True)
         for piece in pieces:
@@ -120,13 +167,14 @@ def _write(folder: Path, facts: Facts, pieces: Iterable[memoryview], document_by
         os.fsync(out)
     finally:
         os.close(out)
-    manifest = make_manifest(facts, file, document_bytes, size_bytes, crc32s)
-    with (folder / MANIFEST).open("wb") as text:
-        text.write(encode_manifest(manifest))
+    return size_bytes, crc32s
+
+
+def _write_note(path: Path, data: bytes) -> None:
+    with path.open("wb") as text:
+        text.write(data)
         text.flush()
         os.fsync(text.fileno())
-    sync_folder(folder)
-    return manifest
 
 
 def _write_all(file: int, data: memoryview) -> None:

@@ -76,10 +76,9 @@ def read_parts(
     if what.is_sharded:
         # Imports what a run of replicas need not wait for.
         from artesian.train.holder_process import decode
-        from artesian.train.sharded_saves import Places, ShardedSaves
+        from artesian.train.sharded_back import Places
+        from artesian.train.sharded_saves import ShardedSaves
 
-        if keep_every is not None:
-            raise ValueError("keep_every is not there for sharded state: the newest keep_last are kept")
         holder = environ.get(environment.HOLDER)
         places = Places(
             folder=folder or None,
@@ -87,6 +86,7 @@ def read_parts(
             memory=memory,
             memory_every=memory_every,
             keep_last=keep_last,
+            keep_every=keep_every,
             node=_whole_number(environ, "GROUP_RANK") or 0,
             holder=decode(holder) if holder else None,
         )

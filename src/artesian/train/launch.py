@@ -30,9 +30,11 @@ from pathlib import Path
 
 from artesian.train.agent import Agent
 from artesian.train.agent_reports import say
+from artesian.train.agent_signals import on_notice
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
 from artesian.train.holder_process import holding
+from artesian.train.last_save import last_save
 from artesian.train.python_command import python_command
 from artesian.train.recovery import CAUSES
 from artesian.train.segment import JobFolder, sweep
@@ -61,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
     with (
         _memory(os.environ, is_wanted=gang.max_restarts > 0) as with_memory,
         holding(with_memory, meeting) as (environ, problem),
+        last_save(environ.get(environment.MEMORY), gang.stop_grace_s) as save_in_time,
+        on_notice(save_in_time),
     ):
         if problem is not None:
             say(str(problem))

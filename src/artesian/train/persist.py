@@ -4,6 +4,7 @@ When that is slower than the snapshots that are to be kept, the newest is writte
 replaces are reported, each, as not saved.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -57,7 +58,7 @@ class Persister:
         self._changed = threading.Condition()
         self._next: Snapshot | None = None
         self._is_busy = False
-        self._is_closed = False
+        self._is_closed = self._is_left = False
         self._thread = threading.Thread(target=self._work, name="artesian-persist", daemon=True)
         self._thread.start()
 
@@ -83,19 +84,35 @@ class Persister:
         if self._helper is not None:
             self._helper.close()
 
+    def give_up(self, step: int) -> None:
+        """Have the helper wait no longer for the other ranks' parts of the save of ``step``."""
+        if self._helper is not None:
+            self._helper.tell({"give_up": step})
+
+    def detach(self) -> None:
+        """Let the helper finish what it has begun on its own, and do not wait for that."""
+        with self._changed:
+            self._is_closed = self._is_left = True
+            self._next = None
+            self._changed.notify_all()
+        if self._helper is not None:
+            self._helper.leave()
+
     def _work(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._next is not None or self._is_closed)
                 snapshot, self._next = self._next, None
                 if snapshot is None:
-                    return
+                    break
                 self._is_busy = True
             for report in self._written(snapshot):
                 self._on_report(report)
             with self._changed:
                 self._is_busy = False
                 self._changed.notify_all()
+        if self._is_left and self._helper is not None:
+            self._helper.close()
 
     def _written(self, wanted: Snapshot) -> list[Report]:
         snapshot: Snapshot | None = wanted
@@ -136,6 +153,19 @@ class _Helper:
             code = self._process.wait()
             return {"step": snapshot.step, "failure": f"the process that writes it ended with code {code}"}
         return answer
+
+    def tell(self, word: Mapping[str, Any]) -> None:
+        """Say something while an answer is waited for."""
+        with contextlib.suppress(OSError, ValueError):  # it has ended: there is nothing to be told
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(word) + "\n")
+            self._process.stdin.flush()
+
+    def leave(self) -> None:
+        """Say no more: it ends when it has answered."""
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
     def close(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):

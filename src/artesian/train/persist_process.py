@@ -7,24 +7,33 @@ what it has begun when the worker is killed. It ends when stdin does.
 Needs the standard library only: it starts in a twentieth of a second and holds no copy of torch.
 """
 
+import contextlib
+import functools
 import json
+import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from artesian.train.errors import CheckpointError
 from artesian.train.manifest import Facts
+from artesian.train.parts import Save, commit_parts, write_part
 from artesian.train.peer import Peer, send
 from artesian.train.segment import Snapshot, reading
-from artesian.train.storage import PIECE_BYTES, open_storage, write_checkpoint
+from artesian.train.storage import PIECE_BYTES, Storage, open_storage, write_checkpoint
 
 NICE = 10
 """A ninth of a normal process's share where both want the core: it gets on, and costs the steps little."""
+_LEAST_WAIT_S, _MOST_WAIT_S = 0.02, 1.0
+_PATIENCE_S, _PATIENCE = 60.0, 10.0
+"""How long the other ranks' parts may take when the worker has ended: so long, and so many times the own one."""
 
 
 def to_storage(
@@ -43,37 +52,61 @@ def to_storage(
     }
 
 
+def parts_to_storage(
+    where: Path | str,
+    *,
+    keep_last: int = 2,
+    keep_every: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the settings of a helper that writes one rank's parts of sharded saves to storage."""
+    settings = to_storage(where, keep_last=keep_last, keep_every=keep_every, options=options)
+    return {**settings, "is_in_parts": True}
+
+
 def to_peer(peer: Peer, rank: int) -> dict[str, Any]:
     """Return the settings of a helper that sends a rank's snapshots to a peer."""
     return {"host": peer.host, "port": peer.port, "token": peer.token, "rank": rank}
 
 
-def deliver(settings: Mapping[str, Any], snapshot: Snapshot) -> dict[str, Any]:
+Words = SimpleQueue[dict[str, Any] | None]
+"""What the worker says, each a line; None when it says no more."""
+
+
+def deliver(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None = None) -> dict[str, Any]:
     """Write a snapshot to storage or send it to a peer, and return what became of it.
+
+    ``words`` are listened to while rank 0 waits for the other ranks' parts.
 
     ``{"gone": true}`` if it was overwritten before it could be held; else ``step``, and either
     ``size_bytes`` and ``duration_s``, or ``failure`` and ``hint``.
     """
     start_s = time.monotonic()
+    size_bytes: int | None = snapshot.image_bytes
     try:
         if "host" in settings:
             peer = Peer(host=settings["host"], port=settings["port"], token=settings["token"])
             is_there = send(peer, settings["rank"], snapshot)
+        elif "is_in_parts" in settings:
+            size_bytes = _persist_part(settings, snapshot, words)
+            is_there = size_bytes is not None
         else:
             is_there = _persist(settings, snapshot)
     except CheckpointError as error:
         return {"step": snapshot.step, "failure": str(error), "hint": error.hint}
     if not is_there:
         return {"gone": True}
-    return {
-        "step": snapshot.step,
-        "size_bytes": snapshot.image_bytes,
-        "duration_s": time.monotonic() - start_s,
-    }
+    return {"step": snapshot.step, "size_bytes": size_bytes, "duration_s": time.monotonic() - start_s}
+
+
+@functools.cache
+def _storage_of(where: str, options: str) -> Storage:
+    """Return the storage of a helper, which has one: what it knows of the place it need not ask again."""
+    return open_storage(where, json.loads(options))
 
 
 def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
-    storage = open_storage(settings["where"], settings["options"])
+    storage = _storage_of(settings["where"], json.dumps(settings["options"], sort_keys=True))
     with reading(snapshot) as image:
         if image is None:
             return False
@@ -87,6 +120,78 @@ def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
             keep_every=settings["keep_every"],
         )
     return True
+
+
+def _persist_part(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None) -> int | None:
+    """Write a rank's part and, on rank 0, commit the save when all parts are there; return the bytes written."""
+    start_s = time.monotonic()
+    storage = _storage_of(settings["where"], json.dumps(settings["options"], sort_keys=True))
+    with reading(snapshot) as image:
+        if image is None:
+            return None
+        save, rank = save_of(snapshot, image)
+        if rank == 0:
+            with contextlib.suppress(OSError):  # what is in the way is told by the write
+                storage.sweep(save.name)
+        pieces = (image[at : at + PIECE_BYTES] for at in range(0, len(image), PIECE_BYTES))
+        write_part(storage, save, rank, pieces, snapshot.document_bytes)
+    if rank != 0:
+        return snapshot.image_bytes
+    patience_s = _PATIENCE_S + _PATIENCE * (time.monotonic() - start_s)
+    return _committed(storage, save, settings, words, patience_s)
+
+
+def save_of(snapshot: Snapshot, image: memoryview) -> tuple[Save, int]:
+    """Return which save a snapshot of sharded state is a part of, and of which rank it is."""
+    meta = json.loads(bytes(image[: snapshot.document_bytes]))[1][0]
+    save = Save(
+        step=snapshot.step,
+        position=meta["position"],
+        world_size=meta["world_size"],
+        number=meta["save"],
+    )
+    return save, meta["rank"]
+
+
+def _committed(
+    storage: Storage, save: Save, settings: Mapping[str, Any], words: Words | None, patience_s: float
+) -> int:
+    """Commit the save as soon as all parts are there, and return its bytes.
+
+    A worker that has ended gives no word any more: then the others have ``patience_s`` to finish theirs.
+    """
+    wait_s, give_up_s = _LEAST_WAIT_S, math.inf
+    while True:
+        is_tidying = give_up_s == math.inf
+        manifest = commit_parts(
+            storage,
+            save,
+            keep_last=settings["keep_last"],
+            keep_every=settings["keep_every"],
+            is_tidying=is_tidying,
+        )
+        if manifest is not None:
+            return manifest.size_bytes
+        if words is None or time.monotonic() > give_up_s:
+            raise CheckpointError(
+                f"not all parts of the checkpoint of step {save.step} are in {storage.name}"
+            )
+        try:
+            word = words.get(timeout=wait_s)
+        except Empty:
+            wait_s = min(2 * wait_s, _MOST_WAIT_S)
+            continue
+        if word is None:
+            words.put(None)  # for whoever asks next
+            if is_tidying:
+                give_up_s = time.monotonic() + patience_s
+            time.sleep(wait_s)
+        elif word.get("give_up") == save.step:
+            with contextlib.suppress(OSError):  # it takes room that the next one may need
+                storage.sweep()
+            raise CheckpointError(
+                f"another rank could not write its part of the checkpoint of step {save.step}"
+            )
 
 
 def encode_snapshot(snapshot: Snapshot) -> str:
@@ -106,13 +211,23 @@ def main() -> None:
         signal.signal(stop, signal.SIG_IGN)
     os.nice(NICE)
     settings = json.loads(sys.stdin.readline())
-    for line in sys.stdin:
-        answer = deliver(settings, decode_snapshot(json.loads(line)))
+    words: Words = SimpleQueue()
+    threading.Thread(target=_hear, args=(words,), name="artesian-words", daemon=True).start()
+    while (word := words.get()) is not None:
+        if "give_up" in word:  # what it was about is over
+            continue
+        answer = deliver(settings, decode_snapshot(word), words)
         try:
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:  # the worker was killed meanwhile
             os._exit(0)  # not to flush into the pipe again
+
+
+def _hear(words: Words) -> None:
+    for line in sys.stdin:
+        words.put(json.loads(line))
+    words.put(None)
 
 
 if __name__ == "__main__":

@@ -59,12 +59,8 @@ class Restorable:
         if is_own:
             self.load_random(state)
 
-    def rest(self) -> dict[str, Any]:
-        """Return the part of the state that is neither the model's nor the optimizer's, and no rank's own."""
-        return {"scheduler": None if self._scheduler is None else self._scheduler.state_dict()}
-
     def load_rest(self, state: Mapping[str, Any]) -> None:
-        """Go back to what ``rest`` was."""
+        """Go back to the part of ``state`` that is neither the model's nor the optimizer's, and no rank's own."""
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from artesian.train.checkpoint import Checkpointer, Rejected
 from artesian.train.errors import CheckpointError
 from artesian.train.interval import Interval
+from artesian.train.last_save import leave_note
 from artesian.train.memory import Memory
 from artesian.train.peer import Peer, fetch
 from artesian.train.persist import Persister, Report
@@ -113,6 +114,7 @@ class Saver:
             self._memory = Memory(self._folder, rank, buffers=buffers, on_commit=self._committed)
             if where is not None:
                 storage = to_storage(where, keep_last=keep_last, keep_every=keep_every, options=options)
+                leave_note(self._folder, storage)
                 self._persister = Persister(storage, newest=self._newest, on_report=self._report)
             if peer is not None:
                 self._sender = Persister(
@@ -175,6 +177,7 @@ class Saver:
 
         Raises CheckpointError when there are such checkpoints in storage, but none is whole.
         """
+        self.saved_step = None
         if self._memory is not None and self._folder is not None:
             self._memory.finish()
             for snapshot in self._folder.snapshots(self._rank):

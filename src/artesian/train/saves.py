@@ -80,6 +80,7 @@ class Saves:
         Raises CheckpointError as ``restore`` does.
         """
         start_s = self._reporter.now_s()
+        self._saved_step = None  # a step of that number may come again, and be another
         found = self._take(None if self._saver is None else self._saver.restore_at_most(step))
         if found is not None:
             self._reporter.restored(found.step, start_s)

@@ -236,6 +236,28 @@ def reading(snapshot: Snapshot) -> Iterator[memoryview | None]:
         os.close(file)
 
 
+class Hold:
+    """Keeps a snapshot from being overwritten, for whoever reads it later, until it is let go."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """``is_there`` tells whether the snapshot was still there to be held."""
+        self.snapshot = snapshot
+        self._file: int | None = None
+        try:
+            self._file = os.open(snapshot.path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            self.is_there = False
+            return
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+        self.is_there = peek(snapshot.path) == snapshot
+
+    def let_go(self) -> None:
+        """Let the snapshot be overwritten. Calling it again does nothing."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
 class Writer:
     """The right to write a rank's buffers: one process at a time, until it ends."""
 

@@ -1,16 +1,14 @@
-"""Checkpoints of sharded state (FSDP2), in the format of ``torch.distributed.checkpoint``.
+"""Checkpoints of sharded state (FSDP2), which any number of ranks loads through ``torch.distributed.checkpoint``.
 
-Every rank writes its shards, and any number of ranks reads them back: each takes what its own shards need.
-The folder of a checkpoint is one of DCP's, which its tools read too, with a manifest beside DCP's metadata: sizes
-and checksums of all files, written last. It is the commit; what has none, or does not match it, is not loaded.
+Every rank writes its shards (``parts``), and takes back what its own shards need (``parts_reader``). The manifest, with
+checksums of all parts, is written last and is the commit; what has none, or does not match it, is not loaded.
 
-Every rank calls the same functions in the same order, with a folder that all nodes share.
+Every rank calls the same functions in the same order, with a folder that all nodes share or a URL.
 """
 
 import contextlib
 import json
-import os
-import shutil
+import secrets
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,48 +16,83 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
-from torch.distributed.tensor import DTensor
+from torch.distributed.checkpoint.storage import StorageReader
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-import artesian
 from artesian.train.checkpoint import Rejected
-from artesian.train.directory import sync_folder
 from artesian.train.errors import CheckpointError
-from artesian.train.manifest import MANIFEST, folder_name, steps_among
+from artesian.train.image import Layout, encode_tree, pieces_of
+from artesian.train.manifest import MANIFEST, folder_name
+from artesian.train.parts import FORMAT, PartsManifest, Save, commit_parts, read_document, write_part
+from artesian.train.parts_reader import PartsReader, StagedPlanner, read_manifest
+from artesian.train.plain import to_plain
+from artesian.train.shards import ShardTable, load_shards, local_shards, restore_shards
+from artesian.train.storage import open_storage
 
-_FORMAT = "dcp-1"
-_TEMPORARY = ".tmp-"
+__all__ = [
+    "ShardedCheckpoint",
+    "ShardedCheckpointer",
+    "load_shards",
+    "local_shards",
+    "restore_shards",
+]
+
+_DCP_FORMAT = "dcp-1"
 _PIECE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardedCheckpoint:
-    """A sharded checkpoint that was loaded. ``world_size`` is of the job that saved it."""
+    """A sharded checkpoint that was loaded. ``world_size`` is of the job that saved it.
+
+    ``rest`` is what was saved beside model and optimizer: by this rank where as many ranks load as saved, else by
+    rank 0. ``extra`` of it is what ``save`` was given.
+    """
 
     step: int
     position: int
     world_size: int
-    extra: Mapping[str, Any]
+    rest: Mapping[str, Any]
     rejected: tuple[Rejected, ...]
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        extra: Mapping[str, Any] = self.rest["extra"]
+        return extra
 
 
 class ShardedCheckpointer:
-    """Saves and loads a model and its optimizer, sharded or not, in one folder."""
+    """Saves and loads a model and its optimizer, sharded or not, in one place."""
 
     def __init__(
-        self, folder: Path | str, *, keep_last: int = 2, group: dist.ProcessGroup | None = None
+        self,
+        folder: Path | str,
+        *,
+        keep_last: int = 2,
+        keep_every: int | None = None,
+        group: dist.ProcessGroup | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
-        """``group`` needs a CPU backend (gloo) for what the ranks tell each other; None: the default group."""
+        """``folder`` is one that all nodes share, or a URL of fsspec's with its ``options``.
+
+        Keep the newest ``keep_last``, and for good those of every ``keep_every`` steps. ``group`` needs a CPU backend
+        (gloo) for what the ranks tell each other; None: the default group.
+        """
         if keep_last < 1:
             raise ValueError(f"keep_last must be positive, got {keep_last}")
+        if keep_every is not None and keep_every < 1:
+            raise ValueError(f"keep_every must be positive, got {keep_every}")
         self.folder = Path(folder)
+        self.storage = open_storage(folder, options)
         self._keep_last = keep_last
+        self._keep_every = keep_every
         self._group = group
 
     def save(
@@ -73,22 +106,50 @@ class ShardedCheckpointer:
     ) -> None:
         """Write the checkpoint of ``step``; it is durable when this returns on any rank.
 
-        ``extra`` is rank 0's, and plain data that JSON can hold. The older checkpoints are removed then.
+        ``extra`` is plain data. The older checkpoints are removed then, and those of later steps.
 
         Raises CheckpointError on every rank when one of them cannot write: those before are intact.
         """
-        target = self.folder / folder_name(step)
-        temporary = self.folder / f"{_TEMPORARY}{target.name}"
-        with self._together(f"cannot write the checkpoint of step {step} to {self.folder}"):
+        inner = model.module if isinstance(model, DistributedDataParallel) else model
+        state = {"model": inner.state_dict(), "optimizer": optimizer.state_dict(), "extra": dict(extra or {})}
+        self.save_state(step, state, ShardTable(inner, optimizer), position=position)
+
+    def save_state(
+        self, step: int, state: Mapping[str, Any], table: ShardTable, *, position: int = 0
+    ) -> int | None:
+        """Write ``state``, the two state dicts and what goes with them, and return its bytes in all, on rank 0.
+
+        Raises as ``save`` does.
+        """
+        number = [secrets.token_hex(6)]
+        self._broadcast(number)
+        save = Save(step=step, position=position, world_size=self._world_size, number=number[0])
+        what = f"the checkpoint of step {step} to {self.storage.name}"
+        size_bytes = None
+        try:
             if self._is_first:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._sweep()
-        with self._together(f"cannot write the checkpoint of step {step} to {self.folder}"), _quietly():
-            dcp_save(_state(model, optimizer), checkpoint_id=temporary, process_group=self._group)
-        with self._together(f"cannot commit the checkpoint of step {step} to {self.folder}"):
+                with contextlib.suppress(OSError):  # what is in the way is told by the write
+                    self.storage.sweep()
+            self._gathered(None)
+            with self._together(f"cannot write {what}"):
+                tree, tensors = to_plain(local_shards(state))
+                text = encode_tree(table.meta(state), tree)
+                layout = Layout.of(list(tensors.values()), len(text))
+                document = layout.document(text)
+                pieces = pieces_of(layout, document, list(tensors.values()))
+                write_part(self.storage, save, self._rank, pieces, len(document))
+            with self._together(f"cannot commit {what}"):
+                if self._is_first:
+                    manifest = commit_parts(
+                        self.storage, save, keep_last=self._keep_last, keep_every=self._keep_every
+                    )
+                    size_bytes = _size_of(manifest)
+        except CheckpointError:
             if self._is_first:
-                _commit(temporary, target, self._manifest(step, position, extra or {}))
-                self._remove_old(step)
+                with contextlib.suppress(OSError):  # tried again at the next save
+                    self.storage.sweep()
+            raise
+        return size_bytes
 
     def load_newest(
         self, model: nn.Module, optimizer: Optimizer, *, at_most: int | None = None
@@ -96,86 +157,93 @@ class ShardedCheckpointer:
         """Load the newest whole checkpoint into ``model`` and ``optimizer``; None where there is none.
 
         ``at_most``: of those of this step and before only.
-        The world may be larger or smaller than the one that saved. Rank 0 verifies every file, and all load
-        what it found whole. Raises CheckpointError when there are checkpoints, but none is whole.
+        The world may be larger or smaller than the one that saved. Every rank checks what it reads, and nothing
+        changes before all have read theirs. Raises CheckpointError when there are checkpoints, but none is whole.
         """
-        found: list[Any] = [None, []]
-        with self._together(f"cannot read the checkpoints in {self.folder}"):
+        found: list[Any] = [None]
+        with self._together(f"cannot read the checkpoints in {self.storage.name}"):
             if self._is_first:
-                found = self._newest_whole(at_most)
+                found = [[step for step in self.steps() if at_most is None or step <= at_most]]
         self._broadcast(found)
-        fields, rejected = found
-        if fields is None:
-            if rejected:
-                reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in rejected)
-                raise CheckpointError(
-                    f"no checkpoint in {self.folder} is whole: {reasons}",
-                    hint="move them away to start from scratch",
-                )
-            return None
-        with self._together(f"cannot load the checkpoint of step {fields['step']} from {self.folder}"):
-            state = _state(model, optimizer)
-            path = self.folder / folder_name(fields["step"])
-            with _quietly():
-                dcp_load(state, checkpoint_id=path, process_group=self._group)
-            set_state_dict(
-                model,
-                optimizer,
-                model_state_dict=state["model"],
-                optim_state_dict=state["optimizer"],
+        rejected: list[Rejected] = []
+        for step in reversed(found[0]):
+            try:
+                loaded = self._load(step, model, optimizer)
+            except CheckpointError as error:
+                rejected.append(Rejected(path=self.folder / folder_name(step), reason=str(error)))
+                continue
+            return ShardedCheckpoint(**loaded, rejected=tuple(rejected))
+        if rejected:
+            reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in rejected)
+            raise CheckpointError(
+                f"no checkpoint in {self.storage.name} is whole: {reasons}",
+                hint="move them away to start from scratch",
             )
-        return ShardedCheckpoint(
-            step=fields["step"],
-            position=fields["position"],
-            world_size=fields["world_size"],
-            extra=fields["extra"],
-            rejected=tuple(rejected),
-        )
+        return None
 
     def steps(self) -> list[int]:
-        """Return the steps of the checkpoints in the folder, lowest first, unverified."""
-        return steps_among(os.listdir(self.folder)) if self.folder.exists() else []
+        """Return the steps of the checkpoints, lowest first, unverified."""
+        return self.storage.steps()
 
-    def size_bytes(self, step: int) -> int:
-        """Return how much the files of a checkpoint take in all."""
-        return sum(path.stat().st_size for path in (self.folder / folder_name(step)).rglob("*"))
+    @property
+    def _rank(self) -> int:
+        return dist.get_rank(self._group) if dist.is_initialized() else 0
+
+    @property
+    def _world_size(self) -> int:
+        return dist.get_world_size(self._group) if dist.is_initialized() else 1
 
     @property
     def _is_first(self) -> bool:
-        return not dist.is_initialized() or dist.get_rank(self._group) == 0
+        return self._rank == 0
 
-    def _manifest(self, step: int, position: int, extra: Mapping[str, Any]) -> dict[str, Any]:
+    def _load(self, step: int, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+        """Load the checkpoint of ``step``, and return what it says. Raises CheckpointError on all ranks."""
+        told: list[Any] = [None]
+        with self._together("it cannot be read"):
+            if self._is_first:
+                fields = self.storage.manifest(step)
+                if fields.get("format") == _DCP_FORMAT:
+                    told = [_verified(self.folder / folder_name(step), fields)]
+                else:
+                    told = [read_manifest(self.storage, step)]
+        self._broadcast(told)
+        manifest = told[0]
+        if isinstance(manifest, dict):
+            self._take(FileSystemReader(self.folder / folder_name(step)), model, optimizer)
+            # Saved by artesian 0.1, whose runs told two things apart.
+            rest = {**manifest["extra"].get("rest", {}), "data": manifest["extra"].get("data")}
+            rest["extra"] = manifest["extra"]
+            about = {key: manifest[key] for key in ("step", "position", "world_size")}
+            return {**about, "rest": rest}
+        documents: dict[int, bytes] = {}
+        with self._together("it cannot be read"):
+            for part in manifest.parts[self._rank :: self._world_size]:
+                documents[part.rank] = read_document(self.storage, manifest, part)
+        for others in self._gathered(documents):
+            documents.update(others)
+        reader = PartsReader(self.storage, manifest, documents)
+        rest = {}
+        with self._together("it cannot be read"):
+            rest = reader.rest(self._rank if manifest.world_size == self._world_size else 0)
+        self._take(reader, model, optimizer)
         return {
-            "format": _FORMAT,
-            "step": step,
-            "position": position,
-            "world_size": dist.get_world_size(self._group) if dist.is_initialized() else 1,
-            "extra": dict(extra),
-            "artesian": artesian.__version__,
+            "step": manifest.step,
+            "position": manifest.position,
+            "world_size": manifest.world_size,
+            "rest": rest,
         }
 
-    def _newest_whole(self, at_most: int | None) -> list[Any]:
-        rejected: list[Rejected] = []
-        for step in reversed(self.steps()):
-            if at_most is not None and step > at_most:
-                continue
-            path = self.folder / folder_name(step)
-            try:
-                return [_verified(path), rejected]
-            except (OSError, ValueError) as error:
-                rejected.append(Rejected(path=path, reason=str(error)))
-        return [None, rejected]
-
-    def _remove_old(self, step: int) -> None:
-        steps = self.steps()
-        kept = [older for older in steps if older <= step][-self._keep_last :]
-        for other in steps:
-            if other not in kept:
-                shutil.rmtree(self.folder / folder_name(other), ignore_errors=True)
-
-    def _sweep(self) -> None:
-        for path in self.folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(path)
+    def _take(self, reader: StorageReader, model: nn.Module, optimizer: Optimizer) -> None:
+        """Have DCP read the shards of this rank, and bring them into the state when all ranks have theirs."""
+        state: dict[str, Any] = {}
+        planner = StagedPlanner()
+        with self._together("it does not fit"):
+            state = _state(model, optimizer)
+        with self._together("it cannot be loaded"), _quietly():
+            dcp_load(state, storage_reader=reader, planner=planner, process_group=self._group)
+        planner.apply()
+        set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
     @contextlib.contextmanager
     def _together(self, what: str) -> Iterator[None]:
@@ -183,95 +251,39 @@ class ShardedCheckpointer:
         failure: str | None = None
         try:
             yield
-        except Exception as error:  # DCP wraps what a rank met in errors of its own
-            failure = f"{type(error).__name__}: {error}"
-        failures = [failure]
-        if dist.is_initialized():
-            failures = [None] * dist.get_world_size(self._group)
-            dist.all_gather_object(failures, failure, group=self._group)
+        except CheckpointException as error:  # DCP's, the same on all ranks, with a trace of each
+            first, _ = next(iter(error.failures.values()))
+            failure = f"{type(first).__name__}: {first}"
+        except Exception as error:
+            failure = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+        failures = self._gathered(failure)
         told = [f"rank {rank}: {reason}" for rank, reason in enumerate(failures) if reason is not None]
         if told:
             raise CheckpointError(f"{what}: {'; '.join(told)}", hint="earlier checkpoints are intact")
+
+    def _gathered(self, own: Any) -> list[Any]:
+        told = [own]
+        if dist.is_initialized():
+            told = [None] * self._world_size
+            dist.all_gather_object(told, own, group=self._group)
+        return told
 
     def _broadcast(self, found: list[Any]) -> None:
         if dist.is_initialized():
             dist.broadcast_object_list(found, group=self._group, group_src=0)
 
 
-def local_shards(state: Any) -> Any:
-    """Return ``state`` with each DTensor replaced by this rank's shard, for ``Memory``: no copy is made.
-
-    The shard is a view: what is loaded back is copied into it with ``restore_shards``.
-    """
-    match state:
-        case DTensor():
-            return state.to_local()
-        case dict():
-            return {key: local_shards(value) for key, value in state.items()}
-        case list() | tuple():
-            return type(state)(local_shards(value) for value in state)
-        case _:
-            return state
-
-
-def restore_shards(state: Any, shards: Any) -> None:
-    """Copy ``shards``, which ``local_shards`` of a state like ``state`` were, into its tensors.
-
-    For ranks that shard as those that saved; another number of ranks loads from storage.
-    """
-    match state:
-        case DTensor():
-            state.to_local().detach().copy_(shards)
-        case torch.Tensor():
-            state.detach().copy_(shards)
-        case dict():
-            for key, value in state.items():
-                restore_shards(value, shards[key])
-        case list() | tuple():
-            for value, shard in zip(state, shards, strict=True):
-                restore_shards(value, shard)
-
-
-def load_shards(model: nn.Module, optimizer: Optimizer, shards: Mapping[str, Any]) -> None:
-    """Go back to ``shards``, which ``local_shards`` of the two state dicts were, on a rank that has the same part.
-
-    The optimizer need not have made a step yet, as in a process that has just begun.
-    """
-    with torch.no_grad():
-        restore_shards(model.state_dict(), shards["model"])
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    saved = shards["optimizer"]
-    numbers = [number for group in saved["param_groups"] for number in group["params"]]
-    of = dict(zip(numbers, parameters, strict=True))
-    moments = {
-        number: {name: _sharded_like(value, of[number]) for name, value in entry.items()}
-        for number, entry in saved["state"].items()
-    }
-    optimizer.load_state_dict({**saved, "state": moments})
-
-
-def _sharded_like(value: Any, parameter: torch.Tensor) -> Any:
-    """Return a shard of an optimizer's state as a DTensor, where it is one of its parameter's shape."""
-    if not isinstance(parameter, DTensor) or not isinstance(value, torch.Tensor):
-        return value
-    local = parameter.to_local()
-    if value.dim() == 0 or value.shape != local.shape:
-        return value
-    return DTensor.from_local(
-        value.to(local.device),
-        parameter.device_mesh,
-        parameter.placements,
-        run_check=False,
-        shape=parameter.shape,
-        stride=parameter.stride(),
-    )
+def _size_of(manifest: PartsManifest | None) -> int:
+    if manifest is None:
+        raise CheckpointError("not all of the parts are there", hint="name a place that all ranks see")
+    return manifest.size_bytes
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Let DCP be without a process group; it warns, and its argument to say that is younger than torch 2.6."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
         yield
 
 
@@ -280,44 +292,24 @@ def _state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     return {"model": model_state, "optimizer": optimizer_state}
 
 
-def _commit(temporary: Path, target: Path, manifest: dict[str, Any]) -> None:
-    files = sorted(path for path in temporary.rglob("*") if path.is_file())
-    manifest["files"] = {str(path.relative_to(temporary)): _facts(path) for path in files}
-    manifest["check"] = _check(manifest)
-    with (temporary / MANIFEST).open("w") as text:
-        json.dump(manifest, text)
-        text.flush()
-        os.fsync(text.fileno())
-    sync_folder(temporary)
-    if target.exists():  # damaged, or of a run that was rolled back to before it
-        os.rename(target, target.parent / f"{_TEMPORARY}old-{target.name}")
-    os.rename(temporary, target)
-    sync_folder(target.parent)
+def _verified(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a checkpoint of artesian 0.1, a folder of DCP's, when all of its files are whole.
 
-
-def _verified(path: Path) -> dict[str, Any]:
-    """Return the manifest of a whole checkpoint. Raises OSError or ValueError, which say what is wrong."""
+    Raises OSError or ValueError, which say what is wrong.
+    """
+    found = dict(fields)
     try:
-        fields: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
-        check = fields.pop("check")
-        files = fields["files"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        check = found.pop("check")
+        files = found["files"].items()
+    except (KeyError, AttributeError) as error:
         raise ValueError(f"{MANIFEST} is damaged: {error!r}") from error
-    if _check(fields) != check or fields["format"] != _FORMAT:
-        raise ValueError(f"{MANIFEST} is damaged, or of another format than {_FORMAT}")
-    for name, facts in files.items():
-        if _facts(path / name) != facts:
-            raise ValueError(f"{name} does not match its checksum")
-    return fields
-
-
-def _facts(path: Path) -> list[int]:
-    crc32 = 0
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            crc32 = zlib.crc32(piece, crc32)
-        return [file.tell(), crc32]
-
-
-def _check(manifest: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
+    if zlib.crc32(json.dumps(found, sort_keys=True).encode()) != check:
+        raise ValueError(f"{MANIFEST} is damaged, or of another format than {_DCP_FORMAT} and {FORMAT}")
+    for name, facts in files:
+        crc32 = 0
+        with (path / name).open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                crc32 = zlib.crc32(piece, crc32)
+            if [file.tell(), crc32] != facts:
+                raise ValueError(f"{name} does not match its checksum")
+    return found

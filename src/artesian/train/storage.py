@@ -16,7 +16,7 @@ import errno
 import mmap
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -63,8 +63,34 @@ class Storage(Protocol):
         """Remove a checkpoint; what cannot be removed stays for the next time."""
         ...
 
-    def sweep(self) -> int:
-        """Remove what a crash in the middle of a save has left, and return how many leftovers there were."""
+    def sweep(self, keep: str | None = None) -> int:
+        """Remove what a crash in the middle of a save has left, and return how many leftovers there were.
+
+        ``keep`` names a save in parts that goes on.
+        """
+        ...
+
+    def put_part(self, save: str, name: str, pieces: Iterable[memoryview]) -> tuple[int, list[int]]:
+        """Write a file of a save that all ranks take part in, and return its size and its pieces' checksums.
+
+        It is durable when this returns, and part of no checkpoint yet. Raises OSError.
+        """
+        ...
+
+    def put_note(self, save: str, name: str, data: bytes) -> None:
+        """Write a small file beside the parts of a save; durable when this returns. Raises OSError."""
+        ...
+
+    def notes(self, save: str, count: int) -> list[bytes]:
+        """Return the small files of a save, when there are ``count`` of them; else none. Raises OSError."""
+        ...
+
+    def commit(self, save: str, step: int, manifest: bytes) -> None:
+        """Make the parts of ``save`` the checkpoint of ``step``, at once. Raises OSError."""
+        ...
+
+    def open_part(self, save: str, step: int, file: str) -> AbstractContextManager[BinaryIO]:
+        """Open a part of the checkpoint of ``step``, which was the save ``save``. Raises OSError."""
         ...
 
 
@@ -104,7 +130,7 @@ def write_checkpoint(
         with storage.alone():
             manifest = storage.save(facts, pieces, document_bytes)
             with contextlib.suppress(OSError):  # tried again at the next save; the new checkpoint is safe
-                _remove_old(storage, facts.step, keep_last, keep_every)
+                remove_old(storage, facts.step, keep_last, keep_every)
     except OSError as error:
         raise CheckpointError(
             f"cannot write the checkpoint of step {facts.step} to {storage.name}: {error.strerror or error}",
@@ -113,7 +139,8 @@ def write_checkpoint(
     return manifest
 
 
-def _remove_old(storage: Storage, newest: int, keep_last: int, keep_every: int | None) -> None:
+def remove_old(storage: Storage, newest: int, keep_last: int, keep_every: int | None) -> None:
+    """Remove the checkpoints that are not to be kept once ``newest`` is there. Raises OSError."""
     steps = storage.steps()
     older = [step for step in steps if step <= newest]
     kept = {*older[-keep_last:], *(step for step in older if keep_every and step % keep_every == 0)}
@@ -129,20 +156,33 @@ def verified_pieces(storage: Storage, manifest: Manifest) -> Iterator[memoryview
     Raises ValueError where the image is not what the manifest says, OSError where it cannot be read.
     """
     with storage.open(manifest.step, manifest.file) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        with contextlib.suppress(OSError):  # it is no file of the system's
-            set_direct(file.fileno(), True)
-        if size != manifest.size_bytes:
-            raise ValueError(f"{manifest.file} should have {manifest.size_bytes} bytes, and has {size}")
-        # Anonymous memory is aligned to pages, as reads past the page cache have to be.
-        room = memoryview(mmap.mmap(-1, PIECE_BYTES))
-        for index, crc32 in enumerate(manifest.crc32s):
-            piece = room[: min(PIECE_BYTES, size - index * PIECE_BYTES)]
-            _fill(file, piece)
-            if zlib.crc32(piece) != crc32:
-                raise ValueError(f"{manifest.file} does not match its checksum")
+        numbers = range(len(manifest.crc32s))
+        for _, piece in verified(file, manifest.file, manifest.size_bytes, manifest.crc32s, numbers):
             yield piece
+
+
+def verified(
+    file: BinaryIO, name: str, size_bytes: int, crc32s: Sequence[int], numbers: Iterable[int]
+) -> Iterator[tuple[int, memoryview]]:
+    """Yield where a piece of ``file`` begins, and the piece, checked; for each of ``numbers``, lowest first.
+
+    Raises as ``verified_pieces`` does.
+    """
+    size = file.seek(0, os.SEEK_END)
+    with contextlib.suppress(OSError):  # it is no file of the system's
+        set_direct(file.fileno(), True)
+    if size != size_bytes or len(crc32s) != -(-size // PIECE_BYTES):
+        raise ValueError(f"{name} should have {size_bytes} bytes, and has {size}")
+    # Anonymous memory is aligned to pages, as reads past the page cache have to be.
+    room = memoryview(mmap.mmap(-1, PIECE_BYTES))
+    for number in numbers:
+        start = number * PIECE_BYTES
+        file.seek(start)
+        piece = room[: min(PIECE_BYTES, size - start)]
+        _fill(file, piece)
+        if zlib.crc32(piece) != crc32s[number]:
+            raise ValueError(f"{name} does not match its checksum")
+        yield start, piece
 
 
 def _fill(file: BinaryIO, piece: memoryview) -> None:
