@@ -25,8 +25,9 @@ from artesian.model import jobfile
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
 from artesian.model.ledger import Loss, Stage
 from artesian.model.plan import HoldCode, Reason
+from artesian.model.stragglers import SlowWorker
 from artesian.model.units import parse_duration_s
-from artesian.model.views import Decision, MovesView, MoveView, SlowWorker
+from artesian.model.views import Decision, MovesView, MoveView
 from artesian.policy.registry import BUILT_IN
 from artesian.server.config import StateDir
 from artesian.sim.fleet import POOL_KEYS

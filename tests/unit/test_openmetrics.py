@@ -5,7 +5,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from artesian.kernel.goodput import Goodput, Window
 from artesian.model.ledger import US, Loss
-from artesian.model.views import SlowWorker
+from artesian.model.stragglers import SlowWorker
 from artesian.server.openmetrics import render_openmetrics
 
 AWKWARD = 'a "quoted"\\job\nof two lines'

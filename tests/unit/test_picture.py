@@ -25,7 +25,7 @@ from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.errors import ArtesianError
 from artesian.model.job import Cause
 from artesian.model.ledger import US, Loss, Stage, StageResult, Waterfall
-from artesian.model.views import SlowWorker
+from artesian.model.stragglers import SlowWorker
 
 WIDTHS = [40, 60, 80, 120, 200]
 NOTE = "MFU against measured fp32, 61.2 GFLOP/s per device (nameplate unknown)"

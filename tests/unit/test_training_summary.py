@@ -11,7 +11,7 @@ import pytest
 from artesian.kernel.training import Recovery, TrainingSummary, training_summary
 from artesian.model.job import Cause, JobKind
 from artesian.model.ledger import Ceiling
-from artesian.model.views import SlowWorker
+from artesian.model.stragglers import SlowWorker
 from artesian.wire import (
     CheckpointCommitted,
     Layer,

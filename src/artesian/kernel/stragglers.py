@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from artesian.kernel.gang import Gang
 from artesian.kernel.progress import AttemptLog, JobLog, WorkerLog
-from artesian.model.views import SlowWorker
+from artesian.model.stragglers import SlowWorker
 from artesian.wire import Layer, StepCommitted, StragglerFound
 
 _OVERDUE_WINDOWS = 3

@@ -16,7 +16,8 @@ from artesian.kernel.stragglers import slow_workers
 from artesian.model.job import Cause
 from artesian.model.ledger import US, Ceiling, Waterfall, to_us
 from artesian.model.resources import MILLI
-from artesian.model.views import JobView, SlowWorker
+from artesian.model.stragglers import SlowWorker
+from artesian.model.views import JobView
 from artesian.wire import Layer, Recovered, StepCommitted
 
 _SHELL_SIGNAL_BASE = 128

@@ -20,7 +20,7 @@ from artesian.kernel.state import State
 from artesian.kernel.told import job_view
 from artesian.kernel.training import TrainingSummary, training_summary
 from artesian.model.ledger import Waterfall
-from artesian.model.views import SlowWorker
+from artesian.model.stragglers import SlowWorker
 from artesian.server.config import StateDir
 from artesian.server.mirror import Mirror
 from artesian.server.report import ceilings_in, read_progress, stragglers_now, with_notes

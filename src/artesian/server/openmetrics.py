@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from artesian.kernel.goodput import Goodput, Window
 from artesian.model.ledger import US
-from artesian.model.views import SlowWorker
+from artesian.model.stragglers import SlowWorker
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 

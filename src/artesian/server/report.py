@@ -18,7 +18,8 @@ from artesian.kernel.stragglers import slow_now, slow_workers
 from artesian.kernel.told import decision
 from artesian.kernel.training import JobReport, TrainingSummary, training_summary
 from artesian.model.ledger import Ceiling, Waterfall
-from artesian.model.views import Decision, SlowWorker
+from artesian.model.stragglers import SlowWorker
+from artesian.model.views import Decision
 from artesian.server.fleet import ceilings_of
 from artesian.server.node_census import NodeCensuses
 from artesian.wire import ProgressReader

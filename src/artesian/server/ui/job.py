@@ -9,8 +9,9 @@ from nicegui import ui
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.errors import UnknownJob
+from artesian.model.stragglers import SlowWorker
 from artesian.model.units import format_duration
-from artesian.model.views import AttemptView, JobView, SlowWorker
+from artesian.model.views import AttemptView, JobView
 from artesian.server.follow import log_file
 from artesian.server.ledger import copied
 from artesian.server.tokens import Principal, Role
