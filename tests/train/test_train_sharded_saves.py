@@ -305,8 +305,8 @@ def test_two_then_one_then_two_workers_go_on_and_a_damaged_part_is_passed_over(
     storage = Directory(job.checkpoints)
     assert assert_whole(storage) == [10, 12]
     assert [read_manifest(storage, step).position for step in (10, 12)] == [10 * BATCH, 12 * BATCH]
-    steps = {step for _, step in job.losses()}
-    assert steps == set(range(1, STEPS + 1)), "each step was made once, by two or by one"
+    made = {step for _, step in job.losses()}
+    assert made == set(range(1, STEPS + 1)), "each step was made once, by two or by one"
     first = {key: loss for key, loss in job.losses().items() if key[1] <= 4}
     assert first == {key: loss for key, loss in losses.items() if key[1] <= 4}
 
