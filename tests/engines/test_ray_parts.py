@@ -171,8 +171,8 @@ def test_a_gang_is_divided_as_the_devices_of_its_nodes_are_or_refused(tmp_path: 
     assert [node["ray_id"] for node in request["nodes"]] == ["n1-ray", "n2-ray"]
     uneven = a_placement(("n1", [0, 1, 2]), ("n2", [0]))
     assert written(folder, job, uneven, offers("n1", "n2"))["workers"] == [3, 1]
-    with pytest.raises(Unsuitable, match="6 workers cannot be divided"):
-        written(folder, replace(job, workers=6), uneven, offers("n1", "n2"))
+    with pytest.raises(Unsuitable, match="a worker on each of its 2 nodes, got 1 workers"):
+        written(folder, replace(job, workers=1), uneven, offers("n1", "n2"))
     with pytest.raises(NodesGone, match="n2"):
         written(folder, job, a_placement(("n1", [0, 1]), ("n2", [0, 1])), offers("n1"))
 

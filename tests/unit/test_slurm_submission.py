@@ -131,12 +131,12 @@ def test_the_file_for_the_nodes_is_for_its_user_only(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["env"]["MINE"] == "x"
 
 
-def test_workers_that_cannot_be_divided_among_the_nodes_are_refused(tmp_path: Path) -> None:
+def test_fewer_workers_than_nodes_are_refused(tmp_path: Path) -> None:
     folder, two = AttemptFolder(tmp_path), a_placement(("h1", [0]), ("h2", [0]))
     known = offers(a_slurm_node("h1"), a_slurm_node("h2"))
-    job = a_job(workers=3)
+    job = a_job(workers=1)
     groups = script.groups_of(job, two, known)
-    with pytest.raises(script.Unsuitable, match="3 workers"):
+    with pytest.raises(script.Unsuitable, match="1 workers"):
         script.write_attempt(job, 1, two, groups, known, folder, tmp_path, "python3")
 
 

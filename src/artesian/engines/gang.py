@@ -22,12 +22,24 @@ class Meeting(NamedTuple):
 
 
 def divided(workers: int, placement: "Placement") -> tuple[int, ...]:
-    """Return how many workers each node has: as the devices are. Raises ValueError where that cannot be."""
-    devices = [len(share.devices) for share in placement.shares]
-    total = sum(devices)
-    if total == 0 or any(workers * count % total for count in devices):
-        raise ValueError(f"{workers} workers cannot be divided as the devices of {placement} are")
-    return tuple(workers * count // total for count in devices)
+    """Return how many workers each node has: as the devices are, and at least one.
+
+    What that leaves over goes to those nodes whose workers have the most devices each. Raises ValueError where
+    there are fewer workers than nodes.
+    """
+    devices = [max(1, len(share.devices)) for share in placement.shares]
+    if workers < len(devices):
+        raise ValueError(
+            f"a gang needs a worker on each of its {len(devices)} nodes, got {workers} workers for {placement}"
+        )
+    parts = [max(1, workers * count // sum(devices)) for count in devices]
+    while (left := workers - sum(parts)) != 0:
+        change = 1 if left > 0 else -1
+        able = [index for index, own in enumerate(parts) if own + change > 0]
+        # Of nodes that are alike the first ones have more, so that the result is always the same.
+        index = max(able, key=lambda index: (change * devices[index] / parts[index], -change * index))
+        parts[index] += change
+    return tuple(parts)
 
 
 def place_of(index: int, workers: Sequence[int], meeting: Meeting) -> list[str]:
