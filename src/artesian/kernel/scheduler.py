@@ -46,6 +46,11 @@ class Scheduler:
         self._amended_s: float | None = None
         """When the last draft was made, if something happened after it that no policy has seen yet."""
 
+    @property
+    def heeds_starts(self) -> bool:
+        """Whether it may decide something because an attempt has begun: policies that go by the clock may."""
+        return self._timed is not None
+
     def step(self, events: Iterable[Event]) -> Plan:
         """Take in ``events``, decide, and return the plan; the state already contains it.
 

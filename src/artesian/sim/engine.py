@@ -42,10 +42,20 @@ class VirtualEngine:
 
     What an attempt leaves behind, up to its last checkpoint, the next one need not do again. Every
     ``reports_every_s`` (None: never), attempts tell of their checkpoints and their steps, as live ones do.
+
+    With ``begins_quietly``, that an attempt has begun at once is told together with what happens next, for a
+    scheduler that decides nothing on that account.
     """
 
-    def __init__(self, jobs: Mapping[str, SimJob], reports_every_s: float | None = None) -> None:
+    def __init__(
+        self,
+        jobs: Mapping[str, SimJob],
+        reports_every_s: float | None = None,
+        *,
+        begins_quietly: bool = False,
+    ) -> None:
         self._jobs = jobs
+        self._begins_quietly = begins_quietly
         self._reports_every_s = reports_every_s
         self._told: dict[str, AttemptProgressed] = {}
         self._is_look_due = False
@@ -53,6 +63,8 @@ class VirtualEngine:
         self._known: list[tuple[float, int, Event]] = []
         """What was known from the start, the last first: a heap of all of it would be deep."""
         self._pushed = 0
+        self._begun: list[Event] = []
+        """Those who have begun quietly, and of whom nobody was told yet."""
         self._running: dict[str, _Run] = {}
         self._done: dict[str, float] = {}
         self._accelerators: dict[str, str] = {}
@@ -101,8 +113,11 @@ class VirtualEngine:
             self._pushed += 1
 
     def pop(self, at_s: float) -> list[Event]:
-        """Return what happens at exactly ``at_s``; what an ended attempt would still have done does not."""
-        events: list[Event] = []
+        """Return what happens at exactly ``at_s``; what an ended attempt would still have done does not.
+
+        Before that come the attempts that have begun quietly since the last time.
+        """
+        events, self._begun = self._begun, []
         heap, known = self._heap, self._known
         while True:
             # Whatever was known came first.
@@ -145,12 +160,12 @@ class VirtualEngine:
         self._look_later(at_s)
         left_s = max(0.0, job.work - self._done.get(start.job_id, 0.0)) / speed
         runs_s, outcome = job.end(start.epoch, left_s)
-        self.push(
-            [
-                AttemptStarted(at_s=started_s, job_id=start.job_id, epoch=start.epoch),
-                self._ended(start, started_s + runs_s, outcome),
-            ]
-        )
+        started = AttemptStarted(at_s=started_s, job_id=start.job_id, epoch=start.epoch)
+        if self._begins_quietly and started_s == at_s and self.next_s != at_s:
+            self._begun.append(started)
+        else:
+            self.push([started])
+        self.push([self._ended(start, started_s + runs_s, outcome)])
 
     def _takes(self, event: AttemptStarted | AttemptEnded) -> bool:
         """Return whether the event is about an attempt that runs; an end ends it."""

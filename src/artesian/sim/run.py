@@ -103,24 +103,25 @@ def _simulate(
         raise ValueError(f"events: expected jobs to come as SimJobs, with a duration, got {unknown[0]}")
     if reports_every_s is not None and not 0 < reports_every_s < math.inf:
         raise ValueError(f"reports_every_s must be finite and positive, got {reports_every_s}")
-    engine = VirtualEngine(known, reports_every_s)
+    scheduler = Scheduler(policy)
+    engine = VirtualEngine(known, reports_every_s, begins_quietly=not scheduler.heeds_starts)
     joins = (NodeJoined(at_s=0.0, node=node) for node in fleet.nodes)
     submits = (JobSubmitted(at_s=entry.submit_s, job=entry.told) for entry in jobs)
     engine.foresee(chain(joins, submits, others))
     if faults is not None:
         engine.follow(faults)
 
-    scheduler = Scheduler(policy)
     records: list[Record] = []
     looked_at = None if until is None else set(until)
     over = 0
     told = len(others)
     while (at_s := _earlier(engine.next_s, scheduler.next_due_s)) is not None:
         happened = engine.pop(at_s)
-        if not happened:
-            if scheduler.next_due_s != at_s:
+        if not happened or happened[-1].at_s < at_s:
+            if scheduler.next_due_s == at_s:
+                happened.append(ClockTicked(at_s=at_s))
+            elif not happened:
                 continue  # only attempts that were stopped before had something to say
-            happened.append(ClockTicked(at_s=at_s))
         if faults is not None:
             told += sum(isinstance(event, NodeLost) for event in happened)
         plan = scheduler.step(happened)
