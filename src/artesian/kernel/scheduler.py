@@ -309,11 +309,10 @@ def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
         if row is None or not free.is_up[row]:
             return f"node {share.node_id} is not there, or takes no attempts"
         rows.append(row)
-        last = max(share.devices, default=-1)
-        if last >= free.nodes[row].devices:
-            return f"node {share.node_id} has no device {last}"
-        for device in share.devices:
-            if free.left_milli(row, device) < share.milli:
+        if share.devices:
+            if (last := max(share.devices)) >= free.nodes[row].devices:
+                return f"node {share.node_id} has no device {last}"
+            if not free.has_free(row, share):
                 return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
         if hosted is not None and max(1, len(share.devices)) > hosted[row]:
             wanted = f"{len(share.devices)} devices" if share.devices else "the job"

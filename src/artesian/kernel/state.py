@@ -156,7 +156,8 @@ class State:
 
     def apply(self, record: Record) -> None:
         """Take in one record. Late, repeated and unknown ones change nothing; time never runs back."""
-        self.at_s = max(self.at_s, record.at_s)
+        if record.at_s > self.at_s:
+            self.at_s = record.at_s
         if self.first_s is None:
             self.first_s = record.at_s
         if self._due:

@@ -211,10 +211,13 @@ class Capacity:
         is_limited = job.cpus_per_device is not None or job.memory_bytes_per_device is not None
         return np.minimum(count, self.hosted(job)) if is_limited else count
 
-    def left_milli(self, row: int, device: int) -> int:
-        """Return how many thousandths of one device are free."""
-        left: int = self._free[row, device]
-        return left
+    def has_free(self, row: int, share: NodeShare) -> bool:
+        """Return whether all that the share takes of the devices of its node, in this row, is free."""
+        free, milli = self._free, share.milli
+        for device in share.devices:
+            if free[row, device] < milli:
+                return False
+        return True
 
     def whole_devices(self, row: int, count: int) -> tuple[int, ...]:
         """Return the first ``count`` devices of the node in this row of which nothing is taken; fewer if there are."""

@@ -11,9 +11,10 @@ several. CPUs and memory are not promised.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from artesian.model.capacity import Capacity, FloatArray, IntArray, Trial
 from artesian.model.job import Job
@@ -32,8 +33,7 @@ from artesian.policy.pipeline import wanted_nodes
 _DEPTH = 100
 
 
-@dataclass(slots=True, kw_only=True)
-class Promise:
+class Promise(Struct, kw_only=True, gc=False):
     """The earliest start of a job that waits: at ``at_s``, infinity where no estimate tells when.
 
     It is for devices of the ``kind`` (see ``Capacity.kind``); ``spare`` more of them will be free then, for
@@ -47,8 +47,7 @@ class Promise:
     nodes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Needs:
+class _Needs(Struct, frozen=True, gc=False):
     """What jobs of one shape need, for as long as the nodes stay the same.
 
     ``nodes`` are those that they could run on. ``pools`` has, for each kind of devices, how many it takes, and
@@ -92,8 +91,7 @@ def _devices(request: DeviceRequest, kind: int, free: Capacity) -> IntArray:
     return free.remember(("devices", request.vendor, request.accelerator, request.memory_bytes, kind), found)
 
 
-@dataclass(slots=True)
-class _Shape:
+class _Shape(Struct, gc=False):
     """What holds for all jobs of one shape in a cycle.
 
     ``ahead`` are the promises to jobs that want some of the nodes that they could run on, of the first
@@ -102,23 +100,22 @@ class _Shape:
     """
 
     needs: _Needs
-    ahead: list[Promise] = field(default_factory=list)
+    ahead: list[Promise] = []
     promises: int = 0
     placement: Placement | None = None
     starts: int = -1
     is_held: bool = False
 
 
-@dataclass(slots=True)
-class _Cycle:
+class _Cycle(Struct, gc=False):
     """What one cycle has decided so far."""
 
     line: Line
-    starts: list[Start] = field(default_factory=list)
-    started: list[tuple[Job, Placement]] = field(default_factory=list)
-    holds: list[Hold] = field(default_factory=list)
-    promises: list[Promise] = field(default_factory=list)
-    shapes: dict[int, _Shape] = field(default_factory=dict)
+    starts: list[Start] = []
+    started: list[tuple[Job, Placement]] = []
+    holds: list[Hold] = []
+    promises: list[Promise] = []
+    shapes: dict[int, _Shape] = {}
 
 
 @dataclass(frozen=True, slots=True)
