@@ -196,6 +196,8 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         self._entries: dict[str, WaitingJob] = {}
         self._keys: dict[Callable[[WaitingJob], Key], Index] = {}
         self._groups: dict[tuple[Hashable, Hashable], Groups] = {}
+        self._indices: list[Index | Groups] = []
+        """All of both."""
         self.claims: dict[str, WaitingJob] = {}
         """The jobs with a claim, by id."""
         for entry in entries:
@@ -219,7 +221,7 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         self._entries[entry.job.id] = entry
         if entry.claim is not None:
             self.claims[entry.job.id] = entry
-        for index in self._all():
+        for index in self._indices:
             index.add(entry)
 
     def discard(self, job_id: str) -> None:
@@ -227,7 +229,7 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         entry = self._entries.pop(job_id, None)
         if entry is not None:
             self.claims.pop(job_id, None)
-            for index in self._all():
+            for index in self._indices:
                 index.remove(entry)
 
     @contextmanager
@@ -243,7 +245,7 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         entries, claims = self._entries, self.claims
         left_out = [entries[job_id] for job_id in sorted(hidden)]
         for entry in left_out:
-            for index in self._all():
+            for index in self._indices:
                 index.remove(entry)
         self._entries, self.claims = dict(entries), dict(claims)
         for job_id in hidden:
@@ -254,7 +256,7 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         finally:
             self._entries, self.claims = entries, claims
             for entry in left_out:
-                for index in self._all():
+                for index in self._indices:
                     index.add(entry)
 
     def walk(self, key: Callable[[WaitingJob], Key]) -> Walk:
@@ -268,6 +270,7 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         index = self._keys.get(key)
         if index is None:
             index = self._keys[key] = Index(key)
+            self._indices.append(index)
             for entry in self._entries.values():
                 index.add(entry)
         return index
@@ -281,10 +284,7 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         groups = self._groups.get((group, key))
         if groups is None:
             groups = self._groups[group, key] = Groups(group, key)
+            self._indices.append(groups)
             for entry in self._entries.values():
                 groups.add(entry)
         return {name: Walk(self._entries, index) for name, index in groups.indices.items()}
-
-    def _all(self) -> Iterator[Index | Groups]:
-        yield from self._keys.values()
-        yield from self._groups.values()

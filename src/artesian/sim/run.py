@@ -172,6 +172,8 @@ def _is_over(event: Event, state: State) -> TypeGuard[AttemptEnded | CancelReque
 def _check_progress(plan: Plan, jobs: dict[str, SimJob], engine: VirtualEngine, events: int) -> None:
     """Raise NoProgress if the plan starts a job once more that has started far too often in vain."""
     for start in plan.starts:
+        if start.epoch <= MAX_RESTARTS:
+            continue
         entry = jobs[start.job_id]
         in_vain = start.epoch - engine.useful_attempts.get(start.job_id, 0)
         if in_vain > MAX_RESTARTS + len(entry.failures) + events:
