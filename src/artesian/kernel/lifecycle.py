@@ -208,11 +208,12 @@ class JobRecord(Struct, kw_only=True, gc=False):
     @property
     def saved_s(self) -> float | None:
         """Up to when the work is in a checkpoint that workers told of; None where they told of none, ever."""
-        if self.attempt.saved_s is not None or self.epoch == 1:
-            return self.attempt.saved_s
+        latest = self.attempts[-1]
+        if latest.saved_s is not None or len(self.attempts) == 1:
+            return latest.saved_s
         # What the attempts before it left, it went on from.
         has_saved = any(attempt.saved_s is not None for attempt in self.attempts)
-        return self.attempt.decided_s if has_saved else None
+        return latest.decided_s if has_saved else None
 
     @property
     def ended_s(self) -> float | None:
@@ -238,8 +239,9 @@ def start(record: JobRecord, epoch: int, placement: Placement, at_s: float, reas
 
 def started(record: JobRecord, at_s: float) -> None:
     """The engine says that the latest attempt runs."""
-    if record.attempt.started_s is None:
-        record.attempt.started_s = at_s
+    attempt = record.attempt
+    if attempt.started_s is None:
+        attempt.started_s = at_s
     if record.state is JobState.STARTING:
         _enter(record, JobState.RUNNING, at_s)
 

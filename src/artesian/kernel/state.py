@@ -248,12 +248,13 @@ class State:
         job = self._current(event.job_id, event.epoch)
         if job is None:
             return
+        placement = job.attempt.placement
         if self._capacity is not None:
-            self._capacity.give(job.job, job.attempt.placement)
+            self._capacity.give(job.job, placement)
         if self.history.is_kept:
             self.history.note(job.holding(self.at_s, -1))
         self.running.remove(event.job_id)
-        for share in job.attempt.placement.shares:
+        for share in placement.shares:
             known = self.nodes[share.node_id]
             if known.next_node is not None:
                 self._shrink_if_free(known)

@@ -293,17 +293,17 @@ class Capacity:
                     f"device {share.node_id}[{','.join(map(str, share.devices))}] is oversubscribed"
                 )
         for share in placement.shares:
-            self._change(job, share, sign)
-        kind = self._kinds[self.row[placement.shares[0].node_id]]
-        self._usage.count(job, placement, kind, -sign)
+            row = self.row[share.node_id]
+            self._change(job, row, share, sign)
+        self._usage.count(job, placement, self._kinds[row], -sign)  # one kind: a gang does not mix them
 
     def charge(self, job: Job, placement: Placement, sign: int) -> None:
         """Keep ``used``: count the placement in (+1) or out (-1)."""
         kind = self._kinds[self.row[placement.shares[0].node_id]]
         self._usage.charge(job, placement, kind, sign)
 
-    def _change(self, job: Job, share: NodeShare, sign: int) -> None:
-        row, devices, change = self.row[share.node_id], share.devices, sign * share.milli
+    def _change(self, job: Job, row: int, share: NodeShare, sign: int) -> None:
+        devices, change = share.devices, sign * share.milli
         free = self._free
         whole = opened = 0
         for device in devices:

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
@@ -186,6 +186,9 @@ class Walk:
                 return
 
 
+W = TypeVar("W", bound=Walk)
+
+
 class WaitingQueue(Mapping[str, WaitingJob]):
     """The waiting jobs by id, in no particular order. ``walk`` goes through them in any that is asked for.
 
@@ -264,7 +267,11 @@ class WaitingQueue(Mapping[str, WaitingJob]):
 
         ``key`` must depend on the entry alone, and be the same object, or equal, every time.
         """
-        return Walk(self._entries, self._index(key))
+        return self.walk_as(Walk, key)
+
+    def walk_as(self, kind: type[W], key: Callable[[WaitingJob], Key]) -> W:
+        """Return a walk of a ``kind`` that can do more."""
+        return kind(self._entries, self._index(key))
 
     def _index(self, key: Callable[[WaitingJob], Key]) -> Index:
         index = self._keys.get(key)

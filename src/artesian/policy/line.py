@@ -13,7 +13,7 @@ from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Reason
-from artesian.model.queue import WaitingJob
+from artesian.model.queue import WaitingJob, Walk
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Order, Place
 
@@ -60,30 +60,8 @@ class Shared(Protocol):
         ...
 
 
-class Sorted:
-    """The line of an order that depends on each job alone."""
-
-    def __init__(self, snapshot: Snapshot, order: Order) -> None:
-        self._walk = snapshot.waiting.walk(order.key)
-
-    @property
-    def shape(self) -> int:
-        """Number of the shape of the job that came last."""
-        return self._walk.shape
-
-    def __iter__(self) -> Iterator[WaitingJob]:
-        return self
-
-    def __next__(self) -> WaitingJob:
-        return next(self._walk)
-
-    def leave_shape(self) -> None:
-        """Leave out all other jobs that are like the one that came last."""
-        self._walk.leave_shape()
-
-    def leave_later(self, at_s: float, until_s: float) -> None:
-        """Leave out those next like the one that came last that would end after ``until_s``."""
-        self._walk.leave_later(at_s, until_s)
+class Sorted(Walk):
+    """The line of an order that depends on each job alone: the queue as it is sorted."""
 
     def place(self, place: Place, job: Job, free: Capacity, allowed: BoolArray) -> Placement | None:
         """Return where the job goes."""
@@ -101,7 +79,7 @@ class Sorted:
 
 def line_of(order: Order, snapshot: Snapshot) -> Line:
     """Return the line of a cycle by this order."""
-    return order.line(snapshot) if is_shared(order) else Sorted(snapshot, order)
+    return order.line(snapshot) if is_shared(order) else snapshot.waiting.walk_as(Sorted, order.key)
 
 
 def is_shared(order: Order) -> TypeGuard[Shared]:
