@@ -15,7 +15,8 @@ from artesian.model.capacity import BoolArray
 from artesian.policy.solver import FloatArray, IntArray, LinearProgram
 from artesian.policy.throughput import Problem
 
-_SLACK = 1e-9
+_SLACK = 1e-6
+"""What part of a level is given up, for the next program to have room beyond the solver's own 1e-7."""
 _CLOSE = 1e-3
 """How near to the least the greatest rho is brought, in parts of it."""
 
@@ -119,6 +120,9 @@ class _Shares:
 
     Rows: a job's shares [J], a kind's devices [K], then what a job gains, its ``worth`` times its shares,
     less its need times the level [J].
+
+    The solver is exact to 1e-7 of whatever it is given. So each job's gain is told to it as a part of the ``most``
+    [J] that the job could gain, and the level as a part of the least of these, the ``unit``.
     """
 
     def __init__(self, problem: Problem, worth: FloatArray) -> None:
@@ -130,6 +134,10 @@ class _Shares:
         self._worth = worth[self._pairs]
         self._devices = problem.devices[self._pairs]
         self._counts = (jobs, kinds)
+        most = np.zeros(jobs)
+        np.maximum.at(most, self._job, self._worth)
+        self._most: FloatArray = np.where(most > 0, most, 1.0)
+        self._unit = float(self._most.min(initial=np.inf))
 
     def _program(
         self, gain: FloatArray, *, need: FloatArray, least: FloatArray, even: FloatArray | None = None
@@ -140,8 +148,13 @@ class _Shares:
         level = np.full(jobs, columns)
         row = [self._job, jobs + self._kind, jobs + kinds + self._job, jobs + kinds + np.arange(jobs)]
         column: list[IntArray] = [np.arange(columns)] * 3 + [level]
-        value = [np.ones(columns), self._devices, self._worth, -need]
-        lower = [np.full(jobs + kinds, -np.inf), least]
+        value = [
+            np.ones(columns),
+            self._devices,
+            self._worth / self._most[self._job],
+            -need * (self._unit / self._most),
+        ]
+        lower = [np.full(jobs + kinds, -np.inf), least / self._most]
         upper = [np.ones(jobs), self._capacity, np.full(jobs, np.inf)]
         if even is not None:
             rows = 2 * jobs + kinds + np.arange(columns)
@@ -170,23 +183,21 @@ class _Shares:
         jobs, kinds = self._counts
         program = self._program(self._level_gain(), need=np.ones(jobs), least=np.zeros(jobs))
         least = np.zeros(jobs)
-        best = np.zeros(jobs)
-        np.maximum.at(best, self._job, self._worth)
         is_open = np.ones(jobs, dtype=np.bool_)
         for _ in range(levels):
-            level = program.solve()[-1] * (1 - _SLACK)
+            level = program.solve()[-1] * self._unit * (1 - _SLACK)
             least[is_open] = level
             # Who has a price is at the level in every optimum: nobody can give it more and keep the others there.
             # And a job alone on the fleet has no more than its best.
-            has_price = program.prices()[jobs + kinds :] > _SLACK
-            is_last = is_open & (has_price | (best <= level * (1 + 2 * _SLACK)))
+            has_price = program.prices()[jobs + kinds :] * (self._unit / self._most) > _SLACK
+            is_last = is_open & (has_price | (self._most <= level * (1 + 2 * _SLACK)))
             is_open &= ~is_last
             if not is_open.any() or not is_last.any():
                 break
             for job in np.flatnonzero(is_last):
                 row = int(jobs + kinds + job)
                 program.set_value(row, len(self._job), 0.0)
-                program.set_row(row, lower=level)
+                program.set_row(row, lower=level / self._most[job])
         return least
 
     def reach(self) -> Callable[[FloatArray], bool]:
@@ -196,7 +207,8 @@ class _Shares:
 
         def reaches(need: FloatArray) -> bool:
             for job in range(jobs):
-                program.set_value(jobs + kinds + job, len(self._job), -float(need[job]))
+                part = -float(need[job] / self._most[job])
+                program.set_value(jobs + kinds + job, len(self._job), part)
             return bool(program.solve()[-1] >= 1.0)
 
         return reaches
@@ -204,7 +216,7 @@ class _Shares:
     def best_sum(self, least: FloatArray) -> FloatArray:
         """Return the shares [J, K] with the greatest sum of gains that give every job its ``least`` [J]."""
         jobs, _ = self._counts
-        gain = np.append(self._worth, 0.0)
+        gain = np.append(self._worth / self._most.max(initial=0.0), 0.0)
         return self._shares(self._program(gain, need=np.zeros(jobs), least=least))
 
     def most_even(self, least: FloatArray) -> FloatArray:
