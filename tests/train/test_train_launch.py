@@ -331,7 +331,7 @@ while True: signal.pause()
 def test_the_grace_of_a_stop_is_nine_tenths_of_the_engines(
     start: Start, kind: signal.Signals, code: int
 ) -> None:
-    body = f"signal.signal(signal.{kind.name}, signal.SIG_IGN)\n" + WAIT_FOREVER
+    body = "for it in (signal.SIGTERM, signal.SIGUSR1): signal.signal(it, signal.SIG_IGN)\n" + WAIT_FOREVER
     launch = start(body, env={"ARTESIAN_STOP_GRACE": "0.5"})
     pidfds = launch.pidfds_of_ready(1)
     launch.process.send_signal(kind)
@@ -382,12 +382,22 @@ def test_a_stop_after_which_all_workers_have_ended_well_is_a_success(start: Star
     assert_all_end(assert_pids)
 
 
+def test_an_interrupt_asks_workers_to_save_as_a_stop_does(start: Start) -> None:
+    launch = start("signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n" + WAIT_FOREVER)
+    pidfds = launch.pidfds_of_ready(1)
+    launch.process.send_signal(signal.SIGINT)
+    code, _, err = launch.finish()
+    assert code == 130
+    assert "KeyboardInterrupt" not in err
+    assert_all_end(pidfds)
+
+
 def test_interrupting_twice_kills_workers_that_do_not_listen(start: Start) -> None:
     body = (
         """
 def note(number, frame):
     ready()
-signal.signal(signal.SIGINT, note)
+signal.signal(signal.SIGTERM, note)
 """
         + WAIT_FOREVER
     )

@@ -197,7 +197,8 @@ class ControlPlane:
         if job is not None:
             found = report.job_report(self, self.record(job)).waterfall
         else:
-            start_s = (state.first_s or now_s) if since_s is None else now_s - since_s
+            first_s = now_s if state.first_s is None else state.first_s
+            start_s = first_s if since_s is None else now_s - since_s
             found = report.waterfall_between(self, start_s, now_s)
         self.revive()
         return found

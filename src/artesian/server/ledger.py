@@ -50,12 +50,16 @@ class Ledger:
         An answer about now may be two seconds old.
         """
         now_s = time.time()
-        start_s = start_s if start_s is not None else (self.mirror.state.first_s or now_s)
+        if start_s is None:
+            first_s = self.mirror.state.first_s
+            start_s = now_s if first_s is None else first_s
         key = (round(start_s), end_s)
         for old in [key for key, answer in self._answers.items() if now_s - answer.at_s > _KEPT_S]:
             del self._answers[old]
         if key not in self._answers:
-            task = asyncio.create_task(self._waterfall(start_s, max(start_s, end_s or now_s)))
+            task = asyncio.create_task(
+                self._waterfall(start_s, max(start_s, now_s if end_s is None else end_s))
+            )
             self._answers[key] = _Answer(now_s, task)
         return await asyncio.shield(self._answers[key].task)
 

@@ -72,8 +72,7 @@ class Agent:
     def run(self) -> int:
         """Start the workers, wait until all have ended, and return the agent's exit code.
 
-        It takes over SIGTERM, SIGINT and SIGUSR1 until it returns. Call it from the main thread: what dies
-        with the thread that called it is the workers.
+        It takes over the stop signals until it returns. Call it from the main thread: workers die with it.
         """
         with hearing(_STOP_SIGNALS) as receiver:
             self._selector.register(receiver, selectors.EVENT_READ, lambda: self._hear_signals(receiver))
@@ -229,14 +228,15 @@ class Agent:
                 self._pass_on(signal.Signals(number))
 
     def _pass_on(self, number: signal.Signals) -> None:
+        told = signal.SIGTERM if number == signal.SIGINT else number  # an interrupt, too, leaves time to save
         is_repeated_interrupt = number == signal.SIGINT and self._stopped_by == signal.SIGINT
         if self._stopped_by is None and not self._exit_code:
-            self._stopped_by = self._crew.farewell = number
+            self._stopped_by, self._crew.farewell = number, told
             self._kill_within(self._gang.stop_grace_s)
         if is_repeated_interrupt:
             self._end_now()
         else:
-            self._crew.send(number)
+            self._crew.send(told)
 
     def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         if "slow" in message:

@@ -22,7 +22,7 @@ def hearing(numbers: Sequence[signal.Signals]) -> Iterator[socket.socket]:
 
 @contextmanager
 def on_notice(act: Callable[[], None]) -> Iterator[None]:
-    """Call ``act`` when a notice of preemption comes within the block, beside what the agent does about it.
+    """Call ``act`` when a notice of preemption, or an interrupt, comes within the block, beside what the agent does about it.
 
     It is called wherever the agent happens to be: it must be short, and may come more than once.
     """
@@ -33,7 +33,7 @@ def on_notice(act: Callable[[], None]) -> Iterator[None]:
         _ACTS.remove(act)
 
 
-_NOTICES = (signal.SIGTERM, signal.SIGUSR1)
+_NOTICES = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _ACTS: list[Callable[[], None]] = []
 
 

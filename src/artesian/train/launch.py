@@ -8,8 +8,8 @@ What it promises:
 
 - The death of a worker is seen at once, through its pidfd. The first to fail is reported, on stderr and
   to the control plane; the others, which now wait for it in a collective, get SIGTERM, then SIGKILL.
-- SIGTERM, SIGINT and SIGUSR1 are passed on to the workers, which may still save; the agent leaves when they
-  have. Who is still there after the grace of a stop gets SIGKILL, which ends a stopped process, too.
+- SIGTERM and SIGUSR1 are passed on to the workers, which may still save; the agent leaves when they have.
+  SIGINT reaches them as SIGTERM; a second one ends them at once. Who is still there after the grace of a stop gets SIGKILL, which ends a stopped process, too.
 - When the agent itself is killed the kernel kills the workers (PR_SET_PDEATHSIG). Processes that a worker
   started are killed with it in every other case; in this one they are still found by their session,
   which is the agent's.
