@@ -517,7 +517,7 @@ def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
             ["--restart-on", "signal,rain", "x.py"],
             "expected some of signal, oom_kill, user_error, got 'rain'",
         ),
-        (["--rdzv-conf", "x", "x.py"], "unrecognized arguments: --rdzv-conf"),
+        (["--no-such", "x", "x.py"], "unrecognized arguments: --no-such"),
     ],
 )
 def test_a_wrong_command_line_is_explained(

@@ -44,6 +44,10 @@ class Gang:
     log_dir: Path | None = None
     first_rank: int | None = None
     world_size: int | None = None
+    role: str = "default"
+    run_id: str | None = None
+    logs_first: bool = False
+    """Whether the node's first worker, too, writes into ``log_dir``."""
 
     def rank_of(self, node_rank: int, local_rank: int) -> int:
         """Return the rank of a worker of this node, which stands at ``node_rank``."""
@@ -106,11 +110,11 @@ def place_environment(
         "GROUP_RANK": formation.node_rank,
         "GROUP_WORLD_SIZE": formation.nodes,
         "ROLE_RANK": rank,
-        "ROLE_NAME": "default",
+        "ROLE_NAME": gang.role,
         "ROLE_WORLD_SIZE": world_size,
         "MASTER_ADDR": formation.master_host,
         "MASTER_PORT": formation.master_port,
-        "TORCHELASTIC_RUN_ID": environ.get(environment.JOB_ID, "none"),
+        "TORCHELASTIC_RUN_ID": gang.run_id or environ.get(environment.JOB_ID, "none"),
         "TORCHELASTIC_RESTART_COUNT": attempts_before + formation.number,
         "TORCHELASTIC_MAX_RESTARTS": gang.max_restarts,
         "TORCHELASTIC_USE_AGENT_STORE": formation.is_store_served,

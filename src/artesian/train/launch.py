@@ -40,6 +40,7 @@ from artesian.train.recovery import CAUSES
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.train.terms import Address, Terms
+from artesian.train.torchrun_options import add_options, counted, take_options
 from artesian.wire import environment
 
 _LAST_PORT = 65_535
@@ -56,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+    take_options(parser, args)
     _read_command(parser, args)
     gang = _gang(parser, args)
     terms = _terms(parser, args, gang)
@@ -107,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add(
         "nproc-per-node",
-        f"workers on this node (default: ${environment.WORKERS}, else 1)",
-        type=_count,
+        f"workers on this node, or gpu, cpu, auto: as many as there are (default: ${environment.WORKERS}, else 1)",
+        type=_workers,
         metavar="N",
     )
     add(
@@ -140,8 +142,9 @@ def _parser() -> argparse.ArgumentParser:
         default=600.0,
         metavar="S",
     )
-    add("rdzv-id", "accepted, as torchrun's", metavar="ID")
-    add("rdzv-backend", "accepted, as torchrun's", metavar="NAME")
+    add("rdzv-id", "TORCHELASTIC_RUN_ID of the workers, as torchrun's", metavar="ID")
+    add("role", "ROLE_NAME of the workers, as torchrun's", default="default", metavar="NAME")
+    add_options(add, parser)
     add("node-rank", "which of them this is, from 0", type=int, default=0, metavar="N")
     add(
         "first-rank",
@@ -203,6 +206,10 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _workers(text: str) -> int:
+    return counted(text) if text in ("gpu", "cpu", "auto") else _count(text)
 
 
 def _span(text: str) -> tuple[int, int]:
@@ -294,7 +301,9 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
     if args.start_timeout == 0:
         parser.error("--start-timeout must be above 0, got 0")
     progress = os.environ.get(environment.PROGRESS_DIR)
-    log = os.environ.get(environment.LOG_DIR)
+    log = args.log_dir or os.environ.get(environment.LOG_DIR)
+    if args.log_dir:
+        Path(args.log_dir).mkdir(parents=True, exist_ok=True)
     return Gang(
         command=_command(args),
         script=() if args.no_python else (args.script, *args.args),
@@ -314,6 +323,9 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         log_dir=Path(log) if log else None,
         first_rank=args.first_rank,
         world_size=args.world_size,
+        role=args.role,
+        run_id=args.rdzv_id,
+        logs_first=args.redirects == "3",
     )
 
 

@@ -76,7 +76,11 @@ class Starter:
         gang = self._gang
         env = {**self._shared, **place_environment(gang, formation, local_rank, self._environ)}
         rank = int(env["RANK"])
-        log = gang.log_dir / f"rank-{rank}.out" if gang.log_dir is not None and local_rank else None
+        log = (
+            gang.log_dir / f"rank-{rank}.out"
+            if gang.log_dir is not None and (local_rank or gang.logs_first)
+            else None
+        )
         if self._standby is not None:
             self._standby.fork_worker(
                 rank, gang.script, is_module=gang.is_module, env=env, log=log, kills_before=self._kills_before
