@@ -156,8 +156,7 @@ class State:
 
     def apply(self, record: Record) -> None:
         """Take in one record. Late, repeated and unknown ones change nothing; time never runs back."""
-        if record.at_s > self.at_s:
-            self.at_s = record.at_s
+        self.at_s = max(self.at_s, record.at_s)
         if self.first_s is None:
             self.first_s = record.at_s
         if self._due:
@@ -248,13 +247,12 @@ class State:
         job = self._current(event.job_id, event.epoch)
         if job is None:
             return
-        placement = job.attempt.placement
         if self._capacity is not None:
-            self._capacity.give(job.job, placement)
+            self._capacity.give(job.job, job.attempt.placement)
         if self.history.is_kept:
             self.history.note(job.holding(self.at_s, -1))
         self.running.remove(event.job_id)
-        for share in placement.shares:
+        for share in job.attempt.placement.shares:
             known = self.nodes[share.node_id]
             if known.next_node is not None:
                 self._shrink_if_free(known)

@@ -214,10 +214,7 @@ class Capacity:
     def has_free(self, row: int, share: NodeShare) -> bool:
         """Return whether all that the share takes of the devices of its node, in this row, is free."""
         free, milli = self._free, share.milli
-        for device in share.devices:  # noqa: SIM110  a generator takes longer
-            if free[row, device] < milli:
-                return False
-        return True
+        return not any([free[row, device] < milli for device in share.devices])  # noqa: C419  quicker so
 
     def whole_devices(self, row: int, count: int) -> tuple[int, ...]:
         """Return the first ``count`` devices of the node in this row of which nothing is taken; fewer if there are."""

@@ -303,8 +303,7 @@ class Agent:
         return any(worker.is_leaving for rank, worker in self._crew.running.items() if rank not in blamed)
 
     def _can_restart(self) -> bool:
-        is_stopping = self._stopped_by is not None or bool(self._exit_code)
-        if self._formation is None or is_stopping:
+        if self._formation is None or self._stopped_by is not None or self._exit_code:
             return False
         return self._council is not None or self._formation.number < self._gang.max_restarts
 
