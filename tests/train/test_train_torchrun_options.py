@@ -53,3 +53,12 @@ def test_what_cannot_be_had_is_refused(options: list[str], capsys: pytest.Captur
 
 def test_cpu_counts_the_processors() -> None:
     assert _parser().parse_args(["--nproc-per-node", "cpu", "x.py"]).nproc_per_node == os.cpu_count()
+
+
+def test_a_forked_worker_has_rank_and_script_for_its_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text("print(open('/proc/self/comm').read(), end='')")
+    assert main(["--preload", "json", str(script)]) == 0
+    assert capfd.readouterr().out == "0:worker.py\n"

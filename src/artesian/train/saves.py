@@ -4,6 +4,8 @@ Every rank keeps its own state in its node's memory, after every step; rank 0 br
 due. Back comes the newest that any rank has.
 """
 
+import contextlib
+import sys
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,6 +128,10 @@ class Saves:
                 )
             except CheckpointError as error:
                 failure = error
+                # The others fail as soon as they know, and this process may be ended before its traceback.
+                with contextlib.suppress(OSError):  # a log on the same disk
+                    sys.stderr.write(f"rank 0: {error}\n")
+                    sys.stderr.flush()
         is_saved = failure is None
         if self._all_saved is not None:
             is_saved = self._all_saved.hold(int(is_saved)) == (1,)
@@ -135,7 +141,9 @@ class Saves:
             self._saved_step = at.step
             return
         self.failed += 1
-        raise failure or CheckpointError(f"rank 0 could not save the checkpoint of step {at.step}")
+        raise failure or CheckpointError(
+            f"rank 0 could not save the checkpoint of step {at.step}: its output says why"
+        )
 
     def close(self, *, keep: bool) -> None:
         """Finish what was begun; ``keep``: leave the node's memory to a successor of this process."""

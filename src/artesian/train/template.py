@@ -103,6 +103,7 @@ def _run_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
         os.close(output)
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()  # else all workers would draw the same: Python's own generator sees to itself
+    _take_name(request)
     _beat_with_every_optimizer()
     sys.argv = [request["script"], *request["args"]]
     try:
@@ -117,6 +118,13 @@ def _run_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
         _report(error)
         end(130 if isinstance(error, KeyboardInterrupt) else 1)
     end(0)
+
+
+def _take_name(request: dict[str, Any]) -> None:
+    """Have ``ps`` and ``top`` show rank and script: at most 15 bytes, the kernel's limit for a name."""
+    name = f"{request['env'].get('RANK', '')}:{os.path.basename(request['script'])}"
+    with contextlib.suppress(OSError), open("/proc/self/comm", "wb") as file:
+        file.write(name.encode()[:15])
 
 
 def _run_script(script: str) -> None:
