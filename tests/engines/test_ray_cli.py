@@ -41,3 +41,19 @@ def test_a_cancelled_job_is_stopped_on_ray(cli: Cli) -> None:
     cli("cancel", job_id)
     cli.until_in(job_id, "cancelled")
     assert "saved" in cli("logs", job_id).stdout
+
+
+def test_a_running_job_goes_on_with_as_many_devices_as_a_user_says(cli: Cli) -> None:
+    script = (
+        "trap 'echo saved; exit 0' TERM; echo attempt $ARTESIAN_EPOCH on $ASCEND_RT_VISIBLE_DEVICES;"
+        " while [ ! -e go ]; do sleep 0.05; done"
+    )
+    id_ = cli.submit("shrinks", script, devices="910b:2", retry={"on": ["signal"]})
+    cli.until_printed(id_, "attempt 1 on 0,1\n", 1)
+    assert "is being stopped" in cli("resize", id_, "--devices", "1").stderr
+    cli.until_printed(id_, "attempt 2 on 0\n", 2)
+    cli.tell()
+    cli.until_in(id_, "succeeded")
+    attempts = cli.json("show", id_)["attempts"]
+    assert [attempt["outcome"]["cause"] for attempt in attempts] == ["resized", "completed"]
+    assert cli("logs", id_, "--attempt", "1").stdout == "attempt 1 on 0,1\nsaved\n"
