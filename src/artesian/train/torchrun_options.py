@@ -19,6 +19,8 @@ _WITHOUT_EFFECT = {
     "local-addr": "--rdzv-endpoint or --master-addr says where nodes meet",
     "signals-to-handle": "SIGTERM, SIGINT and SIGUSR1 always are",
 }
+_MEANT = {"rdzv-backend": ("c10d", "static")}
+"""Values that name what is done here anyway, so that nothing needs to be said of them."""
 _REFUSED = {
     "tee": "use --log-dir DIR with -r 3, and tail -f the files",
     "local-ranks-filter": "use --log-dir DIR: then a node's first worker alone prints",
@@ -83,7 +85,8 @@ def take_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
             parser.error(f"--shutdown-timeout: expected seconds, 0 or more, got {args.shutdown_timeout}")
         args.grace = args.stop_grace = args.shutdown_timeout
     for name, why in _WITHOUT_EFFECT.items():
-        if getattr(args, name.replace("-", "_")) is not None:
+        value = getattr(args, name.replace("-", "_"))
+        if value is not None and value not in _MEANT.get(name, ()):
             say(f"--{name} is without effect: {why}")
 
 
