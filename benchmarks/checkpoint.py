@@ -498,26 +498,36 @@ class _TorchSave(_Case):
                 os.fsync(file.fileno())
 
 
-class _AsyncSave(_Case):
+class _DcpAsync(_Case):
+    """``dcp.async_save``, whose future says when it is durable."""
+
     def __init__(self, bench: _Bench) -> None:
         self._bench = bench
         self._future: Future[Any] | None = None
-        self._alone = dist.new_group([0], backend="gloo")
-
-    def begin(self) -> None:
-        folder = self._bench.folder / "dcp"
-        if self._bench.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            writer = FileSystemWriter(folder)
-            future = async_save(self._bench.state(), storage_writer=writer, process_group=self._alone)
-            assert isinstance(future, Future)
-            self._future = future
 
     def is_durable(self) -> bool:
         if self._future is None or not self._future.done():
             return self._future is None
         self._future.result()
         return True
+
+    def _save(self, folder: Path, group: dist.ProcessGroup) -> None:
+        writer = FileSystemWriter(folder)
+        future = async_save(self._bench.state(), storage_writer=writer, process_group=group)
+        assert isinstance(future, Future)
+        self._future = future
+
+
+class _AsyncSave(_DcpAsync):
+    def __init__(self, bench: _Bench) -> None:
+        super().__init__(bench)
+        self._alone = dist.new_group([0], backend="gloo")
+
+    def begin(self) -> None:
+        folder = self._bench.folder / "dcp"
+        if self._bench.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._save(folder, self._alone)
 
 
 class _DcpSave(_Case):
@@ -534,10 +544,9 @@ class _DcpSave(_Case):
         dcp_save(self._bench.state(), checkpoint_id=folder)
 
 
-class _AsyncShards(_Case):
+class _AsyncShards(_DcpAsync):
     def __init__(self, bench: _Bench) -> None:
-        self._bench = bench
-        self._future: Future[Any] | None = None
+        super().__init__(bench)
         self._group = dist.new_group(backend="gloo")
 
     def prepare(self) -> None:
@@ -545,16 +554,7 @@ class _AsyncShards(_Case):
             shutil.rmtree(self._bench.folder / "dcp-async", ignore_errors=True)
 
     def begin(self) -> None:
-        writer = FileSystemWriter(self._bench.folder / "dcp-async")
-        future = async_save(self._bench.state(), storage_writer=writer, process_group=self._group)
-        assert isinstance(future, Future)
-        self._future = future
-
-    def is_durable(self) -> bool:
-        if self._future is None or not self._future.done():
-            return self._future is None
-        self._future.result()
-        return True
+        self._save(self._bench.folder / "dcp-async", self._group)
 
 
 class _cases:  # noqa: N801 - used like a function

@@ -20,7 +20,7 @@ from artesian.train.last_save import NOTE, leave_note
 from artesian.train.last_save_process import bring
 from artesian.train.memory import Memory
 from artesian.train.parts_reader import open_parts
-from artesian.train.persist_process import parts_to_storage
+from artesian.train.persist_process import in_parts, to_storage
 from artesian.train.saver import Saver
 from artesian.train.segment import JobFolder
 from artesian.wire.environment import CHECKPOINT_DIR
@@ -175,7 +175,7 @@ def sharded_node(base: Path, rank: int, steps: tuple[int, ...]) -> tuple[JobFold
     """Return a node that has one rank of two, with its parts of two steps at most in its memory."""
     base.mkdir()
     folder = JobFolder("j", base=base)
-    leave_note(folder, parts_to_storage(base.parent / "run"))
+    leave_note(folder, in_parts(to_storage(base.parent / "run")))
     memory = Memory(folder, 0)
     for step in steps:
         meta = {"position": 4 * step, "world_size": 2, "rank": rank, "save": f"run-{step}", "names": []}

@@ -26,6 +26,14 @@ class Rejected:
     reason: str
 
 
+def none_is_whole(storage: Storage, rejected: Sequence[Rejected]) -> CheckpointError:
+    """Return the error of who found checkpoints, and could load none of them."""
+    reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in rejected)
+    return CheckpointError(
+        f"no checkpoint in {storage.name} is whole: {reasons}", hint="move them away to start from scratch"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """A checkpoint that was read and verified; ``rejected`` are the newer ones that were not whole."""
@@ -103,11 +111,7 @@ class Checkpointer:
                 continue
             return Checkpoint(manifest=manifest, state=state, rejected=tuple(rejected))
         if rejected:
-            reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in rejected)
-            raise CheckpointError(
-                f"no checkpoint in {self.storage.name} is whole: {reasons}",
-                hint="move them away to start from scratch",
-            )
+            raise none_is_whole(self.storage, rejected)
         return None
 
     def steps(self) -> list[int]:

@@ -13,19 +13,18 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from artesian.train.errors import CheckpointError
 from artesian.train.last_save import NOTE
 from artesian.train.manifest import Facts
 from artesian.train.parts import Save, commit_parts, write_part
 from artesian.train.persist_process import save_of
-from artesian.train.segment import SHARED_MEMORY, JobFolder, Snapshot, reading
-from artesian.train.storage import PIECE_BYTES, Storage, open_storage
+from artesian.train.segment import SHARED_MEMORY, JobFolder, Snapshot, meta_of, reading
+from artesian.train.storage import Storage, in_pieces, open_storage
 
 _SHARE = 0.25
 """Of the grace, what the workers have to save on their own before their memory is saved beside them."""
@@ -64,11 +63,11 @@ def _bring_whole(storage: Storage, snapshot: Snapshot) -> bool:
     with reading(snapshot) as image:
         if image is None:
             return False
-        meta = _meta(snapshot, image)
+        meta = meta_of(snapshot, image)
         facts = Facts(step=snapshot.step, position=meta["position"], world_size=meta["world_size"])
         with storage.alone():
             if max(storage.steps(), default=0) < snapshot.step:  # else a worker has been quicker
-                storage.save(facts, _pieces(image), snapshot.document_bytes)
+                storage.save(facts, in_pieces(image), snapshot.document_bytes)
     return True
 
 
@@ -80,9 +79,13 @@ def _bring_parts(
         for snapshots in ranks.values():
             for snapshot in snapshots:
                 image = held.enter_context(reading(snapshot))
-                if image is None or "save" not in _meta(snapshot, image) or snapshot.step <= stored:
+                if (
+                    image is None
+                    or snapshot.step <= stored
+                    or "save" not in (meta := meta_of(snapshot, image))
+                ):
                     continue
-                save, rank = save_of(snapshot, image)
+                save, rank = save_of(snapshot.step, meta)
                 found[replace(save, number=f"{save.number}-last")][rank] = (snapshot, image)
         ready = sorted(
             (save for save, parts in found.items() if len(parts) == len(ranks)),
@@ -91,7 +94,7 @@ def _bring_parts(
         )
         for save in ready:
             for rank, (snapshot, image) in found[save].items():
-                write_part(storage, save, rank, _pieces(image), snapshot.document_bytes)
+                write_part(storage, save, rank, in_pieces(image), snapshot.document_bytes)
             if len(ranks) == save.world_size:  # no other node has one of this step
                 break
         has_first = any(0 in found[save] for save in ready)
@@ -105,16 +108,6 @@ def _bring_parts(
             )
         time.sleep(_POLL_S)
     return None
-
-
-def _meta(snapshot: Snapshot, image: memoryview) -> dict[str, Any]:
-    meta: dict[str, Any] = json.loads(bytes(image[: snapshot.document_bytes]))[1][0]
-    return meta
-
-
-def _pieces(image: memoryview) -> Iterator[memoryview]:
-    for at in range(0, len(image), PIECE_BYTES):
-        yield image[at : at + PIECE_BYTES]
 
 
 def main(memory: str, grace_s: float, base: Path = SHARED_MEMORY) -> None:

@@ -47,14 +47,10 @@ class Facts:
 def parse_manifest(fields: Mapping[str, Any]) -> Manifest:
     """Return the manifest of format 2. Raises ValueError for one that is damaged or of another format."""
     try:
-        found = dict(fields)
-        check = found.pop("check")
-        manifest = Manifest(**{**found, "crc32s": tuple(found["crc32s"])})
+        found = unsealed(fields)
+        return Manifest(**{**found, "crc32s": tuple(found["crc32s"])})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{MANIFEST} is damaged: {error!r}") from error
-    if _check(manifest) != check:
-        raise ValueError(f"{MANIFEST} is damaged: it does not match its own checksum")
-    return manifest
 
 
 def make_manifest(
@@ -76,11 +72,25 @@ def make_manifest(
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest's file, with a checksum of its own."""
-    return json.dumps({**asdict(manifest), "check": _check(manifest)}).encode()
+    return sealed(asdict(manifest))
 
 
-def _check(manifest: Manifest) -> int:
-    return zlib.crc32(json.dumps(asdict(manifest), sort_keys=True).encode())
+def sealed(fields: Mapping[str, Any]) -> bytes:
+    """Return ``fields`` as JSON, with a checksum of their own."""
+    return json.dumps({**fields, "check": seal_of(fields)}).encode()
+
+
+def unsealed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was ``sealed``, without its checksum. Raises ValueError where they do not match, KeyError without one."""
+    found = dict(fields)
+    if found.pop("check") != seal_of(found):
+        raise ValueError(f"{MANIFEST} is damaged: it does not match its own checksum")
+    return found
+
+
+def seal_of(fields: Mapping[str, Any]) -> int:
+    """Return the checksum of fields, in whatever order they are."""
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
 
 
 def manifest_fields(text: bytes) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ class PartSaver:
     """One rank's. ``begin``, ``go_on`` and ``drain`` are called by all ranks at the same steps."""
 
     def __init__(self, settings: Mapping[str, Any], on_report: OnReport) -> None:
-        """``settings`` are of ``parts_to_storage``. ``on_report`` is called from other threads, too."""
+        """``settings`` are of ``in_parts``. ``on_report`` is called from other threads, too."""
         self._on_report = on_report
         self._lock = threading.Lock()
         self._next_step: int | None = None

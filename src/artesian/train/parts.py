@@ -11,15 +11,13 @@ Needs the standard library only.
 import contextlib
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import artesian
-from artesian.train.errors import CheckpointError
-from artesian.train.manifest import MANIFEST, folder_name
-from artesian.train.storage import PIECE_BYTES, Storage, remove_old, verified
+from artesian.train.manifest import MANIFEST, folder_name, sealed, unsealed
+from artesian.train.storage import PIECE_BYTES, Storage, not_saved, remove_old, verified
 
 FORMAT = 3
 
@@ -83,11 +81,10 @@ def write_part(
             document_bytes=document_bytes,
             crc32s=tuple(crc32s),
         )
-        storage.put_note(save.name, f"{stem}.json", _encoded({**asdict(save), **asdict(part)}))
+        storage.put_note(save.name, f"{stem}.json", sealed({**asdict(save), **asdict(part)}))
     except OSError as error:
-        raise _cannot(
-            "write", f"part {rank} of the checkpoint of step {save.step}", storage, error
-        ) from error
+        what = f"part {rank} of the checkpoint of step {save.step}"
+        raise not_saved("write", what, storage, error) from error
     return part
 
 
@@ -116,19 +113,19 @@ def commit_parts(
             parts=tuple(parts),
         )
         with storage.alone():
-            storage.commit(save.name, save.step, _encoded(asdict(manifest)))
+            storage.commit(save.name, save.step, sealed(asdict(manifest)))
             if is_tidying:
                 with contextlib.suppress(OSError):  # tried again at the next save; the new one is safe
                     remove_old(storage, save.step, keep_last, keep_every)
     except OSError as error:
-        raise _cannot("commit", f"the checkpoint of step {save.step}", storage, error) from error
+        raise not_saved("commit", f"the checkpoint of step {save.step}", storage, error) from error
     return manifest
 
 
 def parse_parts(fields: Mapping[str, Any]) -> PartsManifest:
     """Return the manifest of format 3. Raises ValueError for one that is damaged or of another format."""
     try:
-        found = _checked(fields)
+        found = unsealed(fields)
         parts = tuple(_part({**part, "crc32s": tuple(part["crc32s"])}) for part in found["parts"])
         manifest = PartsManifest(**{**found, "parts": parts})
     except (KeyError, TypeError, AttributeError) as error:
@@ -162,7 +159,7 @@ def _parts_there(storage: Storage, save: Save) -> list[Part]:
     found = {}
     for note in storage.notes(save.name, save.world_size):
         try:
-            fields = _checked(json.loads(note))
+            fields = unsealed(json.loads(note))
             about, part = asdict(save), {key: fields[key] for key in Part.__dataclass_fields__}
         except (ValueError, KeyError, TypeError):  # it is being written
             continue
@@ -173,25 +170,3 @@ def _parts_there(storage: Storage, save: Save) -> list[Part]:
 
 def _part(fields: Mapping[str, Any]) -> Part:
     return Part(**{**fields, "crc32s": tuple(fields["crc32s"]), "file": os.path.basename(fields["file"])})
-
-
-def _encoded(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps({**fields, "check": _check(fields)}).encode()
-
-
-def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(fields)
-    if found.pop("check") != _check(found):
-        raise ValueError(f"{MANIFEST} is damaged: it does not match its own checksum")
-    return found
-
-
-def _check(fields: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
-
-
-def _cannot(act: str, what: str, storage: Storage, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"cannot {act} {what} to {storage.name}: {error.strerror or error}",
-        hint="free space or name another folder; earlier checkpoints are intact",
-    )

@@ -26,8 +26,8 @@ from artesian.train.errors import CheckpointError
 from artesian.train.manifest import Facts
 from artesian.train.parts import Save, commit_parts, write_part
 from artesian.train.peer import Peer, send
-from artesian.train.segment import Snapshot, reading
-from artesian.train.storage import PIECE_BYTES, Storage, open_storage, write_checkpoint
+from artesian.train.segment import Snapshot, meta_of, reading
+from artesian.train.storage import Storage, in_pieces, open_storage, write_checkpoint
 
 NICE = 10
 """A ninth of a normal process's share where both want the core: it gets on, and costs the steps little."""
@@ -52,15 +52,8 @@ def to_storage(
     }
 
 
-def parts_to_storage(
-    where: Path | str,
-    *,
-    keep_last: int = 2,
-    keep_every: int | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return the settings of a helper that writes one rank's parts of sharded saves to storage."""
-    settings = to_storage(where, keep_last=keep_last, keep_every=keep_every, options=options)
+def in_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, of ``to_storage``, of a helper that writes one rank's parts of sharded saves there."""
     return {**settings, "is_in_parts": True}
 
 
@@ -110,11 +103,11 @@ def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
     with reading(snapshot) as image:
         if image is None:
             return False
-        meta = json.loads(bytes(image[: snapshot.document_bytes]))[1][0]
+        meta = meta_of(snapshot, image)
         write_checkpoint(
             storage,
             Facts(step=snapshot.step, position=meta.get("position", 0), world_size=meta.get("world_size", 1)),
-            (image[at : at + PIECE_BYTES] for at in range(0, len(image), PIECE_BYTES)),
+            in_pieces(image),
             snapshot.document_bytes,
             keep_last=settings["keep_last"],
             keep_every=settings["keep_every"],
@@ -129,27 +122,20 @@ def _persist_part(settings: Mapping[str, Any], snapshot: Snapshot, words: Words 
     with reading(snapshot) as image:
         if image is None:
             return None
-        save, rank = save_of(snapshot, image)
+        save, rank = save_of(snapshot.step, meta_of(snapshot, image))
         if rank == 0:
             with contextlib.suppress(OSError):  # what is in the way is told by the write
                 storage.sweep(save.name)
-        pieces = (image[at : at + PIECE_BYTES] for at in range(0, len(image), PIECE_BYTES))
-        write_part(storage, save, rank, pieces, snapshot.document_bytes)
+        write_part(storage, save, rank, in_pieces(image), snapshot.document_bytes)
     if rank != 0:
         return snapshot.image_bytes
     patience_s = _PATIENCE_S + _PATIENCE * (time.monotonic() - start_s)
     return _committed(storage, save, settings, words, patience_s)
 
 
-def save_of(snapshot: Snapshot, image: memoryview) -> tuple[Save, int]:
-    """Return which save a snapshot of sharded state is a part of, and of which rank it is."""
-    meta = json.loads(bytes(image[: snapshot.document_bytes]))[1][0]
-    save = Save(
-        step=snapshot.step,
-        position=meta["position"],
-        world_size=meta["world_size"],
-        number=meta["save"],
-    )
+def save_of(step: int, meta: Mapping[str, Any]) -> tuple[Save, int]:
+    """Return which save a snapshot of sharded state is a part of, and of which rank it is; ``meta`` is its own."""
+    save = Save(step=step, position=meta["position"], world_size=meta["world_size"], number=meta["save"])
     return save, meta["rank"]
 
 

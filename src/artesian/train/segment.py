@@ -21,6 +21,7 @@ Needs the standard library only: helper processes start without torch.
 import contextlib
 import errno
 import fcntl
+import json
 import mmap
 import os
 import re
@@ -32,6 +33,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from artesian.train.errors import CheckpointError
 
@@ -202,26 +204,42 @@ def peek(path: Path) -> Snapshot | None:
         return None
 
 
+class Hold:
+    """Keeps a snapshot from being overwritten, for whoever reads it, until it is let go."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.file: int | None = None
+        """The buffer, which nobody writes to; None: it is gone, or was let go."""
+        with contextlib.suppress(FileNotFoundError):
+            self.file = os.open(snapshot.path, os.O_RDONLY | os.O_NOFOLLOW)
+            # A writer holds its lock for an instant, to see that nobody reads.
+            fcntl.flock(self.file, fcntl.LOCK_SH)
+
+    def let_go(self) -> None:
+        """Let the snapshot be overwritten. Calling it again does nothing."""
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+
+
 @contextmanager
 def reading(snapshot: Snapshot) -> Iterator[memoryview | None]:
     """Yield the image of ``snapshot``, which stays as it is within the block; None if it is gone.
 
     Its document has been checked against its checksum.
     """
+    hold = Hold(snapshot)
     try:
-        file = os.open(snapshot.path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        yield None
-        return
-    try:
-        # A writer holds its lock for an instant, to see that nobody reads.
-        fcntl.flock(file, fcntl.LOCK_SH)
-        size = os.fstat(file).st_size
-        if _snapshot(snapshot.path, os.pread(file, HEADER_BYTES, 0), size) != snapshot:
+        if hold.file is None:
+            yield None
+            return
+        size = os.fstat(hold.file).st_size
+        if _snapshot(snapshot.path, os.pread(hold.file, HEADER_BYTES, 0), size) != snapshot:
             yield None
             return
         # Private to us: nobody's snapshot changes when a reader writes into what it got.
-        mapped = mmap.mmap(file, size, access=mmap.ACCESS_COPY)
+        mapped = mmap.mmap(hold.file, size, access=mmap.ACCESS_COPY)
         with contextlib.suppress(OSError):  # an older kernel maps page by page
             mapped.madvise(_POPULATE_READ)
         image = memoryview(mapped)[HEADER_BYTES:]
@@ -233,29 +251,13 @@ def reading(snapshot: Snapshot) -> Iterator[memoryview | None]:
                 image.release()
                 mapped.close()
     finally:
-        os.close(file)
+        hold.let_go()
 
 
-class Hold:
-    """Keeps a snapshot from being overwritten, for whoever reads it later, until it is let go."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        """``is_there`` tells whether the snapshot was still there to be held."""
-        self.snapshot = snapshot
-        self._file: int | None = None
-        try:
-            self._file = os.open(snapshot.path, os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            self.is_there = False
-            return
-        fcntl.flock(self._file, fcntl.LOCK_SH)
-        self.is_there = peek(snapshot.path) == snapshot
-
-    def let_go(self) -> None:
-        """Let the snapshot be overwritten. Calling it again does nothing."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+def meta_of(snapshot: Snapshot, image: memoryview) -> dict[str, Any]:
+    """Return the plain data that went with the state of a snapshot, of which this is the image."""
+    meta: dict[str, Any] = json.loads(bytes(image[: snapshot.document_bytes]))[1][0]
+    return meta
 
 
 class Writer:

@@ -7,7 +7,6 @@ Every rank calls the same functions in the same order, with a folder that all no
 """
 
 import contextlib
-import json
 import secrets
 import warnings
 import zlib
@@ -26,15 +25,15 @@ from torch.distributed.checkpoint.storage import StorageReader
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from artesian.train.checkpoint import Rejected
+from artesian.train.checkpoint import Rejected, none_is_whole
 from artesian.train.errors import CheckpointError
 from artesian.train.image import Layout, encode_tree, pieces_of
-from artesian.train.manifest import MANIFEST, folder_name
+from artesian.train.manifest import MANIFEST, folder_name, seal_of
 from artesian.train.parts import FORMAT, PartsManifest, Save, commit_parts, read_document, write_part
 from artesian.train.parts_reader import PartsReader, StagedPlanner, read_manifest
 from artesian.train.plain import to_plain
 from artesian.train.shards import ShardTable, load_shards, local_shards, restore_shards
-from artesian.train.storage import open_storage
+from artesian.train.storage import PIECE_BYTES, open_storage
 
 __all__ = [
     "ShardedCheckpoint",
@@ -45,7 +44,6 @@ __all__ = [
 ]
 
 _DCP_FORMAT = "dcp-1"
-_PIECE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +172,7 @@ class ShardedCheckpointer:
                 continue
             return ShardedCheckpoint(**loaded, rejected=tuple(rejected))
         if rejected:
-            reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in rejected)
-            raise CheckpointError(
-                f"no checkpoint in {self.storage.name} is whole: {reasons}",
-                hint="move them away to start from scratch",
-            )
+            raise none_is_whole(self.storage, rejected)
         return None
 
     def steps(self) -> list[int]:
@@ -303,12 +297,12 @@ def _verified(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
         files = found["files"].items()
     except (KeyError, AttributeError) as error:
         raise ValueError(f"{MANIFEST} is damaged: {error!r}") from error
-    if zlib.crc32(json.dumps(found, sort_keys=True).encode()) != check:
+    if seal_of(found) != check:
         raise ValueError(f"{MANIFEST} is damaged, or of another format than {_DCP_FORMAT} and {FORMAT}")
     for name, facts in files:
         crc32 = 0
         with (path / name).open("rb") as file:
-            while piece := file.read(_PIECE_BYTES):
+            while piece := file.read(PIECE_BYTES):
                 crc32 = zlib.crc32(piece, crc32)
             if [file.tell(), crc32] != facts:
                 raise ValueError(f"{name} does not match its checksum")

@@ -3,7 +3,6 @@
 All ranks must go back to the same step, each with its own part of it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from artesian.train.peer import Peer, fetch, held_steps
 from artesian.train.reporter import say
 from artesian.train.restorable import Restorable
 from artesian.train.saves import Position
-from artesian.train.segment import JobFolder, Snapshot, reading
+from artesian.train.segment import JobFolder, Snapshot, meta_of, reading
 from artesian.train.sharded import ShardedCheckpointer
 from artesian.train.shards import load_shards
 
@@ -187,6 +186,5 @@ def _key_of(snapshot: Snapshot) -> int | None:
     with reading(snapshot) as image:
         if image is None:
             return None
-        meta = json.loads(bytes(image[: snapshot.document_bytes]))[1][0]
-    key = meta.get("key")
+        key = meta_of(snapshot, image).get("key")
     return key if isinstance(key, int) else None

@@ -21,7 +21,7 @@ from artesian.train.memory import Memory
 from artesian.train.part_saver import PartSaver
 from artesian.train.peer import Peer
 from artesian.train.persist import Persister, Report
-from artesian.train.persist_process import parts_to_storage, to_peer
+from artesian.train.persist_process import in_parts, to_peer, to_storage
 from artesian.train.reporter import Reporter, say
 from artesian.train.restorable import Restorable
 from artesian.train.saves import Position
@@ -129,9 +129,8 @@ class ShardedSaves:
                 on_report=self._sent,
             )
         if self._places.folder is not None:
-            settings = parts_to_storage(
-                self._places.folder, keep_last=self._places.keep_last, keep_every=self._places.keep_every
-            )
+            keep_last, keep_every = self._places.keep_last, self._places.keep_every
+            settings = in_parts(to_storage(self._places.folder, keep_last=keep_last, keep_every=keep_every))
             if self._job is not None:
                 leave_note(self._job, settings)
             self._parts = PartSaver(settings, self._reports.append)

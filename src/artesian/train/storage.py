@@ -132,11 +132,22 @@ def write_checkpoint(
             with contextlib.suppress(OSError):  # tried again at the next save; the new checkpoint is safe
                 remove_old(storage, facts.step, keep_last, keep_every)
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write the checkpoint of step {facts.step} to {storage.name}: {error.strerror or error}",
-            hint="free space or name another folder; earlier checkpoints are intact",
-        ) from error
+        raise not_saved("write", f"the checkpoint of step {facts.step}", storage, error) from error
     return manifest
+
+
+def not_saved(act: str, what: str, storage: Storage, error: OSError) -> CheckpointError:
+    """Return the error of who could not ``act`` (write, commit) on ``what`` is saved."""
+    return CheckpointError(
+        f"cannot {act} {what} to {storage.name}: {error.strerror or error}",
+        hint="free space or name another folder; earlier checkpoints are intact",
+    )
+
+
+def in_pieces(image: memoryview) -> Iterator[memoryview]:
+    """Yield an image in pieces of 16 MiB."""
+    for at in range(0, len(image), PIECE_BYTES):
+        yield image[at : at + PIECE_BYTES]
 
 
 def remove_old(storage: Storage, newest: int, keep_last: int, keep_every: int | None) -> None:
