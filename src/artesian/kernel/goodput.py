@@ -97,7 +97,7 @@ def _waited_us(record: JobRecord, start: int, end: int) -> int:
     for attempt, until in zip(record.attempts, nexts, strict=True):
         if attempt.ended_s is None:
             continue
-        milli = sum(share.milli * len(share.devices) for share in attempt.placement.shares)
+        milli = attempt.placement.milli
         gap = min(until, end) - max(to_us(attempt.ended_s), start)
         waited += milli * max(0, gap)
     return waited // MILLI

@@ -294,10 +294,9 @@ def resize(
         record.hold = None
     if not record.state.holds_devices:
         return
-    shares = record.attempt.placement.shares
-    node = nodes[shares[0].node_id].node
-    held_milli = sum(len(share.devices) * share.milli for share in shares)
-    if not any(one.suits(node) and one.min_milli <= held_milli <= one.max_milli for one in devices):
+    held = record.attempt.placement
+    node = nodes[held.shares[0].node_id].node
+    if not any(one.suits(node) and one.min_milli <= held.milli <= one.max_milli for one in devices):
         to = " | ".join(map(str, devices))
         must_stop(record, Cause.RESIZED, f"resized to {to} by {user or 'a user'}", at_s)
 

@@ -43,7 +43,12 @@ class Placement(Struct, frozen=True, kw_only=True, gc=False):
     @property
     def whole_devices(self) -> float:
         """Devices that the attempt holds, shares counted as what they are."""
-        return sum([len(share.devices) * share.milli for share in self.shares]) / MILLI
+        return self.milli / MILLI
+
+    @property
+    def milli(self) -> int:
+        """Thousandths of devices that the attempt holds."""
+        return sum([len(share.devices) * share.milli for share in self.shares])
 
     def share_on(self, node_id: str) -> NodeShare | None:
         """Return what the attempt holds of a node; None where that is nothing."""

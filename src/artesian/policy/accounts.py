@@ -85,7 +85,7 @@ class Accounts:
     def add(self, job: Job, placement: Placement, sign: int = 1) -> None:
         """Take note that the job gets the placement, or (-1) gives it back."""
         kind = self._capacity.kind[self._capacity.row[placement.shares[0].node_id]]
-        milli = sum(share.milli * len(share.devices) for share in placement.shares)
+        milli = placement.milli
         rations = sum(max(1, len(share.devices)) for share in placement.shares)
         for team in self.teams.path(job.team):
             used = self._account(team.name)

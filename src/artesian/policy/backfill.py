@@ -184,9 +184,7 @@ class EasyBackfill:
                 looked += 1
                 if looked > self.depth:
                     break
-            shape = cycle.shapes.get(line.shape)
-            if shape is None or shape.promises < len(cycle.promises):
-                shape = _shape(cycle, line.shape, job, free)
+            shape = _shape(cycle, line.shape, job, free)
             if not shape.needs.is_possible:
                 cycle.holds.append(Hold(job_id=job.id, code=explain.impossible_code(job, free)))
                 line.leave_shape()

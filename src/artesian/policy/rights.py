@@ -128,7 +128,7 @@ class Reclaim:
             if kind not in entitled[mine.name]:
                 return False
             borrowed = -accounts.within(theirs, kind)
-            size = sum(share.milli * len(share.devices) for share in holder.placement.shares)
+            size = holder.placement.milli
             if borrowed <= 0 or (is_spare and size > borrowed):
                 return False
             accounts.add(holder.job, holder.placement, -1)

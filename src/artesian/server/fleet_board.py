@@ -111,7 +111,7 @@ class FleetBoard:
         held: Counter[str] = Counter()
         for entry in self.mirror.state.running.values():
             for above in self.quotas.path(entry.job.team):
-                held[above.name] += round(entry.placement.whole_devices * MILLI)
+                held[above.name] += entry.placement.milli
         jobs = self.mirror.board.active_by_team()
         accounts = Accounts(self.quotas, self.mirror.state.capacity)
         names = sorted({*jobs, *(team.name for team in self.quotas.teams)}) if only is None else [only]

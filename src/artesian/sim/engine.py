@@ -228,7 +228,7 @@ class VirtualEngine:
         decided_s = run.begins_s - self._jobs[run.start.job_id].start_up_s
         start_up_s = min(at_s, run.begins_s) - decided_s
         if start_up_s > 0 or lost_s > 0:
-            milli = sum(len(share.devices) * share.milli for share in run.start.placement.shares)
+            milli = run.start.placement.milli
             self.ran.append(Ran(epoch=run.start.epoch, milli=milli, start_up_s=start_up_s, lost_s=lost_s))
 
     def _epoch(self, job_id: str) -> int | None:

@@ -310,7 +310,7 @@ def _holdings(record: JobRecord, at_s: float) -> Sequence[tuple[float, float, in
     """
     holdings = []
     for attempt in record.attempts:
-        milli = sum(len(share.devices) * share.milli for share in attempt.placement.shares)
+        milli = attempt.placement.milli
         holdings.append((attempt.decided_s, at_s if attempt.ended_s is None else attempt.ended_s, milli))
     return holdings
 

@@ -87,7 +87,7 @@ def _held(record: JobRecord, end_s: float) -> Iterator[tuple[float, float, int, 
     """Yield from when to when each attempt held how much of which model."""
     for attempt in record.attempts:
         assert attempt.accelerator is not None
-        milli = sum(len(share.devices) * share.milli for share in attempt.placement.shares)
+        milli = attempt.placement.milli
         stop_s = end_s if attempt.ended_s is None else attempt.ended_s
         yield attempt.decided_s, stop_s, milli, attempt.accelerator
 

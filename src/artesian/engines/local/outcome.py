@@ -56,9 +56,8 @@ def outcome_of(ended: Ended, failure: WorkerFailed | None) -> Outcome:
         return Outcome(cause=Cause.START_FAILED, message=ended.start_error)
     if failure is not None and ended.exit_code != 0:
         if failure.rank < 0 and failure.exit_code is None and failure.signal is None:
-            return Outcome(
-                cause=Cause.NODE_LOST, message=failure.message
-            )  # no worker's failure, and no program's
+            # No worker's failure, and no program's.
+            return Outcome(cause=Cause.NODE_LOST, message=failure.message)
         return _of(failure.exit_code, failure.signal, failure.is_oom_kill, failure.rank, failure.message)
     if ended.was_stopped and ended.exit_code == 0:
         # Told to stop, it saved its state and left: that is not the end of its work.
