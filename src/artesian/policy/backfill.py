@@ -135,7 +135,11 @@ class EasyBackfill:
     def plan(self, snapshot: Snapshot) -> Plan:
         """Return the starts of this cycle, and the jobs that it looked at in vain."""
         with snapshot.capacity.trial() as trial:
-            cycle = self._serve(snapshot, trial)
+            return self.plan_on(snapshot, trial)
+
+    def plan_on(self, snapshot: Snapshot, trial: Trial) -> Plan:
+        """Return the same, and leave what starts taken."""
+        cycle = self._serve(snapshot, trial)
         return Plan(at_s=snapshot.at_s, starts=tuple(cycle.starts), holds=tuple(cycle.holds))
 
     def is_unmoved(self, snapshot: Snapshot, came: Sequence[Job]) -> bool:
