@@ -28,10 +28,11 @@ class TriesOut:
     """A policy that takes and plans what the test says."""
 
     tries: Tries
+    later_s: float = 0.0
 
     def plan_on(self, snapshot: Snapshot, trial: Trial) -> Plan:
         """Have the test take what it likes, and return what it says."""
-        return Plan(at_s=snapshot.at_s, starts=tuple(self.tries(snapshot, trial)))
+        return Plan(at_s=snapshot.at_s + self.later_s, starts=tuple(self.tries(snapshot, trial)))
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """Return the same."""
@@ -130,6 +131,13 @@ def test_whatever_a_policy_tries_out_only_what_it_starts_is_taken(tries: Tries) 
     plan = kernel.submit(*two, at_s=3.0)
     assert plan.starts
     assert {"runs", *(start.job_id for start in plan.starts)} == set(kernel.state.running)
+    assert is_true(kernel.state)
+
+
+def test_what_starts_later_than_it_was_taken_is_held_from_then_on() -> None:
+    kernel = a_kernel(honest)
+    kernel.scheduler = Scheduler(TriesOut(honest, later_s=2.0), kernel.state)
+    assert kernel.submit(a_job("j1", devices="cpu:2", estimated_duration_s=9.0)).starts
     assert is_true(kernel.state)
 
 
