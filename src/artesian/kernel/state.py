@@ -267,7 +267,7 @@ class State:
         else:
             # A new dict: what a policy was shown does not change.
             self.served[event.job_id] = add_served(dict(self.served.get(event.job_id, {})), job.attempt)
-        self._index(job)
+            self._index(job)
 
     def _apply_progressed(self, event: AttemptProgressed) -> None:
         job = self._current(event.job_id, event.epoch)

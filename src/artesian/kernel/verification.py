@@ -32,10 +32,12 @@ def verify(plan: Plan, snapshot: Snapshot, trial: Trial) -> bool:
     told: set[str] = set()
     if plan.starts or plan.claims:
         _verify_devices(plan, snapshot, trial, told, is_taken=is_taken)
+    waiting = snapshot.waiting
     for hold in plan.holds:
-        if hold.job_id not in snapshot.waiting or hold.job_id in told:
-            raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
-        told.add(hold.job_id)
+        job_id = hold.job_id
+        if job_id not in waiting or job_id in told:
+            raise PlanRejected(f"hold/{job_id}: the job does not wait, or is held twice")
+        told.add(job_id)
     return is_taken
 
 

@@ -76,13 +76,12 @@ class Ends:
     def _outlive(self, at_s: float) -> None:
         """Put off what has been outlived by ``at_s``, and find out what is next."""
         ends_s = self._expected_s.ravel()  # the same figures: a view
-        late = np.flatnonzero(ends_s <= at_s)
+        late = (ends_s <= at_s).nonzero()[0]
         late = late[ends_s[late] > -np.inf]  # the others are free
         for number in late.tolist():  # a device or two, and mostly none: it was given back before
             row, device = divmod(number, self._expected_s.shape[1])
             self._expected[row, device] = _next_s(self._since[row, device], self._first[row, device], at_s)
-        ahead_s = ends_s[ends_s > at_s]
-        self._outlived_s = float(ahead_s.min()) if ahead_s.size else math.inf
+        self._outlived_s = float(np.minimum.reduce(ends_s[ends_s > at_s], initial=math.inf))
 
 
 def _next_s(since_s: float, end_s: float, at_s: float) -> float:
