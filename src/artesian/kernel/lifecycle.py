@@ -345,6 +345,6 @@ def ended(record: JobRecord, outcome: Outcome, at_s: float) -> None:
 def _enter(record: JobRecord, state: JobState, at_s: float) -> None:
     assert state in ALLOWED[record.state], f"{record.job.id}: {record.state} -> {state} cannot happen"
     record.state = state
-    if state.is_final:
+    if state in _FINAL:
         record.claim = None
     record.history = (*record.history, Change(state=state, at_s=at_s))

@@ -10,23 +10,16 @@ from msgspec.structs import replace
 
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.state import State
-from artesian.model.capacity import Capacity, Trial
+from artesian.kernel.verification import PlanRejected as PlanRejected
+from artesian.kernel.verification import verify
 from artesian.model.events import Event, JobSubmitted
-from artesian.model.job import Cause, Job
-from artesian.model.placement import Placement
 from artesian.model.plan import Command, Hold, Plan, Reason, Start, Stop
 from artesian.model.quota import Teams
-from artesian.model.resources import MILLI
-from artesian.model.running import RunningJobs
 from artesian.model.snapshot import Snapshot
-from artesian.policy.base import Policy, Steady, Timed
+from artesian.policy.base import Policy, Steady, Timed, Trying
 from artesian.policy.explain import backing_off
 from artesian.policy.outlook import Outlook, outlook
 from artesian.policy.proposals import Proposal, proposals
-
-
-class PlanRejected(Exception):  # noqa: N818 - the event, in Nomad's word for it
-    """A policy planned what cannot be: a device twice, half a gang, a job that does not wait."""
 
 
 class Scheduler:
@@ -38,6 +31,7 @@ class Scheduler:
     def __init__(self, policy: Policy, state: State | None = None) -> None:
         self.policy = policy
         self._timed = policy if isinstance(policy, Timed) else None
+        self._trying = policy if isinstance(policy, Trying) else None
         self._steady = policy if isinstance(policy, Steady) and self._timed is None else None
         self.state = state if state is not None else State()
         self.cycles = 0
@@ -57,8 +51,8 @@ class Scheduler:
         The caller journals events and plan together before it carries any command out. Without
         events nothing has changed, time included, and the plan is empty.
         """
-        plan = self.draft(events)
-        self.adopt(plan)
+        plan, is_taken = self._decide(events, keeps_taken=True)
+        self._adopt(plan, is_taken)
         return plan
 
     def draft(self, events: Iterable[Event]) -> Plan:
@@ -66,6 +60,14 @@ class Scheduler:
 
         For a driver that cannot keep everybody else from writing for as long as a policy thinks: the events
         are in its journal, others append meanwhile, it calls ``amend`` with that, and ``adopt`` at last.
+        """
+        plan, _ = self._decide(events, keeps_taken=False)
+        return plan
+
+    def _decide(self, events: Iterable[Event], *, keeps_taken: bool) -> tuple[Plan, bool]:
+        """Take in ``events``, and return what to do, and whether what starts is taken of the capacity already.
+
+        With ``keeps_taken`` it is, where the policy is one that tries things out on a trial of ours (``Trying``).
         """
         # 1. What happened.
         before_s = None if self.state.first_s is None else self.state.at_s
@@ -80,9 +82,9 @@ class Scheduler:
             if isinstance(event, JobSubmitted):
                 came.append(event.job)
         if not happened:
-            return Plan(at_s=self.state.at_s)
+            return Plan(at_s=self.state.at_s), False
         if self._timed is None and self._is_planned:
-            return Plan(at_s=self.state.at_s)  # that an attempt runs now, say, makes nobody fit
+            return Plan(at_s=self.state.at_s), False  # that an attempt runs now, say, makes nobody fit
 
         # 2. What must stop, whatever the policy thinks: cancelled jobs, jobs on lost nodes.
         stops = self._required_stops()
@@ -92,21 +94,27 @@ class Scheduler:
         has_only_come = settled is not None and self.state.changes == settled + len(came)
         if self._steady is self.policy and has_only_come and self._steady.is_unmoved(snapshot, came):
             self._planned = (self.policy, self.state.changes)
-            return Plan(at_s=self.state.at_s)
+            return Plan(at_s=self.state.at_s), False
 
-        # 4. What the policy wants.
-        wanted = self.policy.plan(snapshot)
-        self.cycles += 1
+        with snapshot.capacity.trial() as trial:
+            # 4. What the policy wants.
+            if keeps_taken and self._trying is self.policy:
+                wanted = self._trying.plan_on(snapshot, trial)
+            else:
+                wanted = self.policy.plan(snapshot)
+            self.cycles += 1
 
-        # 5. Reject what cannot be, before anything is done.
-        _verify(wanted, snapshot)
+            # 5. Reject what cannot be, before anything is done.
+            is_taken = verify(wanted, snapshot, trial)
 
-        # 6. It is decided, once it is adopted.
-        self._planned = (self.policy, self.state.changes)
-        news = tuple([hold for hold in wanted.holds if self._is_news(hold)])
+            # 6. It is decided, once it is adopted.
+            self._planned = (self.policy, self.state.changes)
+            news = tuple([hold for hold in wanted.holds if self._is_news(hold)])
+            if is_taken:
+                trial.keep()
         if not stops and len(news) == len(wanted.holds):
-            return wanted
-        return replace(wanted, stops=(*stops, *wanted.stops), holds=news)
+            return wanted, is_taken
+        return replace(wanted, stops=(*stops, *wanted.stops), holds=news), is_taken
 
     def amend(self, plan: Plan, events: Sequence[Event]) -> Plan:
         """Take in ``events``, which come before a drafted ``plan`` in the journal; return what stands of it.
@@ -123,9 +131,12 @@ class Scheduler:
 
     def adopt(self, plan: Plan) -> None:
         """It is decided: from here on the state contains the plan, drafted and, where need be, amended."""
+        self._adopt(plan, is_taken=False)
+
+    def _adopt(self, plan: Plan, is_taken: bool) -> None:
         if plan.is_empty:
             return
-        self.state.apply(plan)
+        self.state.apply(plan, is_taken=is_taken)
         if self._amended_s is None:
             self._planned = (self.policy, self.state.changes)
 
@@ -242,92 +253,3 @@ class Scheduler:
 
     def _is_news(self, hold: Hold) -> bool:
         return self.state.jobs[hold.job_id].hold != hold
-
-
-def _verify(plan: Plan, snapshot: Snapshot) -> None:
-    """Raise PlanRejected unless every part of the plan can be carried out as it stands."""
-    stopped = set()
-    for stop in plan.stops:
-        entry = snapshot.running.get(stop.job_id)
-        if entry is None or entry.epoch != stop.epoch or entry.is_stopping or stop.job_id in stopped:
-            raise PlanRejected(f"{stop.id}: no such attempt is running")
-        if stop.cause is not Cause.PREEMPTED:
-            raise PlanRejected(f"{stop.id}: a policy can only preempt, not stop as {stop.cause}")
-        stopped.add(stop.job_id)
-    told: set[str] = set()
-    if plan.starts or plan.claims:
-        _verify_devices(plan, snapshot, told)
-    for hold in plan.holds:
-        if hold.job_id not in snapshot.waiting or hold.job_id in told:
-            raise PlanRejected(f"hold/{hold.job_id}: the job does not wait, or is held twice")
-        told.add(hold.job_id)
-
-
-def _verify_devices(plan: Plan, snapshot: Snapshot, told: set[str]) -> None:
-    """Raise PlanRejected unless every start, and every claim, gets devices of its own; add the starts to ``told``."""
-    with snapshot.capacity.trial() as trial:
-        for start in plan.starts:
-            wanting = snapshot.waiting.get(start.job_id)
-            if wanting is None or wanting.next_epoch != start.epoch or start.job_id in told:
-                raise PlanRejected(f"{start.id}: the job does not wait for this attempt")
-            if (fault := _fault(wanting.job, start.placement, trial.capacity)) is not None:
-                raise PlanRejected(f"{start.id}: {fault}")
-            told.add(start.job_id)
-            if len(told) < len(plan.starts) or plan.claims:  # what nobody comes after need not be taken
-                trial.take(wanting.job, start.placement)
-        if plan.claims:
-            _verify_claims(plan, snapshot, trial, told)
-
-
-def _verify_claims(plan: Plan, snapshot: Snapshot, trial: Trial, started: set[str]) -> None:
-    """Raise PlanRejected unless all that is claimed is there once everybody has left who is to."""
-    stopped = {stop.job_id for stop in plan.stops}
-    stopping = RunningJobs.of(snapshot.running).stopping
-    for entry in [*stopping.values(), *[snapshot.running[job_id] for job_id in sorted(stopped)]]:
-        trial.give(entry.job, entry.placement)
-    claimed = set()
-    for claim in plan.claims:
-        entries = (snapshot.waiting.get(claim.job_id), snapshot.running.get(claim.job_id))
-        job = next((entry.job for entry in entries if entry is not None), None)
-        is_going_on = job is not None and (job.id in snapshot.waiting or job.id in stopped)
-        if job is None or not is_going_on or job.id in started or job.id in claimed:
-            raise PlanRejected(
-                f"claim/{claim.job_id}: the job neither waits nor stops, or has a place already"
-            )
-        if (fault := _fault(job, claim.placement, trial.capacity)) is not None:
-            raise PlanRejected(f"claim/{claim.job_id}: {fault}")
-        claimed.add(job.id)
-        trial.take(job, claim.placement)
-
-
-def _fault(job: Job, placement: Placement, free: Capacity) -> str | None:
-    """Return what keeps the job from being placed like this on what is free; None when nothing does."""
-    hosted = free.hosted(job) if job.cpus_per_device or job.memory_bytes_per_device else None
-    rows = []
-    for share in placement.shares:
-        row = free.row.get(share.node_id)
-        if row is None or not free.is_up[row]:
-            return f"node {share.node_id} is not there, or takes no attempts"
-        rows.append(row)
-        if share.devices:
-            if (last := max(share.devices)) >= free.nodes[row].devices:
-                return f"node {share.node_id} has no device {last}"
-            if not free.has_free(row, share):
-                return f"a device of {share.node_id}[{','.join(map(str, share.devices))}] is taken"
-        if hosted is not None and max(1, len(share.devices)) > hosted[row]:
-            wanted = f"{len(share.devices)} devices" if share.devices else "the job"
-            return f"node {share.node_id} has not the CPUs and the memory for {wanted}"
-    if len(rows) > 1 and len(set(free.kind[rows].tolist())) > 1:
-        return f"{placement} mixes models of device"
-    count = placement.devices
-    for request in job.devices:
-        milli = request.max_milli if request.is_fraction else MILLI
-        is_gang = request.min_devices <= count <= request.max_devices
-        if (
-            is_gang
-            and (not request.is_host_only or len(rows) == 1)
-            and all(share.milli == milli for share in placement.shares)
-            and all(map(free.eligible(request).item, rows))
-        ):
-            return None
-    return f"{placement} is no gang that the job asked for"

@@ -154,8 +154,9 @@ class State:
 
     # -- what changes it ----------------------------------------------------------------------------
 
-    def apply(self, record: Record) -> None:
-        """Take in one record. Late, repeated and unknown ones change nothing; time never runs back."""
+    def apply(self, record: Record, *, is_taken: bool = False) -> None:
+        """Take in one record. Late, repeated and unknown ones change nothing; time never runs back.
+        ``is_taken``: what a plan starts is taken of ``capacity`` already."""
         self.at_s = max(self.at_s, record.at_s)
         if self.first_s is None:
             self.first_s = record.at_s
@@ -174,7 +175,7 @@ class State:
             case ClockTicked():
                 return
             case Plan():
-                self._apply_plan(record)
+                self._apply_plan(record, is_taken)
             case JobSubmitted():
                 if record.job.id not in self:
                     self._file(lifecycle.submit(record.job, self.at_s, self.submitted))
@@ -195,7 +196,7 @@ class State:
                 self._apply_returned(record)
         self.changes += 1
 
-    def _apply_plan(self, plan: Plan) -> None:
+    def _apply_plan(self, plan: Plan, is_taken: bool) -> None:
         for stop in plan.stops:
             job = self.jobs[stop.job_id]
             self._must_stop(job, stop.cause, stop.reason)
@@ -209,7 +210,7 @@ class State:
             self._index(job)
             if self.history.is_kept:
                 self.history.note(job.holding(self.at_s, 1))
-            if self._capacity is not None:
+            if self._capacity is not None and not is_taken:
                 self._capacity.take(job.job, start.placement)
                 self._capacity.expect(start.placement, self.at_s, job.job.estimated_duration_s)
         for claim in plan.claims:
@@ -266,7 +267,7 @@ class State:
         else:
             # A new dict: what a policy was shown does not change.
             self.served[event.job_id] = add_served(dict(self.served.get(event.job_id, {})), job.attempt)
-        self._index(job)
+            self._index(job)
 
     def _apply_progressed(self, event: AttemptProgressed) -> None:
         job = self._current(event.job_id, event.epoch)

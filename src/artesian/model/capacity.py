@@ -1,7 +1,7 @@
 """What is free on which node, as arrays: a fleet of 10,000 nodes is looked through at once."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -76,10 +76,7 @@ class Capacity:
         """Make views through which single figures are read and written several times faster than through numpy."""
         self._free = view(self.free_milli)
         self._whole = view(self.free_whole)
-        self._free_cpu, self._free_memory = (
-            view(self.free_cpu_milli),
-            view(self.free_memory_bytes),
-        )
+        self._free_cpu, self._free_memory = view(self.free_cpu_milli), view(self.free_memory_bytes)
         self._counts, self._changed = view(self.attempts), view(self.changed)
         self._kinds: list[int] = self.kind.tolist()  # looked up one by one, a list is quicker
 
@@ -149,23 +146,16 @@ class Capacity:
         """Return a copy of its own."""
         twin = object.__new__(Capacity)
         twin.nodes, twin.row, twin.devices, twin.kind = self.nodes, self.row, self.devices, self.kind
-        twin._cpu_milli, twin._memory_bytes, twin._eligible = (
-            self._cpu_milli,
-            self._memory_bytes,
-            self._eligible,
-        )
-        twin.free_milli = self.free_milli.copy()
-        twin.free_whole = self.free_whole.copy()
-        twin._width = self._width
+        twin._cpu_milli, twin._memory_bytes = self._cpu_milli, self._memory_bytes
+        twin.free_milli, twin.free_whole = self.free_milli.copy(), self.free_whole.copy()
+        twin._width, twin._eligible = self._width, self._eligible
         twin.levels, twin.open_devices = self.levels.copy(), self.open_devices
         twin._ends = self._ends.copy()
         twin.free_cpu_milli = self.free_cpu_milli.copy()
         twin.free_memory_bytes = self.free_memory_bytes.copy()
-        twin.is_up = self.is_up.copy()
-        twin.attempts = self.attempts.copy()
+        twin.is_up, twin.attempts = self.is_up.copy(), self.attempts.copy()
         twin.changed, twin.changes = self.changed.copy(), self.changes
-        twin.kinds, twin._usage = self.kinds, self._usage.copy()
-        twin.free_by_kind = list(self.free_by_kind)
+        twin.kinds, twin._usage, twin.free_by_kind = self.kinds, self._usage.copy(), list(self.free_by_kind)
         twin._remembered = {}
         twin._look_into()
         return twin
@@ -341,13 +331,16 @@ def share_kind(devices: int, milli: int = MILLI) -> int:
 _Times = list[tuple[int, int, float, float]]
 """Of a row and a device: from when to when it was held, before a trial changed that."""
 
+Taken = tuple[Job, Placement, int, float | None, _Times]
+"""What a trial took (+1) or gave back (-1) for a job, and from when on, if it was told."""
+
 
 class Trial:
     """A capacity that a policy tries things out on."""
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
-        self._taken: list[tuple[Job, Placement, int, _Times]] = []
+        self._taken: list[Taken] = []
         self._charged: list[tuple[Job, Placement, int]] = []
 
     def __enter__(self) -> Self:
@@ -362,7 +355,7 @@ class Trial:
         is_shared = at_s is not None and placement.shares[0].milli < MILLI
         times = self._times(placement) if is_shared else []
         self.capacity.take(job, placement)
-        self._taken.append((job, placement, +1, times))
+        self._taken.append((job, placement, +1, at_s, times))
         if at_s is not None:
             self.capacity.expect(placement, at_s, job.estimated_duration_s)
 
@@ -370,12 +363,21 @@ class Trial:
         """Give back what a job holds, until the trial is over: what if it ended?"""
         times = self._times(placement)
         self.capacity.give(job, placement)
-        self._taken.append((job, placement, -1, times))
+        self._taken.append((job, placement, -1, None, times))
 
     def charge(self, job: Job, placement: Placement, sign: int) -> None:
         """Count the placement among what the job's team uses (+1), or no more (-1), whoever holds it."""
         self.capacity.charge(job, placement, sign)
         self._charged.append((job, placement, sign))
+
+    @property
+    def taken(self) -> Sequence[Taken] | None:
+        """What it has taken and given back so far, in order; None where that is not all that it has changed."""
+        return None if self._charged else self._taken
+
+    def keep(self) -> None:
+        """Have all stay taken: it has happened."""
+        self._taken, self._charged = [], []
 
     def undo(self) -> None:
         """Put everything back as it was."""
@@ -383,7 +385,7 @@ class Trial:
             job, placement, sign = self._charged.pop()
             self.capacity.charge(job, placement, -sign)
         while self._taken:
-            job, placement, sign, times = self._taken.pop()
+            job, placement, sign, _, times = self._taken.pop()
             (self.capacity.give if sign > 0 else self.capacity.take)(job, placement)
             for row, device, since_s, end_s in times:
                 self.capacity._ends.put(row, device, since_s, end_s)

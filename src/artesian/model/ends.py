@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -77,19 +76,21 @@ class Ends:
     def _outlive(self, at_s: float) -> None:
         """Put off what has been outlived by ``at_s``, and find out what is next."""
         ends_s = self._expected_s.ravel()  # the same figures: a view
-        held = ends_s > -np.inf
-        late = np.flatnonzero(held & (ends_s <= at_s))
-        if late.size:
-            since_s = self._since_s.ravel()[late]
-            estimate_s = np.maximum(self._first_s.ravel()[late] - since_s, 1e-9)
+        late = (ends_s <= at_s).nonzero()[0]
+        late = late[ends_s[late] > -np.inf]  # the others are free
+        for number in late.tolist():  # a device or two, and mostly none: it was given back before
+            row, device = divmod(number, self._expected_s.shape[1])
+            self._expected[row, device] = _next_s(self._since[row, device], self._first[row, device], at_s)
+        self._outlived_s = float(np.minimum.reduce(ends_s[ends_s > at_s], initial=math.inf))
 
-            def end_s(doublings: IntArray) -> FloatArray:
-                end_s: FloatArray = since_s + estimate_s * 2.0**doublings
-                return end_s
 
-            # The least number that reaches beyond now; a quotient is rounded, and may be one off.
-            doublings = np.frexp((at_s - since_s) / estimate_s)[1].astype(np.int64)
-            doublings -= end_s(doublings - 1) > at_s
-            doublings += end_s(doublings) <= at_s
-            ends_s[late] = end_s(doublings)
-        self._outlived_s = float(np.min(ends_s, where=held, initial=math.inf))
+def _next_s(since_s: float, end_s: float, at_s: float) -> float:
+    """Return the first time after ``at_s`` that is the estimate, doubled often enough, after ``since_s``."""
+    estimate_s = max(end_s - since_s, 1e-9)
+    # The least number that reaches beyond now; a quotient is rounded, and may be one off.
+    doublings = math.frexp((at_s - since_s) / estimate_s)[1]
+    if since_s + math.ldexp(estimate_s, doublings - 1) > at_s:
+        doublings -= 1
+    if since_s + math.ldexp(estimate_s, doublings) <= at_s:
+        doublings += 1
+    return since_s + math.ldexp(estimate_s, doublings)

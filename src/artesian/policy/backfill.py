@@ -135,7 +135,11 @@ class EasyBackfill:
     def plan(self, snapshot: Snapshot) -> Plan:
         """Return the starts of this cycle, and the jobs that it looked at in vain."""
         with snapshot.capacity.trial() as trial:
-            cycle = self._serve(snapshot, trial)
+            return self.plan_on(snapshot, trial)
+
+    def plan_on(self, snapshot: Snapshot, trial: Trial) -> Plan:
+        """Return the same, and leave what starts taken."""
+        cycle = self._serve(snapshot, trial)
         return Plan(at_s=snapshot.at_s, starts=tuple(cycle.starts), holds=tuple(cycle.holds))
 
     def is_unmoved(self, snapshot: Snapshot, came: Sequence[Job]) -> bool:
@@ -189,7 +193,8 @@ class EasyBackfill:
                 cycle.holds.append(Hold(job_id=job.id, code=explain.impossible_code(job, free)))
                 line.leave_shape()
                 continue
-            ends_s, until_s = _ends_s(job, snapshot.at_s), _until_s(shape)
+            ends_s = _ends_s(job, snapshot.at_s)
+            until_s = _until_s(shape) if shape.ahead else math.inf
             if ends_s <= until_s:
                 placement = self._fit(cycle, shape, job, free)
                 if placement is not None and _keeps(shape.ahead, ends_s, placement, free):
@@ -214,6 +219,8 @@ class EasyBackfill:
 
     def _fit(self, cycle: _Cycle, shape: _Shape, job: Job, free: Capacity) -> Placement | None:
         """Return where the job fits now, whatever is promised to others."""
+        if not free.open_devices and shape.needs.least:
+            return None  # the usual answer on a full fleet
         if shape.starts != len(cycle.starts):
             shape.placement = cycle.line.place(self.place, job, free, free.is_up)
             shape.starts = len(cycle.starts)
@@ -257,7 +264,7 @@ def _ends_s(job: Job, at_s: float) -> float:
 
 
 def _until_s(shape: _Shape) -> float:
-    """Return until when jobs of the shape may hold devices that were promised to others; infinity: for ever."""
+    """Return until when jobs of the shape may hold devices that are promised to those ahead; infinity: for ever."""
     until_s = math.inf
     for promise in shape.ahead:
         if promise.spare < shape.needs.least:

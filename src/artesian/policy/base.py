@@ -7,7 +7,7 @@ change it.
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from artesian.model.capacity import BoolArray, Capacity
+from artesian.model.capacity import BoolArray, Capacity, Trial
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Plan, Reason
@@ -59,6 +59,19 @@ class Steady(Protocol):
     def is_unmoved(self, snapshot: Snapshot, came: Sequence[Job]) -> bool:
         """Return True only if ``plan`` would decide nothing new; ``came`` waits, and else nothing has changed since it
         was asked last. False is always right, and costs a cycle."""
+        ...
+
+
+@runtime_checkable
+class Trying(Protocol):
+    """A policy that can decide on a trial of the caller's, and leave taken there what it starts.
+
+    Once that is checked it stays taken, and nothing is given back only to be taken again.
+    """
+
+    def plan_on(self, snapshot: Snapshot, trial: Trial) -> Plan:
+        """Return what ``plan`` would return. ``trial`` has taken its starts then, in order, each from ``snapshot.at_s``
+        on, and nothing else."""
         ...
 
 

@@ -50,7 +50,11 @@ class InOrder:
     def plan(self, snapshot: Snapshot) -> Plan:
         """Return the starts of this cycle, and the jobs that it looked at in vain."""
         with snapshot.capacity.trial() as trial:
-            return self._serve(snapshot, trial).plan(snapshot.at_s)
+            return self.plan_on(snapshot, trial)
+
+    def plan_on(self, snapshot: Snapshot, trial: Trial) -> Plan:
+        """Return the same, and leave what starts taken."""
+        return self._serve(snapshot, trial).plan(snapshot.at_s)
 
     def _serve(self, snapshot: Snapshot, trial: Trial) -> _Cycle:
         cycle = _Cycle(line_of(self.order, snapshot))
@@ -65,7 +69,7 @@ class InOrder:
                 continue
             placement = line.place(self.place, job, free, allowed)
             if placement is not None:
-                trial.take(job, placement)
+                trial.take(job, placement, at_s=snapshot.at_s)
                 line.started(job, placement)
                 cycle.started.append((job, placement))
                 cycle.starts.append(

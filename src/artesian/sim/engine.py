@@ -104,13 +104,11 @@ class VirtualEngine:
     def _read_stream(self) -> None:
         self._streamed = next(self._stream, None)
         if self._streamed is not None:
-            self.push([self._streamed])
+            self._push(self._streamed)
 
-    def push(self, events: Iterable[Event]) -> None:
-        """Have ``events`` happen at their times."""
-        for event in events:
-            heapq.heappush(self._heap, (event.at_s, self._pushed, event))
-            self._pushed += 1
+    def _push(self, event: Event) -> None:
+        heapq.heappush(self._heap, (event.at_s, self._pushed, event))
+        self._pushed += 1
 
     def pop(self, at_s: float) -> list[Event]:
         """Return what happens at exactly ``at_s``; what an ended attempt would still have done does not.
@@ -146,7 +144,7 @@ class VirtualEngine:
                 self._start(command, at_s)
             case Stop():
                 if self._epoch(command.job_id) == command.epoch:
-                    self.push([self._ended(command, at_s, Outcome(cause=command.cause))])
+                    self._push(self._ended(command, at_s, Outcome(cause=command.cause)))
 
     def _start(self, start: Start, at_s: float) -> None:
         if self._epoch(start.job_id) == start.epoch:
@@ -164,8 +162,8 @@ class VirtualEngine:
         if self._begins_quietly and started_s == at_s and self.next_s != at_s:
             self._begun.append(started)
         else:
-            self.push([started])
-        self.push([self._ended(start, started_s + runs_s, outcome)])
+            self._push(started)
+        self._push(self._ended(start, started_s + runs_s, outcome))
 
     def _takes(self, event: AttemptStarted | AttemptEnded) -> bool:
         """Return whether the event is about an attempt that runs; an end ends it."""

@@ -129,9 +129,10 @@ def _simulate(
             records += happened
             if not plan.is_empty:
                 records.append(plan)
-        _check_progress(plan, known, engine, told)
-        for command in plan.commands:
-            engine.carry_out(command, at_s)
+        if plan.starts or plan.stops:
+            _check_progress(plan, known, engine, told)
+            for command in plan.commands:
+                engine.carry_out(command, at_s)
         if progress is not None and (more := sum(_is_over(event, scheduler.state) for event in happened)):
             over += more
             progress(over)
