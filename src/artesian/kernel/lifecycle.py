@@ -110,7 +110,7 @@ class Attempt(Struct, kw_only=True, gc=False):
     """One run of a job: where, when, why then and there, and how it ended.
 
     ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
-    ``saved_s``, ``steps`` and ``steps_s`` are what ``AttemptProgressed`` said last.
+    ``saved_s``, ``steps`` and ``steps_s`` are what ``AttemptProgressed`` said last, ``workers`` the most that it said.
     """
 
     epoch: int
@@ -127,6 +127,7 @@ class Attempt(Struct, kw_only=True, gc=False):
     saved_s: float | None = None
     steps: float = 0.0
     steps_s: float = 0.0
+    workers: int | None = None
 
 
 class Change(Struct, kw_only=True, gc=False):
@@ -246,11 +247,15 @@ def started(record: JobRecord, at_s: float) -> None:
         _enter(record, JobState.RUNNING, at_s)
 
 
-def progressed(record: JobRecord, saved_s: float | None, steps: float, steps_s: float) -> Speed | None:
+def progressed(
+    record: JobRecord, saved_s: float | None, steps: float, steps_s: float, workers: int | None
+) -> Speed | None:
     """The workers of the latest attempt said where they are; return what that adds to what was measured, if anything."""
     attempt = record.attempt
     if saved_s is not None and (attempt.saved_s is None or saved_s > attempt.saved_s):
         attempt.saved_s = saved_s
+    if workers is not None:
+        attempt.workers = max(workers, attempt.workers or 0)
     more, more_s = steps - attempt.steps, steps_s - attempt.steps_s
     if attempt.accelerator is None or more <= 0 or more_s <= 0:
         return None
@@ -258,10 +263,20 @@ def progressed(record: JobRecord, saved_s: float | None, steps: float, steps_s: 
     return Speed(
         family=family_of(record.job),
         accelerator=attempt.accelerator,
-        devices=attempt.placement.whole_devices,
+        devices=_devices_of(record.job, attempt, workers),
         steps=more,
         seconds=more_s,
     )
+
+
+def _devices_of(job: Job, attempt: Attempt, workers: int | None) -> float:
+    """Return how many of the attempt's devices so many of its workers stand on: all have as many."""
+    held = attempt.placement.whole_devices
+    if workers is None:
+        return held
+    # A command that starts its workers by itself may have any number: all of them are the most that it ever told of.
+    all_workers = max(job.gang_size(attempt.placement.devices), attempt.workers or 0)
+    return held * workers / all_workers
 
 
 def must_stop(record: JobRecord, cause: Cause, reason: str, at_s: float) -> None:

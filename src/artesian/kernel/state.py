@@ -273,7 +273,7 @@ class State:
         job = self._current(event.job_id, event.epoch)
         if job is None:
             return
-        measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s)
+        measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s, event.workers)
         if measured is not None:
             self.speeds.add(measured)
         self.running.put(as_running(job, self._served_of(job)))
