@@ -52,6 +52,7 @@ from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode
 from artesian.model.resources import DeviceRequest
 from artesian.model.speeds import Speed, family_of
+from artesian.model.usage import amounts
 
 
 class JobState(StrEnum):
@@ -192,19 +193,22 @@ class JobRecord(Struct, kw_only=True, gc=False):
         )
 
     def holdings(self) -> Iterator[Holding]:
-        """Yield when its team came to hold its devices, and when it gave them back."""
+        """Yield when its team came to hold what it has, and when it gave that back."""
         for attempt in self.attempts:
             yield self._holding(attempt, attempt.decided_s, 1)
             if attempt.ended_s is not None:
                 yield self._holding(attempt, attempt.ended_s, -1)
 
     def holding(self, at_s: float, sign: int) -> Holding:
-        """Return that its team now holds the devices of the latest attempt (1), or does no longer (-1)."""
+        """Return that its team now holds what the latest attempt has (1), or does no longer (-1)."""
         return self._holding(self.attempt, at_s, sign)
 
     def _holding(self, attempt: Attempt, at_s: float, sign: int) -> Holding:
         assert attempt.accelerator is not None
-        return at_s, self.job.team, attempt.accelerator, sign * attempt.placement.whole_devices
+        milli, cpu_milli, memory_bytes = amounts(self.job, attempt.placement)
+        return Holding(
+            at_s, self.job.team, attempt.accelerator, sign * milli, sign * cpu_milli, sign * memory_bytes
+        )
 
     @property
     def saved_s(self) -> float | None:

@@ -67,7 +67,7 @@ class State:
         self.changes = 0
         """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
         self.history = History(lambda: (change for job in self.records() for change in job.holdings()))
-        """What teams have had of devices."""
+        """What teams have had of the fleet."""
         self.speeds = Speeds()
         """How fast jobs were measured to run."""
         self.stale_events = 0
