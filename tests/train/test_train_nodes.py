@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from artesian.engines.listening import Heard
 from artesian.train.elected import Elected
 from artesian.train.neighbour import introduce
 from artesian.train.recovery import NOBODY_THERE
 from artesian.train.roster import can_grow, line_up
 from artesian.train.terms import Terms
+from artesian.wire import ProgressReader
 from artesian.wire.messages import Layer
 from recovery_harness import (
     BATCH,
@@ -100,6 +102,12 @@ def test_without_a_spare_the_gang_goes_on_with_fewer_nodes(job: Job) -> None:
     losses = job.losses()
     assert (0, STEPS) in losses
     assert (1, STEPS) not in losses
+    heard = Heard()
+    for message in ProgressReader(job.progress, only="rank-0.jsonl").read():
+        heard.take(message)
+    (before,) = heard.passed
+    assert (before.workers, heard.workers) == (2, 1)
+    assert 0 < before.steps < heard.steps, "what two workers did and what one did is told apart"
 
 
 def test_a_gang_that_waits_for_a_node_goes_on_with_the_one_that_comes(job: Job) -> None:

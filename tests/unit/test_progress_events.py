@@ -1,6 +1,7 @@
 """What attempts tell of themselves: the price of stopping them, how fast they are, and how that gets to the kernel."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from artesian.engines.local.engine import attempt_folder
 from artesian.kernel.image import StateImage
 from artesian.kernel.state import State
 from artesian.model.events import AttemptProgressed, Event
-from artesian.model.job import Cause
+from artesian.model.job import Cause, JobKind
 from artesian.model.plan import Start
 from artesian.model.speeds import Speed, Speeds, family_of
 from artesian.policy.backfill import EasyBackfill
@@ -26,12 +27,13 @@ from artesian.policy.preemptive import Preemptive
 from artesian.policy.rights import ByPriority
 from artesian.policy.room import Limits
 from artesian.sim import simulate
+from artesian.store.codec import decode
 from artesian.wire import Message, ProgressWriter
 from artesian.wire.channel import worker_file
 from builders import Kernel, a_job, a_node, a_placement, ended, progressed, started
 from driver_harness import PretendEngine
 from simulations import a_fleet, a_sim_job
-from worker_messages import saved, step
+from worker_messages import began, restored, saved, step
 
 HIGH = 10
 
@@ -120,6 +122,57 @@ def test_steps_are_counted_once_however_often_they_are_told() -> None:
     ]
     assert kernel.state.speeds.steps_per_s("bert", "cpu", 4.0) == 3.0
     assert kernel.state.speeds.steps_per_s("bert", "cpu", 2.0) is None, "unknown stays unknown"
+
+
+@given(
+    told=st.lists(
+        st.tuples(
+            st.integers(1, 8),
+            st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=3),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    is_told_twice=st.booleans(),
+)
+def test_steps_are_booked_under_the_number_of_devices_that_made_them(
+    told: list[tuple[int, list[tuple[int, int]]]], is_told_twice: bool
+) -> None:
+    kernel = Kernel(a_node(devices=16))
+    kernel.run(a_job(kind=JobKind.TRAIN, devices="cpu:16", workers=8, profile="bert"))
+    steps = steps_s = 0
+    made: Counter[tuple[float, str]] = Counter()
+    for workers, parts in told:
+        for more, more_s in parts:
+            steps, steps_s = steps + more, steps_s + more_s
+            for _ in range(1 + is_told_twice):
+                kernel.step(progressed(steps=float(steps), steps_s=float(steps_s), workers=workers))
+            made[2.0 * workers, "steps"] += more
+            made[2.0 * workers, "seconds"] += more_s
+    learnt = {speed.devices: (speed.steps, speed.seconds) for speed in kernel.state.speeds}
+    assert learnt == {size: (made[size, "steps"], made[size, "seconds"]) for size, _ in made}
+    image = msgspec.json.decode(msgspec.json.encode(kernel.state.image()), type=StateImage)
+    assert State.from_image(image).speeds == kernel.state.speeds
+
+
+def test_where_the_command_starts_its_workers_itself_all_are_the_most_that_it_told_of() -> None:
+    kernel = Kernel(a_node(devices=8))
+    kernel.run(a_job(devices="cpu:8"))
+    assert kernel.job("j1").job.gang_size(8) == 0
+    for number, workers in enumerate([4, 2, 4], start=1):
+        kernel.step(progressed(steps=number * 10.0, steps_s=number * 5.0, workers=workers))
+    assert [(speed.devices, speed.steps) for speed in kernel.state.speeds] == [(4.0, 10.0), (8.0, 20.0)]
+
+
+def test_an_event_of_an_earlier_version_is_about_all_devices_of_the_placement() -> None:
+    before = b'{"at_s":1.0,"job_id":"j1","epoch":1,"saved_s":null,"steps":4.0,"steps_s":2.0}'
+    event = decode("AttemptProgressed", before)
+    assert isinstance(event, AttemptProgressed)
+    assert event.workers is None
+    kernel = Kernel(a_node(devices=8))
+    kernel.run(a_job(devices="cpu:8"))
+    kernel.step(event)
+    assert [(speed.devices, speed.steps) for speed in kernel.state.speeds] == [(8.0, 4.0)]
 
 
 def test_a_family_is_a_profile_or_else_the_same_command_of_the_same_user_under_the_same_name() -> None:
@@ -251,6 +304,41 @@ def test_another_speed_is_news(tmp_path: Path) -> None:
 
 def test_an_attempt_that_says_nothing_is_not_reported(tmp_path: Path) -> None:
     assert listened(tmp_path, [], until_s=200.0) == []
+
+
+def resized_gang(sizes: Sequence[tuple[int, float]]) -> list[tuple[float, list[Message]]]:
+    """What rank 0 says when the gang has each number of workers for 100 s, and a step takes so long then.
+
+    Each time the first step is left out, as is the minute that the gang takes to form anew.
+    """
+    said: list[tuple[float, list[Message]]] = []
+    at_s, number = 0.0, 0
+    for workers, step_s in sizes:
+        said.append((at_s, [began(0, at_s, workers), restored(0, number, at_s + 60.0)]))
+        at_s += 60.0
+        for _ in range(round(100 / step_s)):
+            number += 1
+            said.append((at_s + step_s, [step(0, number, at_s, at_s + step_s)]))
+            at_s += step_s
+    return said
+
+
+@pytest.mark.parametrize("is_read_at_once", [False, True])
+def test_each_size_of_a_gang_that_is_formed_anew_has_the_speed_that_it_had(
+    tmp_path: Path, is_read_at_once: bool
+) -> None:
+    """Also where all of it is read at once, by a driver that comes back: what is booked by then counts once."""
+    said = resized_gang([(4, 1.0), (2, 2.0), (1, 4.0), (2, 2.0), (4, 1.0)])
+    kernel = Kernel(a_node(devices=8))
+    kernel.run(a_job(kind=JobKind.TRAIN, devices="cpu:8", workers=4, profile="bert"))
+    if is_read_at_once:
+        first = listened(tmp_path / "before", said[: len(said) // 2], until_s=1200.0)
+        said = [(0.0, [message for _, messages in said for message in messages])]
+        kernel.step(*first)
+    kernel.step(*listened(tmp_path / "after", said, until_s=1200.0))
+    speeds = {speed.devices: speed for speed in kernel.state.speeds}
+    assert {size: speed.steps_per_s for size, speed in speeds.items()} == {2.0: 0.25, 4.0: 0.5, 8.0: 1.0}
+    assert (speeds[4.0].steps, speeds[2.0].steps) == (2 * 49, 24), "all that was made before it changed again"
 
 
 # -- in a simulation --------------------------------------------------------------------------------------

@@ -3,15 +3,18 @@
 A worker writes each step and each checkpoint into a file (``artesian.wire``). The kernel wants to know little
 of that: up to when an attempt's work is saved, and how fast it goes. So only rank 0 is listened to, and it
 becomes an event only where there is a new checkpoint or another speed, never more often than once a minute
-for an attempt, nor more often than once a second for all: who has not been heard for longest comes first.
+for an attempt, nor more often than once a second for all: who has not been heard for longest comes first. A gang that
+has changed its size is heard at once: what it did before and what after are two events, for two speeds.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from artesian.engines.base import Clock, Engine, Report
 from artesian.engines.local.engine import attempt_folder
@@ -19,7 +22,7 @@ from artesian.model.events import AttemptEnded, AttemptProgressed, Event
 from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.plan import Start, Stop
-from artesian.wire import CheckpointCommitted, Message, ProgressReader, Restored, StepCommitted
+from artesian.wire import CheckpointCommitted, Message, ProgressReader, Restored, StepCommitted, WorkerStarted
 
 LOOK_EVERY_S = 20.0
 SAY_EVERY_S = 60.0
@@ -27,23 +30,47 @@ _MOST_IN_A_LOOK = 20
 _OTHER_SPEED = 0.05
 """By how much a speed must have changed to be news."""
 _MOST_STEPS_KEPT = 10_000
+_MOST_WORKERS = 2**31 - 1
+"""A file may say anything; torch and NCCL count ranks so far."""
 
 _log = logging.getLogger(__name__)
 
 
+class Made(NamedTuple):
+    """So many steps in so many seconds, from the attempt's beginning on, the latest of them by so many workers."""
+
+    steps: int = 0
+    steps_s: float = 0.0
+    workers: int | None = None
+
+
+_NOTHING_MADE = Made()
+
+
 @dataclass(slots=True)
 class Heard:
-    """What rank 0 of an attempt has said so far. ``steps`` in ``steps_s`` leave out the first step, and gaps."""
+    """What rank 0 of an attempt has said so far. ``steps`` in ``steps_s`` leave out the first step, and gaps.
+
+    ``workers``: how many the gang has, None where it does not tell; ``passed``: what it had done at each change of that,
+    for a listener to take out; ``since`` at the last one.
+    """
 
     saved_s: float | None = None
     steps: int = 0
     steps_s: float = 0.0
+    workers: int | None = None
+    passed: deque[Made] = field(default_factory=deque)
+    since: Made = _NOTHING_MADE
     _last: StepCommitted | None = None
     _ends_s: dict[int, float] = field(default_factory=dict)
 
     def take(self, message: Message) -> None:
         """Take in a message, in the order of their saying."""
         match message:
+            case WorkerStarted():
+                self._last = None  # as after a restart
+                if 0 < message.world_size <= _MOST_WORKERS:
+                    self._resize(message.world_size)
             case StepCommitted():
                 if self._last is not None and message.step == self._last.step + 1:
                     self.steps += 1
@@ -60,9 +87,16 @@ class Heard:
                 self._last = None  # what lies between is no time of training
 
     @property
-    def steps_per_s(self) -> float | None:
-        """How fast it goes; None where nobody can tell yet."""
-        return self.steps / self.steps_s if self.steps and self.steps_s > 0 else None
+    def made(self) -> Made:
+        """What it has done up to now."""
+        return Made(self.steps, self.steps_s, self.workers)
+
+    def _resize(self, workers: int) -> None:
+        # What was told before anybody said a number was done by that number too.
+        if self.workers not in (workers, None) and self.steps > self.since.steps:
+            self.passed.append(self.made)
+            self.since = self.made
+        self.workers = workers
 
 
 @dataclass(slots=True)
@@ -74,38 +108,50 @@ class _Ear:
     said: AttemptProgressed | None = None
 
     def is_due(self, now_s: float) -> bool:
-        return self.said is None or now_s >= self.said.at_s + SAY_EVERY_S
+        return self.said is None or bool(self.heard.passed) or now_s >= self.said.at_s + SAY_EVERY_S
 
     def listen(self, now_s: float, job_id: str, epoch: int) -> AttemptProgressed | None:
         """Return what is new, if it is worth an event."""
-        with suppress(OSError):  # a file that cannot be read now may be read the next time
-            for message in self.reader.read():
-                self.heard.take(message)
-        if not self._is_news():
+        if not self.heard.passed:
+            with suppress(OSError):  # a file that cannot be read now may be read the next time
+                for message in self.reader.read():
+                    self.heard.take(message)
+        made = self._next()
+        if made is None:
             return None
         self.said = AttemptProgressed(
             at_s=now_s,
             job_id=job_id,
             epoch=epoch,
             saved_s=self.heard.saved_s,
-            steps=float(self.heard.steps),
-            steps_s=self.heard.steps_s,
+            steps=float(made.steps),
+            steps_s=made.steps_s,
+            workers=made.workers,
         )
         return self.said
 
+    def _next(self) -> Made | None:
+        """Return up to where the work is to be told of now; None where there is no news."""
+        while self.heard.passed:
+            passed = self.heard.passed.popleft()
+            if self.said is None or passed.steps > self.said.steps:
+                return passed
+        return self.heard.made if self._is_news() else None
+
     def _is_news(self) -> bool:
         heard, said = self.heard, self.said
-        speed = heard.steps_per_s
         if said is None:
-            return speed is not None or heard.saved_s is not None
+            return (heard.steps > 0 and heard.steps_s > 0) or heard.saved_s is not None
         if heard.saved_s != said.saved_s:
             return True
         more, more_s = heard.steps - said.steps, heard.steps_s - said.steps_s
-        if speed is None or more < 1 or more_s <= 0:
+        if more < 1 or more_s <= 0:
             return False
-        before = said.steps / said.steps_s if said.steps_s > 0 else None
+        told, told_s = said.steps - heard.since.steps, said.steps_s - heard.since.steps_s
+        if told < 1 or told_s <= 0:
+            return True  # nobody was told of any speed at this size
         # The speed of late, not the mean: that of a long run hardly changes any more.
-        return before is None or abs(more / more_s / before - 1.0) > _OTHER_SPEED
+        return abs(more / more_s / (told / told_s) - 1.0) > _OTHER_SPEED
 
 
 class Listening:

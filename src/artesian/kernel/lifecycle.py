@@ -52,6 +52,7 @@ from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode
 from artesian.model.resources import DeviceRequest
 from artesian.model.speeds import Speed, family_of
+from artesian.model.usage import amounts
 
 
 class JobState(StrEnum):
@@ -110,7 +111,7 @@ class Attempt(Struct, kw_only=True, gc=False):
     """One run of a job: where, when, why then and there, and how it ended.
 
     ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
-    ``saved_s``, ``steps`` and ``steps_s`` are what ``AttemptProgressed`` said last.
+    ``saved_s``, ``steps`` and ``steps_s`` are what ``AttemptProgressed`` said last, ``workers`` the most that it said.
     """
 
     epoch: int
@@ -127,6 +128,7 @@ class Attempt(Struct, kw_only=True, gc=False):
     saved_s: float | None = None
     steps: float = 0.0
     steps_s: float = 0.0
+    workers: int | None = None
 
 
 class Change(Struct, kw_only=True, gc=False):
@@ -191,19 +193,22 @@ class JobRecord(Struct, kw_only=True, gc=False):
         )
 
     def holdings(self) -> Iterator[Holding]:
-        """Yield when its team came to hold its devices, and when it gave them back."""
+        """Yield when its team came to hold what it has, and when it gave that back."""
         for attempt in self.attempts:
             yield self._holding(attempt, attempt.decided_s, 1)
             if attempt.ended_s is not None:
                 yield self._holding(attempt, attempt.ended_s, -1)
 
     def holding(self, at_s: float, sign: int) -> Holding:
-        """Return that its team now holds the devices of the latest attempt (1), or does no longer (-1)."""
+        """Return that its team now holds what the latest attempt has (1), or does no longer (-1)."""
         return self._holding(self.attempt, at_s, sign)
 
     def _holding(self, attempt: Attempt, at_s: float, sign: int) -> Holding:
         assert attempt.accelerator is not None
-        return at_s, self.job.team, attempt.accelerator, sign * attempt.placement.whole_devices
+        milli, cpu_milli, memory_bytes = amounts(self.job, attempt.placement)
+        return Holding(
+            at_s, self.job.team, attempt.accelerator, sign * milli, sign * cpu_milli, sign * memory_bytes
+        )
 
     @property
     def saved_s(self) -> float | None:
@@ -246,11 +251,15 @@ def started(record: JobRecord, at_s: float) -> None:
         _enter(record, JobState.RUNNING, at_s)
 
 
-def progressed(record: JobRecord, saved_s: float | None, steps: float, steps_s: float) -> Speed | None:
+def progressed(
+    record: JobRecord, saved_s: float | None, steps: float, steps_s: float, workers: int | None
+) -> Speed | None:
     """The workers of the latest attempt said where they are; return what that adds to what was measured, if anything."""
     attempt = record.attempt
     if saved_s is not None and (attempt.saved_s is None or saved_s > attempt.saved_s):
         attempt.saved_s = saved_s
+    if workers is not None:
+        attempt.workers = max(workers, attempt.workers or 0)
     more, more_s = steps - attempt.steps, steps_s - attempt.steps_s
     if attempt.accelerator is None or more <= 0 or more_s <= 0:
         return None
@@ -258,10 +267,20 @@ def progressed(record: JobRecord, saved_s: float | None, steps: float, steps_s: 
     return Speed(
         family=family_of(record.job),
         accelerator=attempt.accelerator,
-        devices=attempt.placement.whole_devices,
+        devices=_devices_of(record.job, attempt, workers),
         steps=more,
         seconds=more_s,
     )
+
+
+def _devices_of(job: Job, attempt: Attempt, workers: int | None) -> float:
+    """Return how many of the attempt's devices so many of its workers stand on: all have as many."""
+    held = attempt.placement.whole_devices
+    if workers is None:
+        return held
+    # A command that starts its workers by itself may have any number: all of them are the most that it ever told of.
+    all_workers = max(job.gang_size(attempt.placement.devices), attempt.workers or 0)
+    return held * workers / all_workers
 
 
 def must_stop(record: JobRecord, cause: Cause, reason: str, at_s: float) -> None:

@@ -67,7 +67,7 @@ class State:
         self.changes = 0
         """Grows with all that a plan may depend on: who waits, who holds what, which nodes there are."""
         self.history = History(lambda: (change for job in self.records() for change in job.holdings()))
-        """What teams have had of devices."""
+        """What teams have had of the fleet."""
         self.speeds = Speeds()
         """How fast jobs were measured to run."""
         self.stale_events = 0
@@ -273,7 +273,7 @@ class State:
         job = self._current(event.job_id, event.epoch)
         if job is None:
             return
-        measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s)
+        measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s, event.workers)
         if measured is not None:
             self.speeds.add(measured)
         self.running.put(as_running(job, self._served_of(job)))

@@ -101,6 +101,9 @@ class AttemptProgressed(Struct, frozen=True, kw_only=True, gc=False):
     ``saved_s`` is up to when its work is in a durable checkpoint (None: there is none of this attempt yet).
     It did ``steps`` steps in ``steps_s`` seconds, from the attempt's beginning on, its first step and what
     lies between two restarts left out: 0 and 0 where it tells of no steps. Later ones replace earlier ones.
+
+    ``workers``: those steps that no earlier event told of were done by so many; None: by all that it was placed with.
+    A gang may shrink and grow in place, and who tells of its steps does so at each change.
     """
 
     at_s: float
@@ -109,6 +112,7 @@ class AttemptProgressed(Struct, frozen=True, kw_only=True, gc=False):
     saved_s: float | None = None
     steps: float = 0.0
     steps_s: float = 0.0
+    workers: int | None = None
 
 
 class ClockTicked(Struct, frozen=True, kw_only=True, gc=False):

@@ -5,6 +5,20 @@ from artesian.model.placement import Placement
 from artesian.model.resources import MILLI, DeviceRequest
 
 
+def amounts(job: Job, placement: Placement) -> tuple[int, int, int]:
+    """Return what the job holds there: thousandths of devices, thousandths of CPUs, and bytes of memory.
+
+    Of CPUs and memory it has one ration per device, or per node where it has no device.
+    """
+    milli = rations = 0
+    for share in placement.shares:
+        devices = len(share.devices)
+        milli += share.milli * devices
+        rations += devices or 1
+    cpus, memory_bytes = job.cpus_per_device, job.memory_bytes_per_device
+    return milli, round(cpus * MILLI) * rations if cpus else 0, memory_bytes * rations if memory_bytes else 0
+
+
 class Usage:
     """Counts of what is held, on K kinds of devices.
 
@@ -45,15 +59,9 @@ class Usage:
         used = self.used.get(account)
         if used is None:
             used = self.used[account] = [0] * (self._kinds + 2)
-        milli = rations = 0
-        for share in placement.shares:
-            devices = len(share.devices)
-            milli += share.milli * devices
-            rations += devices or 1
+        milli, cpu_milli, memory_bytes = amounts(job, placement)
         used[kind] += sign * milli
-        if job.cpus_per_device:
-            used[-2] += sign * round(job.cpus_per_device * MILLI) * rations
-        if job.memory_bytes_per_device:
-            used[-1] += sign * job.memory_bytes_per_device * rations
+        used[-2] += sign * cpu_milli
+        used[-1] += sign * memory_bytes
         if not any(used):
             del self.used[account]

@@ -8,10 +8,12 @@ import numpy as np
 
 from artesian import catalog
 from artesian.model.capacity import Capacity
+from artesian.model.history import Had
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.quota import ANY, Team, Teams
 from artesian.model.resources import MILLI, DeviceRequest
+from artesian.model.usage import amounts
 
 _DIGITS = 9
 """Sums of decayed usage may differ beyond that, by the order in which they came about."""
@@ -47,33 +49,34 @@ class _Entitlement:
 class Accounts:
     """Who holds what, each team together with all below it. Made for one cycle from what runs.
 
-    ``add`` keeps it up to date while the cycle decides. ``had`` are the devices that teams have had in the decayed
-    mean, by team and accelerator; None: history counts for nothing.
+    ``add`` keeps it up to date while the cycle decides. ``had`` is what teams have had in the decayed mean, by team;
+    None: history counts for nothing.
     """
 
-    def __init__(
-        self, teams: Teams, capacity: Capacity, had: Mapping[tuple[str, str], float] | None = None
-    ) -> None:
+    def __init__(self, teams: Teams, capacity: Capacity, had: Mapping[str, Had] | None = None) -> None:
         self.teams = teams
         self._capacity = capacity
         self._fleet = capacity.remember("fleet of accounts", lambda: _fleet(capacity))
         self._used: dict[str, list[int]] = {}
-        self._had = None if had is None else self._by_kind(had)
+        self._had = None if had is None else self._by_resource(had)
         for (team, _), used in capacity.used.items():
             for above in teams.path(team):
                 mine = self._account(above.name)
                 for resource, amount in enumerate(used):
                     mine[resource] += amount
 
-    def _by_kind(self, had: Mapping[tuple[str, str], float]) -> dict[str, list[float]]:
-        """Return what each team, with all below it, has had of each kind, in thousandths."""
+    def _by_resource(self, had: Mapping[str, Had]) -> dict[str, list[float]]:
+        """Return what each team, with all below it, has had of each resource, as ``totals`` of the fleet count it."""
         kind_of = {model: kind for kind, (_, model) in reversed(list(enumerate(self._fleet.models)))}
         found: dict[str, list[float]] = {}
-        for (team, accelerator), devices in had.items():
-            if (kind := kind_of.get(accelerator)) is None:
-                continue  # the fleet has no such device any more
+        for team, own in had.items():
             for above in self.teams.path(team):
-                found.setdefault(above.name, [0.0] * len(self._fleet.models))[kind] += devices * MILLI
+                sums = found.setdefault(above.name, [0.0] * len(self._fleet.totals))
+                for accelerator, milli in own.milli.items():
+                    if accelerator in kind_of:  # else the fleet has no such device any more
+                        sums[kind_of[accelerator]] += milli
+                sums[-2] += own.cpu_milli
+                sums[-1] += own.memory_bytes
         return found
 
     def _account(self, team: str) -> list[int]:
@@ -85,19 +88,18 @@ class Accounts:
     def add(self, job: Job, placement: Placement, sign: int = 1) -> None:
         """Take note that the job gets the placement, or (-1) gives it back."""
         kind = self._capacity.kind[self._capacity.row[placement.shares[0].node_id]]
-        milli = placement.milli
-        rations = sum(max(1, len(share.devices)) for share in placement.shares)
+        milli, cpu_milli, memory_bytes = amounts(job, placement)
         for team in self.teams.path(job.team):
             used = self._account(team.name)
             used[kind] += sign * milli
-            used[-2] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
-            used[-1] += sign * (job.memory_bytes_per_device or 0) * rations
+            used[-2] += sign * cpu_milli
+            used[-1] += sign * memory_bytes
 
     def dominant_share(self, team: Team) -> float:
         """Return the largest part that the team has of any one resource, 0 to 1, divided by its weight.
 
         Ghodsi et al., *Dominant Resource Fairness*, NSDI 2011; each model of device is a resource. Where history
-        counts, what a team has of a model is the mean of what it has had and what it holds: what it will have had
+        counts, what a team has of a resource is the mean of what it has had and what it holds: what it will have had
         one half-life from now if it keeps that.
         """
         used = self._used.get(team.name)
@@ -110,10 +112,9 @@ class Accounts:
 
     def _share_with_history(self, used: list[int] | None, had: list[float] | None) -> float:
         totals = self._fleet.totals
-        holds: list[float] = list(used or [0] * len(totals))
-        for kind, before in enumerate(had or [0.0] * len(self._fleet.models)):
-            holds[kind] = (holds[kind] + before) / 2
-        parts = [has / total for has, total in zip(holds, totals, strict=True) if total > 0]
+        nothing = [0] * len(totals)
+        resources = zip(used or nothing, had or nothing, totals, strict=True)
+        parts = [(holds + before) / 2 / total for holds, before, total in resources if total > 0]
         return round(max(parts, default=0.0), _DIGITS)
 
     def kinds_of(self, request: DeviceRequest) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from artesian.model.capacity import BoolArray, Capacity
+from artesian.model.history import Had
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.plan import HoldCode, Reason
@@ -46,9 +47,9 @@ class FairShare:
         walks = snapshot.waiting.walks(team_of, self.order.key)
         return _TeamLine(walks, Accounts(self.teams, snapshot.capacity, self._had(snapshot)))
 
-    def _had(self, snapshot: Snapshot) -> Mapping[tuple[str, str], float] | None:
+    def _had(self, snapshot: Snapshot) -> Mapping[str, Had] | None:
         half_life_s = self.teams.usage_half_life_s
-        return None if half_life_s is None else snapshot.history.usage(half_life_s).devices(snapshot.at_s)
+        return None if half_life_s is None else snapshot.history.usage(half_life_s).had(snapshot.at_s)
 
 
 _Turn = tuple[tuple[int, float, str], ...]
