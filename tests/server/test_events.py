@@ -50,7 +50,7 @@ def told(url: str, count: int, *, after: int | None = None, last: str | None = N
 
 def test_the_journal_tells_who_asked_for_what_and_a_reader_goes_on_behind_any_event(cli: Cli) -> None:
     server = cli.start("serve", "--port", "0", "--log-json")
-    url = until(lambda: server.stdout.strip() or None)
+    url = until(lambda: server.stdout.strip() or "")
     cli.env["ARTESIAN_SERVER"] = url
     secret = "-".join(("hunter", "2b5e"))
     id_ = cli.submit("audited", "exec sleep 600", env={"TOKEN": secret})
