@@ -237,7 +237,7 @@ def arena(nodes: int) -> Iterator[Arena]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="artesian-soak-")))
         folder.chmod(0o755)
         kinds = (Kind(name="n", nodes=nodes, accelerator=_ACCELERATOR, devices=DEVICES),)
-        cluster = stack.enter_context(slurm_cluster(kinds, is_authentic=False))
+        cluster = stack.enter_context(slurm_cluster(kinds, is_authentic=False, silent_s=4))
         (folder / "postgres").mkdir()
         server = PostgresServer(folder / "postgres")
         stack.callback(server.stop, "immediate")

@@ -27,6 +27,26 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [
             )
         ],
     ),
+    (
+        "Share held, by center",
+        "percentunit",
+        [
+            (
+                'sum by (center) (artesian_devices{state="held"}) / sum by (center) (artesian_devices)',
+                "{{center}}",
+            )
+        ],
+    ),
+    (
+        "Devices lost or excluded, by center and pool",
+        "short",
+        [
+            (
+                'sum by (center, pool, state) (artesian_devices{state=~"lost|excluded"})',
+                "{{center}} {{pool}}: {{state}}",
+            )
+        ],
+    ),
     ("Jobs", "short", [('artesian_jobs{state!~"succeeded|failed|cancelled"}', "{{state}}")]),
     ("The oldest job waits since", "s", [("artesian_queue_oldest_wait_seconds", "wait")]),
     (

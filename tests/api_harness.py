@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,7 +66,14 @@ class Loop(httpx.BaseTransport):
 class Served:
     """An application on a state folder, without a driver: what waits goes on waiting."""
 
-    def __init__(self, folder: Path, *, limits: Limits | None = None, is_open: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: Limits | None = None,
+        is_open: bool = True,
+        centers: Mapping[str, str] | None = None,
+    ) -> None:
         self.state = StateDir(folder)
         self.state.create()
         self.tokens = Tokens(self.state.tokens)
@@ -78,6 +85,7 @@ class Served:
                 auth=Auth(tokens=self.tokens, embedded=ADMIN if is_open else None),
                 wake=lambda: None,
                 limits=limits or Limits(),
+                centers=centers or {},
             )
         )
         self.loop = Loop(self.app)
@@ -110,9 +118,10 @@ def a_server(
     *,
     limits: Limits | None = None,
     is_open: bool = True,
+    centers: Mapping[str, str] | None = None,
 ) -> Iterator[Served]:
-    """A server that knows of the nodes of ``fleet``."""
-    served = Served(folder, limits=limits, is_open=is_open)
+    """A server that knows of the nodes of ``fleet``; ``centers`` are those of its pools."""
+    served = Served(folder, limits=limits, is_open=is_open, centers=centers)
     try:
         if fleet:
             served.tell(*(joined(node, at_s=1.0) for node in fleet))

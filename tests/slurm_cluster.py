@@ -23,6 +23,8 @@ from proc import processes, read
 
 _TIMEOUT_S = 30.0
 _STARTS = 2
+SILENT_S = 10
+"""On a busy machine a slurmd that lives may say nothing for some seconds, and that must kill no test's job."""
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
 _CONF = """
@@ -44,7 +46,7 @@ JobAcctGatherType=jobacct_gather/none
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
-SlurmdTimeout=4
+SlurmdTimeout={silent_s}
 MessageTimeout=2
 TCPTimeout=1
 SlurmctldTimeout=10
@@ -87,10 +89,14 @@ TWO_KINDS = (Kind(name="h", nodes=2, accelerator="h100"), Kind(name="a", nodes=2
 
 
 class SlurmCluster:
-    """The daemons, and Slurm's commands; ``conf`` is what ``SLURM_CONF`` must name."""
+    """The daemons, and Slurm's commands; ``conf`` is what ``SLURM_CONF`` must name.
 
-    def __init__(self, folder: Path, kinds: Sequence[Kind]) -> None:
+    A node that says nothing for ``silent_s`` is dead to Slurm, and its jobs with it.
+    """
+
+    def __init__(self, folder: Path, kinds: Sequence[Kind], *, silent_s: int = SILENT_S) -> None:
         self.folder = folder
+        self._silent_s = silent_s
         self.conf = folder / "slurm.conf"
         self.kinds = kinds
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -136,7 +142,8 @@ class SlurmCluster:
         port, *node_ports = _free_ports(1 + len(self.node_names))
         host = socket.gethostname().partition(".")[0]
         user = pwd.getpwuid(os.geteuid()).pw_name
-        lines = [_CONF.format(folder=self.folder, host=host, port=port, user=user, auth=auth)]
+        facts = {"folder": self.folder, "host": host, "port": port, "user": user, "auth": auth}
+        lines = [_CONF.format(silent_s=self._silent_s, **facts)]
         devices = []
         ports = dict(zip(self.node_names, node_ports, strict=True))
         for kind in self.kinds:
@@ -304,7 +311,9 @@ class SlurmCluster:
 
 
 @contextmanager
-def slurm_cluster(kinds: Sequence[Kind] = TWO_KINDS, *, is_authentic: bool = True) -> Iterator[SlurmCluster]:
+def slurm_cluster(
+    kinds: Sequence[Kind] = TWO_KINDS, *, is_authentic: bool = True, silent_s: int = SILENT_S
+) -> Iterator[SlurmCluster]:
     """A cluster that is up until the end of the block."""
     wanted = ["slurmctld", "slurmd", "sbatch", "srun", *(["munged"] if is_authentic else [])]
     missing = [name for name in wanted if shutil.which(name, path=_PATH) is None]
@@ -314,7 +323,7 @@ def slurm_cluster(kinds: Sequence[Kind] = TWO_KINDS, *, is_authentic: bool = Tru
             tempfile.mkdtemp(prefix="artesian-slurm-", dir="/tmp")
         )  # short: sockets' paths end at 108
         folder.chmod(0o755)
-        cluster = SlurmCluster(folder, kinds)
+        cluster = SlurmCluster(folder, kinds, silent_s=silent_s)
         try:
             try:
                 cluster.write(is_authentic=is_authentic)

@@ -16,7 +16,7 @@ from artesian.wire import ProgressReader, Recovered, Restored
 from artesian.wire.faults import Fault, FaultKind
 from builders import a_placement
 from engines_harness import Harness, shell
-from proc import command_line
+from proc import command_line, running
 
 STARTED_AND_ENDED = ["AttemptStarted", "AttemptEnded"]
 
@@ -229,6 +229,27 @@ def test_an_attempt_sees_its_job_and_nothing_of_the_drivers_environment(harness:
     assert seen["ARTESIAN_EPOCH"] == "4"
     assert seen["ARTESIAN_CHECKPOINT_EVERY"] == "7"
     assert "A_SECRET_OF_THE_DRIVER" not in seen
+
+
+def test_what_is_in_a_jobs_environment_is_on_no_command_line(harness: Harness) -> None:
+    # Of a whole word: this test's own file has it in two parts.
+    secret = "-".join(("hunter", "2a4f"))
+    job = shell("exec sleep 600", env={"PATH": os.environ["PATH"], "TOKEN": secret}, kind=JobKind.TRAIN)
+
+    async def test() -> None:
+        seen: set[int] = set()
+        harness.start(job)
+        while "AttemptStarted" not in harness.kinds:
+            seen |= set(running(secret.encode()))
+            await asyncio.sleep(0.01)
+        assert seen | set(running(secret.encode())) == set()
+        harness.stop(job, grace_s=1.0)
+        await harness.outcome()
+
+    run(harness, test)
+    logs = [path for path in harness.folder(job).path.rglob("*.log") if path.is_file()]
+    assert logs
+    assert all(secret not in path.read_text() for path in logs)
 
 
 def test_a_new_engine_takes_over_an_attempt_that_runs(harness: Harness, tmp_path: Path) -> None:

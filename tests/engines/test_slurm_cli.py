@@ -104,7 +104,9 @@ def test_training_goes_on_from_its_checkpoint_on_another_node(cli: Cli, cluster:
     until(lambda: any(isinstance(said, StepCommitted) for said in progress(cli, job_id, 2)))
     restored = [said for said in progress(cli, job_id, 2) if isinstance(said, Restored)]
     steps = [said for said in progress(cli, job_id, 2) if isinstance(said, StepCommitted)]
-    assert min(said.step for said in restored) >= 5, [progress(cli, job_id, 1), progress(cli, job_id, 2)]
+    # Not necessarily the fifth: where Slurm has taken the node for dead before, what the workers had was saved at once.
+    saved = [said.step for said in progress(cli, job_id, 1) if isinstance(said, CheckpointCommitted)]
+    assert min(said.step for said in restored) >= max(saved), [progress(cli, job_id, 1), restored]
     assert min(said.step for said in steps) == min(said.step for said in restored) + 1
     first, second = cli.journal().jobs[job_id].attempts  # and none on the node that is lost
     assert first.outcome is not None

@@ -3,12 +3,17 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from artesian.engines.slurm.attempts import write_submission
+from artesian.engines.slurm.client import SlurmClient
+from artesian.engines.slurm.engine import SlurmEngine
+from artesian.engines.slurm.runner import Done, LocalRunner
 from artesian.engines.slurm.settings import SlurmSettings
 from artesian.model.events import AttemptEnded
 from artesian.model.job import Cause, Job, JobKind
@@ -140,8 +145,12 @@ def test_an_attempt_that_slurm_preempts_is_preempted(harness: Harness, cluster: 
     async def test() -> None:
         start(harness, shell("exec sleep 600"), ("a1", range(8)))
         await harness.until_started()
-        cluster("sbatch", "--partition=urgent", "--nodelist=a1", "--gres=gpu:910b:8", "--wrap=sleep 600")
+        words = ("--partition=urgent", "--nodelist=a1", "--gres=gpu:910b:8", "--wrap=sleep 600")
+        urgent = cluster("sbatch", "--parsable", *words).strip()
         assert (await harness.outcome()).cause is Cause.PREEMPTED
+        assert cluster.job_ids() == [urgent], (
+            "Slurm, which requeues here, is to leave the next attempt to artesian"
+        )
 
     run(harness, test)
 
@@ -248,6 +257,52 @@ def test_a_node_that_is_drained_finishes_what_runs_and_takes_nothing_new(
         assert (await harness.outcome()).signal == signal.SIGTERM
 
     run(harness, test)
+
+
+class OldSlurm(SlurmClient):
+    """Speaks to a Slurm as to one that has no JSON yet."""
+
+    async def version(self) -> tuple[int, int]:
+        return (20, 11)
+
+
+def test_a_slurm_without_json_is_understood_by_its_text(cluster: SlurmCluster, tmp_path: Path) -> None:
+    root = tmp_path / "jobs"
+
+    class Told(LocalRunner):
+        """Keeps what was asked."""
+
+        asked: ClassVar[list[str]] = []
+
+        async def run(self, words: Sequence[str], *, stdin: str = "", user: str | None = None) -> Done:
+            self.asked.extend(words)
+            return await super().run(words, stdin=stdin, user=user)
+
+    runner = Told(extra_env={"SLURM_CONF": str(cluster.conf)})
+    harness = Harness(root, Ground(make=lambda: SlurmEngine(root, FAST, OldSlurm(runner), time.time)))
+    fails = shell("exit 3", id="fails")
+    stays = shell("exec sleep 600", id="stays")
+
+    async def test() -> None:
+        assert sorted((node.id, node.devices) for node in harness.nodes) == [
+            *(("a1", 8), ("a2", 8), ("h1", 8), ("h2", 8))
+        ]
+        harness.start(fails)
+        outcome = await harness.outcome()
+        assert (outcome.cause, outcome.exit_code) == (Cause.USER_ERROR, 3)
+        harness.events.clear()
+        cluster("sbatch", "--nodelist=h2", "--gres=gpu:h100:3", "--wrap=sleep 600")
+        await harness.until(lambda: "NodeJoined" in harness.kinds)
+        (said,) = [event.node for event in harness.events if hasattr(event, "node")]
+        assert (said.id, said.occupied) == ("h2", (5, 6, 7))
+        harness.events.clear()
+        harness.start(stays)
+        await harness.until_started()
+        cluster("scancel", "--name=stays")
+        assert (await harness.outcome()).cause is Cause.CANCELLED
+
+    run(harness, test)
+    assert "--json" not in runner.asked
 
 
 # -- nobody answers, nothing is remembered ----------------------------------------------------------

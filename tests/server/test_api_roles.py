@@ -149,6 +149,29 @@ def test_a_member_resizes_their_own_jobs_and_an_operator_anybodys(served: Served
     assert resize("3", served.token("operator", user="bob")) == 202
 
 
+@pytest.mark.parametrize("what", ["cancel", "resize?devices=2"])
+def test_a_team_mate_sees_a_job_and_the_teams_operator_says_what_becomes_of_it(
+    served: Served, what: str
+) -> None:
+    id_ = f"mates-{what[:6]}"
+    served.tell(submitted(a_job(id_, user="amy", team="red"), 3.0))
+
+    def status(token: str, path: str = "") -> int:
+        headers = {"Authorization": f"Bearer {token}"}
+        address = f"/api/v1/jobs/{id_}"
+        if not path:
+            return served.http.get(address, headers=headers).status_code
+        return served.http.post(f"{address}/{path}", headers=headers).status_code
+
+    mate = served.token("member", user="bob", team="red")
+    assert (status(mate), status(mate, what)) == (200, 403)
+    for role in ("member", "operator"):  # of another team, even the job's own user
+        other = served.token(role, user="amy", team="blue")
+        assert (status(other), status(other, what)) == (404, 404)
+    assert status(served.token("viewer", user="amy", team="red"), what) == 403
+    assert status(served.token("operator", user="bob", team="red"), what) == 202
+
+
 def test_an_operator_of_one_team_keeps_no_node_from_the_others(served: Served) -> None:
     def exclude(token: str) -> int:
         return served.http.post(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from cli_harness import UNTIL_TOLD, Cli, until
 
@@ -67,6 +68,19 @@ def test_ctrl_c_during_the_census_submits_nothing(cli: Cli) -> None:
     assert "interrupted; nothing was submitted" in run.stderr
     assert cli.json("jobs") == []
     assert not cli.state.census.exists()
+
+
+def test_ctrl_c_is_130_wherever_it_meets_a_command(tmp_path: Path) -> None:
+    # Of a Ctrl-C within source that is executed as a string, such as a dataclass's, Python would die in the end,
+    # where a module is what it runs.
+    (tmp_path / "interrupted.py").write_text(
+        "from artesian.cli import main\n"
+        "main.cli.main = lambda **_: exec('raise KeyboardInterrupt')\n"
+        "main.main()\n"
+    )
+    words = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 def test_a_job_that_is_cancelled_while_it_is_followed_ends_the_follower_with_103(cli: Cli) -> None:

@@ -75,6 +75,9 @@ def ask(http: httpx.Client, query: str) -> list[Any]:
 
 def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_queries(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
+    config = tmp_path / "artesian.toml"
+    config.write_text('[pools.default]\ncenter = "north"\n')
+    cli.env["ARTESIAN_CONFIG"] = str(config)
     server = RealServer(cli)
     try:
         id_ = cli.submit()
@@ -83,7 +86,9 @@ def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_quer
             until(lambda: ask(http, 'artesian_jobs{state="succeeded"} == 1'))
             assert ask(http, 'up{job="artesian"}')[0]["value"][1] == "1"
             assert ask(http, 'artesian_attempts_ended_total{cause="completed"}')[0]["value"][1] == "1"
-            assert float(ask(http, "sum(artesian_devices)")[0]["value"][1]) > 0
+            by_center = ask(http, "sum by (center) (artesian_devices)")
+            assert [one["metric"]["center"] for one in by_center] == ["north"]
+            assert float(by_center[0]["value"][1]) > 0
             cycles = "artesian_scheduling_cycle_duration_seconds"
             assert float(ask(http, f"{cycles}_count")[0]["value"][1]) >= 1, "it planned the start"
             assert ask(http, f"histogram_quantile(0.99, sum by (le) ({cycles}_bucket)) < 30")
@@ -95,7 +100,8 @@ def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_quer
             assert all(rule["health"] in ("ok", "unknown") for rule in rules), rules
             for panel in json.loads(DASHBOARD.read_text())["panels"]:
                 for target in panel["targets"]:
-                    ask(http, target["expr"])
+                    found = ask(http, target["expr"])
+                    assert found or "artesian_devices" not in target["expr"], target
     finally:
         server.stop()
         cli.end()
@@ -185,6 +191,61 @@ def test_device_time_lost_to_stragglers_raises_its_alert_and_a_little_of_it_does
     path.write_text(json.dumps(test))
     done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_devices_that_are_lost_raise_an_alert_of_their_center_and_pool_alone(tmp_path: Path) -> None:
+    needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
+
+    def series(center: str, pool: str, state: str, count: int) -> dict[str, str]:
+        labels = f'accelerator="H100",center="{center}",pool="{pool}",state="{state}"'
+        return {"series": f"artesian_devices{{{labels}}}", "values": f"{count}x30"}
+
+    firing = 'ALERTS{alertname="ArtesianDevicesLost",alertstate="firing"}'
+    found = firing.replace("}", ',accelerator="H100",center="south",pool="b",severity="warning"}')
+    test = {
+        "rule_files": [str(RULES)],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    series("north", "a", "held", 990),
+                    series("north", "a", "lost", 10),
+                    series("south", "b", "held", 90),
+                    series("south", "b", "lost", 10),
+                ],
+                "promql_expr_test": [
+                    {"expr": firing, "eval_time": "20m", "exp_samples": [{"labels": found, "value": 1}]}
+                ],
+            }
+        ],
+    }
+    path = tmp_path / "test.yml"
+    path.write_text(json.dumps(test))
+    done = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_devices_are_counted_by_model_center_and_pool_and_not_by_node(tmp_path: Path) -> None:
+    pools = {"train": "H100-SXM5-80GB", "serve": "L4", "spare": "H100-SXM5-80GB"}
+    fleet = [
+        a_node(f"{pool}-{number}", accelerator=model, pool=pool)
+        for pool, model in pools.items()
+        for number in range(30)
+    ]
+    with a_server(tmp_path, fleet=fleet, centers={"train": "north", "serve": "south"}) as served:
+        found = {
+            tuple(sample.labels[name] for name in ("accelerator", "center", "pool", "state")): sample.value
+            for family in text_string_to_metric_families(served.http.get("/metrics").text)  # type: ignore[no-untyped-call]
+            for sample in family.samples
+            if sample.name == "artesian_devices"
+        }
+        free = {key[:3]: value for key, value in found.items() if key[3] == "free"}
+        assert free == {
+            ("H100-SXM5-80GB", "north", "train"): 240.0,
+            ("L4", "south", "serve"): 240.0,
+            ("H100-SXM5-80GB", "default", "spare"): 240.0,
+        }
+        assert len(found) == len(free) * 4, "each has its four states, however many nodes there are"
 
 
 def test_the_dashboard_is_what_its_script_writes() -> None:

@@ -1,6 +1,7 @@
 """The same commands with the embedded control plane and with a server: the same results."""
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from api_harness import RealServer
-from cli_harness import ARTESIAN, UNTIL_TOLD, Cli, the_whole_node, until
+from api_harness import JOB, RealServer
+from cli_harness import ARTESIAN, TIMEOUT_S, UNTIL_TOLD, Cli, the_whole_node, until
 from resize_story import resize_story
 
 
@@ -246,6 +247,43 @@ def test_a_server_that_is_told_to_stop_ends_its_streams_and_followers_go_on_at_t
     finally:
         server.running.process.kill()
         own.end()
+
+
+def test_a_request_under_way_is_answered_when_the_server_is_told_to_stop(tmp_path: Path) -> None:
+    own = Cli(tmp_path)
+    server = RealServer(own)
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    body = json.dumps(JOB).encode()
+    head = (
+        f"POST /api/v1/jobs HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    )
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as line,
+            line.makefile("rb") as said,
+        ):
+            line.sendall(head.encode())
+            assert b"100 Continue" in said.readline(), "it waits for the body"
+            server.running.process.terminate()
+            until(lambda: not is_listening(host, int(port)))
+            line.sendall(body)
+            answer = said.read()
+        assert b"201 Created" in answer
+        assert server.running.wait() == 0
+        [job] = own.journal().jobs
+        assert job.encode() in answer
+    finally:
+        server.running.process.kill()
+        own.end()
+
+
+def is_listening(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_a_node_is_kept_out_of_use_and_returned(either: Cli) -> None:

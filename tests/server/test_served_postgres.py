@@ -2,10 +2,14 @@
 
 import os
 import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from api_harness import RealServer
-from cli_harness import Cli, until
+import httpx
+
+from api_harness import JOB, RealServer
+from cli_harness import TIMEOUT_S, Cli, until
 from proc import command_line, running
 from resize_story import resize_story
 
@@ -13,6 +17,22 @@ from resize_story import resize_story
 def drivers(folder: Path) -> list[int]:
     """The processes that drive for servers whose state folders are below ``folder``."""
     return running(b"artesian.server.headless", bytes(folder))
+
+
+def check_that_a_key_submits_once(urls: Sequence[str]) -> None:
+    """Submit under one key at all servers at the same time, again and again."""
+
+    def submit(url: str, key: str) -> str:
+        headers = {"Idempotency-Key": key}
+        answer = httpx.post(f"{url}/api/v1/jobs", json=JOB, headers=headers, timeout=TIMEOUT_S)
+        assert answer.status_code == 201, answer.text
+        id_: str = answer.json()["id"]
+        return id_
+
+    with ThreadPoolExecutor() as threads:
+        for key in ("k1", "k2", "k3", "k4", "k5"):
+            ids = list(threads.map(submit, [*urls, *urls], [key] * 4))
+            assert len(set(ids)) == 1, ids
 
 
 def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_processes(
@@ -40,6 +60,7 @@ def test_two_servers_share_a_database_and_its_url_stays_out_of_the_list_of_proce
         assert len(shown) == 2
         assert all(shown), "both live"
         assert not any(b"application_name=xyzzy" in words for words in shown)
+        check_that_a_key_submits_once([server.url for server in servers])
         made = clis[0].json("token", "create", "--user", "amy", "--role", "admin")
         until(lambda: "asks for a token" in clis[1]("jobs", code=None).stderr)  # it looks once a second
         clis[1].env["ARTESIAN_TOKEN"] = made["secret"]

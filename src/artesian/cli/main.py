@@ -105,7 +105,13 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Run the command line, and leave with its exit code."""
-    sys.exit(_run())
+    try:
+        sys.exit(_run())
+    finally:
+        # python -m dies of SIGINT, whatever code it was told, once a Ctrl-C has come up in source that was executed as
+        # a string, as that of dataclasses and named tuples is when they are imported; the next such source makes it
+        # forget.
+        exec("")  # noqa: S102 - nothing of anybody's  # nosec B102
 
 
 def _run() -> int:

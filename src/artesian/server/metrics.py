@@ -163,12 +163,14 @@ class Metrics:
 
     def _devices(self) -> Iterator[Metric]:
         devices = GaugeMetricFamily(
-            "artesian_devices", "Devices by state.", labels=["accelerator", "pool", "state"]
+            "artesian_devices",
+            "Devices by state; the center is that of the pool.",
+            labels=["accelerator", "center", "pool", "state"],
         )
         for kind in self._fleet.view().kinds:
             of_state = {"held": kind.held, "free": kind.free, "lost": kind.lost, "excluded": kind.excluded}
             for state, count in of_state.items():
-                devices.add_metric([kind.accelerator, kind.pool, state], count)
+                devices.add_metric([kind.accelerator, kind.center, kind.pool, state], count)
         yield devices
 
 

@@ -37,9 +37,9 @@ class Role(StrEnum):
     VIEWER = "viewer"
     """Read."""
     MEMBER = "member"
-    """Submit jobs, and cancel their own."""
+    """Submit jobs, and cancel and resize their own."""
     OPERATOR = "operator"
-    """Cancel anybody's jobs."""
+    """Cancel and resize anybody's jobs, and keep nodes out of use."""
     ADMIN = "admin"
     """Make and revoke tokens."""
 
