@@ -44,6 +44,8 @@ def test_each_fault_leaves_one_record_with_its_cause_and_its_worker(disturbed: J
         assert record.layer in (Layer.FORK, Layer.IN_PROCESS)
         assert (record.detect_s is not None) == ("no sign" in sign)
         assert record.recomputed_steps is not None
+        assert record.load_s is not None
+        assert (record.recompute_s == 0.0) == (record.recomputed_steps == 0)
 
 
 def test_the_final_loss_is_the_undisturbed_runs_to_the_bit(disturbed: Job, undisturbed: Job) -> None:

@@ -135,7 +135,7 @@ def test_an_attempt_that_never_came_to_a_step_is_part_of_the_recovery() -> None:
     ],
 )
 def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], cause: Cause) -> None:
-    said = replace(recovered(12, 2.0, detect_s=0.5, load_s=0.5, rank=1), **told)
+    said = replace(recovered(12, 1.75, detect_s=0.5, load_s=0.5, recompute_s=0.25, rank=1), **told)
     messages = [
         *[message for rank in (0, 1) for message in (began(rank, 1), step(rank, 1, 2), step(rank, 2, 4))],
         *[Restored(rank=rank, at_s=10, step=2) for rank in (0, 1)],

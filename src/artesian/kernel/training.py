@@ -199,8 +199,8 @@ def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:
 
 def _within(said: Recovered, log: AttemptLog) -> Recovery:
     """Return a recovery within an attempt. What no worker has failed of is the loss of a node."""
-    seconds = (said.detect_s or 0.0) + said.restart_s + (said.load_s or 0.0)
-    failed_s = said.at_s - seconds
+    failed_s = said.verdict_s - (said.detect_s or 0.0)
+    seconds = said.at_s - failed_s
     workers = log.workers.values()
     restored = [each.step for worker in workers for each in worker.restored if each.at_s >= failed_s]
     steps = [each.step for worker in workers for each in worker.steps if each.start_s >= failed_s]

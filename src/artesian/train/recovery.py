@@ -76,15 +76,21 @@ class Recovery:
         """
         if not beats or not all(self._is_past(beat) for beat in beats):
             return None
-        first_s = max(beat.beat_s or now_s for beat in beats)
+        new_s = max(beat.beat_s or now_s for beat in beats)
         load_s = max((beat.load_s for beat in beats if beat.load_s is not None), default=None)
         restored = max((beat.restored_step for beat in beats if beat.restored_step is not None), default=None)
         recomputed = None
         if self.step_before is not None and restored is not None:
             recomputed = max(0, self.step_before - restored)
+        first_s = max(
+            (beat.first_s for beat in beats if beat.first_s is not None and beat.first_s >= self.detected_s),
+            default=new_s,
+        )
+        if not recomputed:  # the first one was new, and others may have followed until this look
+            new_s = first_s
         return Recovered(
             rank=self.cause.rank,
-            at_s=wall_s - (now_s - first_s),
+            at_s=wall_s - (now_s - new_s),
             restart=self.restart,
             cause=self.cause.text,
             layer=self.layer,
@@ -95,6 +101,7 @@ class Recovery:
             exit_code=self.cause.exit_code,
             signal=self.cause.signal,
             is_oom_kill=self.cause.is_oom_kill,
+            recompute_s=None if recomputed is None else max(0.0, new_s - first_s),
         )
 
     def _is_past(self, beat: Beat) -> bool:
@@ -112,7 +119,12 @@ def describe(record: Recovered) -> str:
     if record.load_s is not None:
         parts.append(f"state read in {record.load_s:.2f} s")
     if record.recomputed_steps is not None:
-        parts.append(f"{record.recomputed_steps} steps trained again")
+        took = (
+            f" in {record.recompute_s:.2f} s"
+            if record.recomputed_steps and record.recompute_s is not None
+            else ""
+        )
+        parts.append(f"{record.recomputed_steps} steps trained again{took}")
     return f"recovered ({record.layer.value}, restart {record.restart}): {', '.join(parts)}; cause: {record.cause}"
 
 
