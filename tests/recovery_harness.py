@@ -50,6 +50,8 @@ def main():
                 loss.backward()
                 time.sleep(float(os.environ.get("STEP_S", "0")))
                 run.commit(loss)
+                while run.step == 4 and "WAITS_TO_GO" in os.environ and not run._stop._is_requested:
+                    time.sleep(0.05)  # until it is to make room for another
                 while run.step == 4 and "SAYS_SLOW" in os.environ:
                     link().is_slow("it says so")  # until there is a spare, and the agent acts on it
                     time.sleep(0.1)

@@ -102,6 +102,23 @@ def test_without_a_spare_the_gang_goes_on_with_fewer_nodes(job: Job) -> None:
     assert (1, STEPS) not in losses
 
 
+def test_a_gang_takes_in_a_node_that_comes_after_its_step(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "1:2", WAITS_TO_GO="1")]
+    wait_for_step(job, 4, rank=0)  # alone: it has waited for others for as long as it does
+    nodes.append(start_node(job, port, "1:2"))
+    for agent in nodes:
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    (record,) = job.records()
+    assert record.layer is Layer.GROW
+    assert record.recomputed_steps == 0  # the step was finished, and saved
+    assert (1, STEPS) in job.losses()
+    assert (1, 1) not in job.losses()
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
 def test_a_gang_that_waits_for_a_node_goes_on_with_the_one_that_comes(job: Job) -> None:
     port = free_port()
     nodes = [start_node(job, port, "2"), start_node(job, port, "2")]
