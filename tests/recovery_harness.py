@@ -25,7 +25,9 @@ import os, sys, time
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from artesian.train import Run, join, resilient
+from artesian.train.faults import DeviceFaults
 from artesian.train.link import link
+from artesian.train.preflight import check, judge, leave_out
 
 class Noted:
     def __init__(self): self.asked = []
@@ -36,7 +38,16 @@ class Noted:
 
 def main():
     torch.manual_seed(1)
+    if "IS_BROKEN" in os.environ:
+        sys.exit("its device is gone")
     member = join()
+    if "CHECKS_FIRST" in os.environ:
+        faults = DeviceFaults(xids=(79,) if "HAS_XID" in os.environ else ())
+        place = {{"rank": member.rank, "world_size": member.world_size, "device": member.device}}
+        found = check(**place, control=member.control, faults=faults, size=64, buffer_bytes=4096)
+        while findings := judge(found, least_share=1e-6):
+            leave_out(findings, rank=member.rank)  # until there is a spare, and the agent acts on it
+            time.sleep(0.1)
     model = DistributedDataParallel(torch.nn.Linear(4, 1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     data = Noted()
@@ -155,6 +166,8 @@ class Idle:
         *,
         is_served: bool,
     ) -> None: ...
+
+    def show_stacks(self) -> None: ...
 
     def give_way(self) -> None: ...
 

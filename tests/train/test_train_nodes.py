@@ -16,6 +16,7 @@ from artesian.train.neighbour import introduce
 from artesian.train.recovery import NOBODY_THERE
 from artesian.train.roster import can_grow, line_up
 from artesian.train.terms import Terms
+from artesian.wire.faults import Fault, FaultKind, encode_faults
 from artesian.wire.messages import Layer
 from recovery_harness import (
     BATCH,
@@ -68,16 +69,30 @@ def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job,
 
 
 @pytest.mark.slow
-def test_a_spare_takes_the_place_of_a_node_that_is_slow(job: Job) -> None:
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"SAYS_SLOW": "1"}, "is slow: it says so"),
+        ({"CHECKS_FIRST": "1", "HAS_XID": "1"}, "is unfit: Xid 79"),
+    ],
+    ids=["slow", "found to be bad before the first step"],
+)
+def test_a_spare_takes_the_place_of_a_node_that_is_no_good(job: Job, env: dict[str, str], said: str) -> None:
     port = free_port()
-    nodes = [start_node(job, port, "2")]
+    all_check = {name: value for name, value in env.items() if name == "CHECKS_FIRST"}
+    nodes = [start_node(job, port, "2", **all_check)]
     wait_until_bound(port)
-    nodes.append(start_node(job, port, "2", SAYS_SLOW="1"))
-    wait_for_step(job, 1, rank=1)
-    nodes.append(start_node(job, port, "2"))
-    _, errors = nodes[1].communicate(timeout=DEADLINE_S)
-    assert "makes room for a spare one" in errors
-    assert nodes[1].returncode == 1
+    nodes.append(start_node(job, port, "2", **env))
+    if all_check:
+        assert nodes[0].stderr is not None
+        assert any("rank 1 should be left out: Xid 79" in line for line in nodes[0].stderr)
+    else:
+        wait_for_step(job, 1, rank=1)
+    nodes.append(start_node(job, port, "2", **all_check))
+    lost = nodes[1]
+    _, errors = lost.communicate(timeout=DEADLINE_S)
+    assert f"{said}; this node makes room for a spare one" in errors
+    assert lost.returncode == 1
     for agent in (nodes[0], nodes[2]):
         _, errors = agent.communicate(timeout=DEADLINE_S)
         assert agent.returncode == 0, errors
@@ -85,6 +100,40 @@ def test_a_spare_takes_the_place_of_a_node_that_is_slow(job: Job) -> None:
     assert record.layer is Layer.SPARE
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_a_spare_takes_the_place_of_a_node_whose_workers_fail_again_and_again(job: Job) -> None:
+    port, often = free_port(), ("--max-restarts", "1000")
+    nodes = [start_node(job, port, "2", options=often)]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "2", options=often, IS_BROKEN="1"))
+    assert nodes[0].stderr is not None
+    broken = nodes[1].stderr
+    assert broken is not None
+    assert any("its device is gone" in line for line in broken)  # it is one of the two
+    nodes.append(start_node(job, port, "2", options=often))
+    for agent in nodes:
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    record = job.records()[-1]
+    assert record.layer is Layer.SPARE
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_the_stacks_of_all_nodes_are_shown_when_one_hangs(job: Job) -> None:
+    port = free_port()
+    fault = Fault(kind=FaultKind.GIL, worker=1, step=6)
+    nodes = [start_node(job, port, "2", ARTESIAN_FAULTS=encode_faults([fault])) for _ in range(2)]
+    for agent in nodes:
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+        assert "most recent call first" in errors
+        assert f'"{job.script}"' in errors
+    (record,) = job.records()
+    assert record.detect_s is not None
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -52,6 +52,7 @@ class Agent:
             on_failure=self._note,
             on_loss=self._go_on_without_template,
         )
+        self.show_stacks = self._crew.show_stacks
         self._reports = Reports(gang, self._crew)
         self._watch = Watch(self._crew, start_limit_s=gang.start_limit_s)
         self._council = None if terms is None else council_of(terms, self, self._selector, say)
@@ -118,9 +119,8 @@ class Agent:
         port = gang.master_port
         if port is None or is_served:
             port = self._crew.starter.open_store(gang.master_host, port)
-        self.form(
-            number, gang.nodes, gang.node_rank, (gang.master_host, port), None, cause, is_served=is_served
-        )
+        master = (gang.master_host, port)
+        self.form(number, gang.nodes, gang.node_rank, master, None, cause, is_served=is_served)
 
     def open_store(self, host: str) -> tuple[int, bool]:
         """Return the port of a new formation's store on ``host``, and whether it is served; else rank 0 has to."""
@@ -198,8 +198,7 @@ class Agent:
     def _act_on_events(self, timeout_s: float | None) -> None:
         for key, _ in self._selector.select(timeout_s):
             if self._selector.get_map().get(key.fd) == key:  # else an event before this one has closed it
-                act: Callable[[], None] = key.data
-                act()
+                key.data()
 
     def _keep_deadlines(self, now_s: float) -> None:
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
@@ -239,15 +238,15 @@ class Agent:
             self._crew.send(told)
 
     def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        if "slow" in message:
-            self._replace(worker, f"{worker} is slow: {message['slow']}")
-        else:
+        for word in {"slow", "unfit"} & message.keys():
+            self._replace(worker, f"{worker} is {word}: {message[word]}", is_new_enough=word == "slow")
+        if "failed" in message:
             self._hear_error(worker, message)
 
-    def _replace(self, worker: WorkerProcess, text: str) -> None:
-        """Have another do the work of a slow worker: a spare node, or on a node that is alone a new process."""
+    def _replace(self, worker: WorkerProcess, text: str, *, is_new_enough: bool) -> None:
+        """Have another do its work: a spare node, or on a node that is alone, where that may help, a new process."""
         if self._council is None:
-            if self._can_restart():
+            if is_new_enough and self._can_restart():
                 self._note(Failure(rank=worker.rank, text=text, is_suspect=False, signal=signal.SIGKILL))
         elif self._council.has_spare and self._stopped_by is None:
             say(f"{text}; this node makes room for a spare one")
@@ -295,11 +294,10 @@ class Agent:
 
     def _is_cause_to_come(self, now_s: float) -> bool:
         """Whether a worker is on its way out whose loss may be all that the others have complained of."""
-        if any(not failure.is_suspect for failure in self._failures):
+        is_known = any(not failure.is_suspect for failure in self._failures)
+        if is_known or now_s - self._noted_s > _LONGEST_SETTLE_S:
             return False
         blamed = {failure.rank for failure in self._failures}
-        if now_s - self._noted_s > _LONGEST_SETTLE_S:
-            return False
         return any(worker.is_leaving for rank, worker in self._crew.running.items() if rank not in blamed)
 
     def _can_restart(self) -> bool:
@@ -328,7 +326,8 @@ class Agent:
             say(f"worker {cause.rank}:\n{cause.trace}")
         if self._council is not None and self._stopped_by is None and self._formation is not None:
             told = asdict(replace(cause, trace=None))
-            self._council.report({"failed": told, "number": self._formation.number})
+            is_again = self._reports.is_recovering
+            self._council.report({"failed": told, "number": self._formation.number, "is_again": is_again})
             return
         is_covered = cause.is_worth_a_restart and cause.cause in self._gang.restart_on
         if not self._can_restart() or not is_covered:
@@ -356,6 +355,8 @@ class Agent:
         if self._settle_at_s is None and (hangs := self._watch.look(now_s)):
             self._failures += hangs
             self._settle_at_s = now_s + _TRACES_S
+            if self._council is not None and self._formation is not None:
+                self._council.report({"hangs": self._formation.number})
 
     # The end
 

@@ -22,6 +22,11 @@ class Reports:
         self.last_step: int | None = None
         """What the last worker to end had committed."""
 
+    @property
+    def is_recovering(self) -> bool:
+        """Whether the gang was formed after a failure, and has not come to a new step since."""
+        return self._recovery is not None
+
     def newest_step(self) -> int | None:
         """Return the newest step that any worker of this node is known to have committed."""
         steps = [self.last_step, *(beat.step for beat in self._crew.beats())]

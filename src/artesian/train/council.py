@@ -5,8 +5,10 @@ node is known to be there. Everybody knows the list of members in the order of t
 an address of its own. Who leads, and what a lost connection means, is for ``elected`` and ``placed`` to say.
 
 member → leader  introduction (``id``, ``address``, ``number`` and ``nodes`` of the formation it is in)
-                 ``{"failed": {…}, "number": N}``, ``{"done": N}``, ``{"yielded": N}``, ``{"warm": 1}``, ``{"beat": 1}``
-leader → member  ``{"members": [[id, host, port], …]}``, ``{"form": {…}}``, ``{"yield": N}``, ``{"end": CODE}``, ``{"beat": 1}``
+                 ``{"failed": {…}, "number": N, "is_again": BOOL}``, ``{"hangs": N}``, ``{"done": N}``,
+                 ``{"yielded": N}``, ``{"warm": 1}``, ``{"beat": 1}``
+leader → member  ``{"members": [[id, host, port], …]}``, ``{"form": {…}}``, ``{"stacks": N}``, ``{"yield": N}``,
+                 ``{"end": CODE}``, ``{"beat": 1}``
 """
 
 import contextlib
@@ -246,7 +248,7 @@ class Council(ABC):
                 return
         lineup = line_up(
             self._nodes,
-            list(self._members),
+            self._fit(cause),
             min_nodes=self._terms.min_nodes,
             max_nodes=self._terms.max_nodes,
         )
@@ -265,6 +267,10 @@ class Council(ABC):
         self._formed = form_message(lineup, self._number, self._restarts, master, cause, is_served=is_served)
         for member in list(self._members):
             self._tell(member, {"form": self._formed})
+
+    def _fit(self, cause: Failure | None) -> list[str]:  # noqa: ARG002
+        """Return the members that may train after a failure, in the order of their coming."""
+        return list(self._members)
 
     def _tell(self, member: str, message: Message) -> None:
         if member == self.id:
@@ -294,6 +300,9 @@ class Council(ABC):
         """Take a member's word, this node's own included. What it says of an older formation is over."""
         if "failed" in message and message["number"] == self._number:
             self._take_failure(Failure(**message["failed"]))
+        elif message.get("hangs") == self._number:
+            for other in set(self._nodes) - {member}:
+                self._tell(other, {"stacks": self._number})
         elif "warm" in message and self._form_at_s is None:
             if self._nodes and can_grow(self._nodes, self._members, self._terms.max_nodes):
                 self._ask_to_yield(member)
@@ -323,6 +332,8 @@ class Council(ABC):
             self._members = {str(name): (str(host), int(port)) for name, host, port in message["members"]}
         elif "form" in message:
             self._enter(message["form"])
+        elif message.get("stacks") == self._number:
+            self._node.show_stacks()
         elif "yield" in message:
             self._node.give_way()
         elif "end" in message:

@@ -9,6 +9,7 @@ worker → agent  ``{"offers": "rejoin"}``                 it can form the gang 
                 ``{"failed": TEXT}``                     an error ended its work, and it leaves
                 ``{"failed": TEXT, "trace": TRACEBACK}`` the same, and it asks whether the error is its own
                 ``{"slow": TEXT}``                       it holds the others up: replace it, where that can be
+                ``{"unfit": TEXT}``                      its node should be left out: replace it, where that can be
                 ``{"rejoined": ROUND}``                  it has let go of the old gang, and comes to the new
 agent → worker  ``{"round": N, "env": {…}}``             come to this round, with these variables
                 ``{"yours": true}``                      the error that you reported is your own
@@ -86,6 +87,10 @@ class Link:
     def is_slow(self, text: str) -> None:
         """Tell the agent that this worker holds the others up, and should be replaced."""
         self._send({"slow": text[-_TEXT:]})
+
+    def is_unfit(self, text: str) -> None:
+        """Tell the agent that this worker's device or node is no good, and that a spare one should take its place."""
+        self._send({"unfit": text[-_TEXT:]})
 
     def next_round(self, text: str, trace: str) -> Round | None:
         """Report an error; return the round to come to, None when the error is this worker's own."""

@@ -49,6 +49,9 @@ class Node(Protocol):
     ) -> None:
         """Enter a formation; ``node_rank`` None is a spare's."""
 
+    def show_stacks(self) -> None:
+        """Have the workers print their stacks: one of another node hangs."""
+
     def give_way(self) -> None:
         """Have the workers save and leave, so that the gang can be formed anew; then ``yielded``."""
 
