@@ -136,12 +136,13 @@ def checked(rank: int, **more: Any) -> Preflight:
 
 
 def test_all_ranks_of_a_gang_get_the_figures_of_all_pairs() -> None:
-    found = in_gang(4, lambda rank: checked(rank, faults=DeviceFaults(xids=(79,)) if rank == 3 else None))
+    told = (None, DeviceFaults(), DeviceFaults(uncorrected_errors=0), DeviceFaults(xids=(79,)))
+    found = in_gang(4, lambda rank: checked(rank, faults=told[rank]))
     assert all(each == found[0] for each in found)
     assert [pair.ranks for pair in found[0].pairs] == list(combinations(range(4), 2))
     assert all(pair.bytes_per_s is not None and pair.bytes_per_s > 0 for pair in found[0].pairs)
     assert all(each.is_right for each in found[0].ranks)
-    assert [each.faults for each in found[0].ranks] == [None, None, None, ("Xid 79",)]
+    assert [each.faults for each in found[0].ranks] == [None, None, (), ("Xid 79",)]
     assert [finding.rank for finding in judge(found[0], least_share=1e-6)] == [3]
 
 

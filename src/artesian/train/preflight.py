@@ -243,7 +243,8 @@ def _exchanged(
 def _gathered_reasons(
     faults: DeviceFaults | None, control: dist.ProcessGroup | None, world_size: int
 ) -> list[tuple[str, ...] | None]:
-    own = None if faults is None else faults.reasons
+    # Where all is unknown nothing was told: that is not the same as a device with nothing against it.
+    own = None if faults is None or faults == DeviceFaults() else faults.reasons
     if control is None:
         return [own]
     told: list[tuple[str, ...] | None] = [None] * world_size
