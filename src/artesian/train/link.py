@@ -25,6 +25,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from artesian.train.heartbeat import Activity, Heart
 from artesian.train.worker_process import TRACE_SIGNAL
@@ -59,6 +60,7 @@ class Link:
         self._told = threading.Condition()
         self._next: Round | None = None
         self._is_own_fault = False
+        self._is_watching = False
         self._unblock: Callable[[], None] | None = None
         # It writes from the handler of the signal, in C: held by Python or not, the lock does not matter.
         faulthandler.register(TRACE_SIGNAL, file=2, all_threads=True)
@@ -91,6 +93,20 @@ class Link:
     def is_unfit(self, text: str) -> None:
         """Tell the agent that this worker's device or node is no good, and that a spare one should take its place."""
         self._send({"unfit": text[-_TEXT:]})
+
+    def watch_device(self, device: Any) -> None:
+        """Have a spare node take over when a fault of this ``torch.device`` comes to be known; once for the process."""
+        if device.type == "cuda" and not self._is_watching:
+            self._is_watching = True
+            # Other workers need none of it.
+            from artesian.train.faults import FaultWatch, Lookout
+            from artesian.train.reporter import say
+
+            def tell(reason: str) -> None:
+                say(f"a fault of {device}: {reason}")
+                self.is_unfit(reason)
+
+            Lookout(FaultWatch.of(device), tell).start()
 
     def next_round(self, text: str, trace: str) -> Round | None:
         """Report an error; return the round to come to, None when the error is this worker's own."""

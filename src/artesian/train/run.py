@@ -74,6 +74,8 @@ class Run:
         self.member = member
         self._reporter = reporter
         self._link = link()
+        if self._link is not None:
+            self._link.watch_device(member.device)
         self._saves = saves
         self._faults = {fault.step: fault.kind for fault in faults}
         self._age = age or Age()
