@@ -61,6 +61,9 @@ def main():
                 loss.backward()
                 time.sleep(float(os.environ.get("STEP_S", "0")))
                 run.commit(loss)
+                if run.step == 4 and os.environ.get("HEARS_NOTHING") == os.environ["RANK"]:
+                    if os.environ["ARTESIAN_RESTART"] == "0":
+                        time.sleep(10**6)
                 while run.step == 4 and "WAITS_TO_GO" in os.environ and not run._stop._is_requested:
                     time.sleep(0.05)  # until it is to make room for another
                 while run.step == 4 and "SAYS_SLOW" in os.environ:

@@ -13,6 +13,7 @@ import pytest
 
 from artesian.train.gang import Formation, Gang, worker_environment
 from artesian.train.launch import main
+from artesian.train.standby import uses_torch
 from artesian.train.worker_process import WorkerProcess, execute, usable_cpus
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import WorkerFailed
@@ -568,3 +569,27 @@ def test_only_sigkill_is_asked_of_the_out_of_memory_killer() -> None:
     assert ended("kill -9 $$").is_oom_kill()
     assert not ended("exit 137").is_oom_kill()
     assert not ended("kill -15 $$").is_oom_kill()
+
+
+@pytest.mark.parametrize(
+    ("line", "does"),
+    [
+        ("import torch", True),
+        ("import os, sys, torch", True),
+        ("import numpy as np, torch.distributed as dist", True),
+        ("    from torch.nn import Linear", True),
+        ("from artesian.train import Run", True),
+        ("import torchless", False),
+        ("import os, torchless", False),
+        ("import os\n# torch", False),
+        ("from os import torch", False),
+        ("from . import torch", False),
+        ("print('import torch')", False),
+    ],
+)
+def test_a_script_that_imports_torch_anywhere_in_a_line_has_a_template(
+    tmp_path: Path, line: str, does: bool
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f'"""Trains."""\n{line}\n')
+    assert uses_torch(script) is does

@@ -67,6 +67,21 @@ def test_a_run_without_faults_has_no_records(undisturbed: Job) -> None:
     assert undisturbed.records() == []
 
 
+def test_a_survivor_that_does_not_come_back_in_its_process_is_forked_anew(
+    tmp_path: Path, undisturbed: Job
+) -> None:
+    fault = encode_faults([Fault(kind=FaultKind.KILL, worker=1, step=4)])
+    job = Job(tmp_path, ARTESIAN_FAULTS=fault, RESILIENT="1", HEARS_NOTHING="0")
+    try:
+        job.run(*OPTIONS)
+    finally:
+        job.end()
+    (record,) = job.records()
+    assert record.layer is Layer.FORK
+    assert job.losses().items() <= undisturbed.losses().items()
+    assert job.samples() == undisturbed.samples()
+
+
 def test_a_gang_that_keeps_failing_ends_with_the_code_of_its_last_failure(tmp_path: Path) -> None:
     faults = [Fault(kind=FaultKind.KILL, worker=0, step=1 + number, restart=number) for number in range(2)]
     job = Job(tmp_path, ARTESIAN_FAULTS=encode_faults(faults))

@@ -24,7 +24,8 @@ TORCH_MODULES = (
     "artesian.train.membership",
 )
 _USES_TORCH = re.compile(
-    rb"^\s*(?:import|from)\s+(?:torch|lightning|transformers|accelerate|deepspeed|artesian\.train)\b",
+    rb"^[ \t]*(?:from\s+|import\s+(?:[\w. \t]+,\s*)*)"
+    rb"(?:torch|lightning|transformers|accelerate|deepspeed|artesian\.train)\b",
     re.MULTILINE,
 )
 
