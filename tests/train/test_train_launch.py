@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from artesian.engines.local.outcome import restarts
 from artesian.train.gang import Formation, Gang, worker_environment
 from artesian.train.launch import main
 from artesian.train.worker_process import WorkerProcess, execute, usable_cpus
@@ -232,16 +233,47 @@ if os.environ["ARTESIAN_RESTART"] == "0": stuck_in_its_start()
     assert "in stuck_in_its_start" in err
 
 
-def test_a_worker_that_is_slow_is_started_anew_where_nobody_can_take_its_place(start: Start) -> None:
+def test_a_worker_that_is_slow_is_started_anew_where_nobody_can_take_its_place_and_no_restart_is_used_up(
+    start: Start, tmp_path: Path
+) -> None:
     body = """
 from artesian.train.link import link
 if os.environ["ARTESIAN_RESTART"] == "0":
     if RANK == 1: link().is_slow("it says so")
     signal.pause()
+if os.environ["ARTESIAN_RESTART"] in "12":
+    if RANK == 0: sys.exit(3)
+    signal.pause()
 """
-    code, _, err = start(body, "--nproc-per-node", "2", "--max-restarts", "1").finish()
+    options = ("--nproc-per-node", "2", "--max-restarts", "1", "--restart-on", "user_error")
+    code, _, err = start(body, *options, env={"ARTESIAN_PROGRESS_DIR": str(tmp_path)}).finish()
+    assert code == 3
+    assert "is slow: it says so; replacement 1 of 3" in err
+    assert "exited with code 3; restart 1 of 1" in err
+    (failure,) = failures(tmp_path)
+    assert failure.restarts == restarts(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "replaced", "why_not"),
+    [
+        (("--max-restarts", "1"), 3, "the 3 of --max-replacements are used up"),
+        (("--max-restarts", "1", "--max-replacements", "1"), 1, "the 1 of --max-replacements are used up"),
+        ((), 0, "nothing is started anew without --max-restarts"),
+    ],
+)
+def test_a_detector_that_errs_does_not_replace_for_ever(
+    start: Start, options: tuple[str, ...], replaced: int, why_not: str
+) -> None:
+    body = f"""
+from artesian.train.link import link
+link().is_slow("it says so")
+if os.environ["ARTESIAN_RESTART"] != "{replaced}": signal.pause()
+"""
+    code, _, err = start(body, *options).finish()
     assert code == 0, err
-    assert "is slow: it says so; restart 1 of 1" in err
+    assert err.count("; replacement") == replaced
+    assert f"is slow: it says so; it is not replaced: {why_not}" in err
 
 
 def test_a_killed_worker_is_reported_and_ends_the_others(start: Start, tmp_path: Path) -> None:

@@ -68,21 +68,29 @@ def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job,
 
 
 @pytest.mark.slow
-def test_a_spare_takes_the_place_of_a_node_that_is_slow(job: Job) -> None:
+@pytest.mark.parametrize("slow", ["the leader", "another"])
+def test_a_spare_takes_the_place_of_a_node_that_is_slow_and_no_restart_is_used_up(
+    job: Job, slow: str
+) -> None:
     port = free_port()
-    nodes = [start_node(job, port, "2")]
-    wait_until_bound(port)
-    nodes.append(start_node(job, port, "2", SAYS_SLOW="1"))
+    envs = [{"SAYS_SLOW": "1"}, {}] if slow == "the leader" else [{}, {"SAYS_SLOW": "1"}]
+    nodes = [start_node(job, port, "2", **envs[0])]
+    wait_until_bound(port)  # the first to bind leads, and has rank 0
+    nodes.append(start_node(job, port, "2", **envs[1]))
     wait_for_step(job, 1, rank=1)
     nodes.append(start_node(job, port, "2"))
-    _, errors = nodes[1].communicate(timeout=DEADLINE_S)
+    leaves = nodes.pop(0 if slow == "the leader" else 1)
+    _, errors = leaves.communicate(timeout=DEADLINE_S)
     assert "makes room for a spare one" in errors
-    assert nodes[1].returncode == 1
-    for agent in (nodes[0], nodes[2]):
+    assert leaves.returncode == 1
+    for agent in nodes:
         _, errors = agent.communicate(timeout=DEADLINE_S)
         assert agent.returncode == 0, errors
     (record,) = job.records()
     assert record.layer is Layer.SPARE
+    assert (record.is_straggler, record.restart, record.failures) == (True, 1, 0)
+    assert record.rank == (0 if slow == "the leader" else 1)
+    assert "is slow: it says so" in record.cause
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH
 

@@ -24,6 +24,7 @@ class Elected(Council):
     ) -> None:
         super().__init__(terms, node, selector, say)
         self._is_taking_over = False
+        self._led_before = ""
         self._comrades = 0
         """How many members a leader that has taken over waits for, itself among them."""
         self._passed_over: list[Address] = []
@@ -65,14 +66,16 @@ class Elected(Council):
                 self._form_at_s = self._yielding = None
                 return  # the leader was a spare: nobody who trains is missing
             text = "the leading node was lost"
-            self._failures.append(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
+            lost = Failure(rank=-1, text=text, is_suspect=False, exit_code=1)
+            self._failures.append(self._asides.pop(self._led_before, lost))
         super()._form()
 
     def _succeed(self) -> None:
         """Find the next leader, who may be this node."""
         if self.is_over:
             return
-        self._members = dict(list(self._members.items())[1:])  # the first was leading
+        self._led_before, *_ = self._members
+        del self._members[self._led_before]
         passed_over = seek_leader(self._members, self.id, self._follow)
         if passed_over is not None:
             self._passed_over = [self._members.pop(member) for member in passed_over]
