@@ -219,6 +219,64 @@ def test_only_what_a_restart_is_for_leads_to_one(start: Start) -> None:
     assert start(body, "--max-restarts", "2", "--restart-on", "signal,user_error").finish()[0] == 0
 
 
+WRONG_PROGRAMS = {
+    "syntax": ("if True print()", "SyntaxError"),
+    "import": ("import artesian.nothing_of_the_kind", "ModuleNotFoundError"),
+    "name": ("print(undefined)", "NameError"),
+    "our argument": (
+        "from artesian.train.stragglers import Stragglers\nStragglers(None, every=0)",
+        "every and patience must be positive",
+    ),
+    "its arguments": (
+        "import argparse\nargparse.ArgumentParser().parse_args(['--nonsense'])",
+        "its command line is wrong",
+    ),
+}
+
+
+@pytest.mark.parametrize("start", ["forked"], indirect=True)
+@pytest.mark.parametrize("wrong", WRONG_PROGRAMS)
+def test_a_program_that_is_wrong_before_its_first_step_is_not_started_again(
+    start: Start, tmp_path: Path, wrong: str
+) -> None:
+    body, sign = WRONG_PROGRAMS[wrong]
+    options = ("--max-restarts", "3")
+    code, _, err = start(body, *options, env={"ARTESIAN_PROGRESS_DIR": str(tmp_path)}).finish()
+    assert code == (2 if wrong == "its arguments" else 1)
+    assert f"{sign}" in err
+    assert "a restart would come to the same" in err
+    assert "restart 1 of 3" not in err
+    (failure,) = failures(tmp_path)
+    assert (failure.restarts, failure.exit_code) == (0, code)
+
+
+@pytest.mark.parametrize("start", ["forked"], indirect=True)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "link().heart.beat()\nprint(undefined)",  # after a step
+        "int('x')",  # the same type, of the script's own
+        "sys.exit(2)",
+        "open('/proc/self/mem', 'rb').read()",  # EIO
+    ],
+)
+def test_what_may_go_better_is_worth_a_restart(start: Start, body: str) -> None:
+    first = "from artesian.train.link import link\nif os.environ['ARTESIAN_RESTART'] == '0':\n"
+    body = first + "".join(f"    {line}\n" for line in body.splitlines())
+    code, _, err = start(body, "--max-restarts", "1").finish()
+    assert code == 0, err
+    assert "restart 1 of 1" in err
+
+
+def test_a_script_that_is_not_there_is_told_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--max-restarts", "3", str(tmp_path / "nothing.py")])
+    assert ended.value.code == 2
+    assert "expected a Python file, found nothing at" in capfd.readouterr().err
+
+
 def test_a_worker_that_does_not_come_to_its_first_step_shows_its_stacks_and_is_killed(start: Start) -> None:
     body = """
 from artesian.train.heartbeat import Activity

@@ -266,8 +266,7 @@ class Agent:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
         trace = message.get("trace")
         if self._can_restart():
-            text = f"{worker} failed: {message['failed'][:300]}"
-            self._note(Failure(rank=worker.rank, text=text, is_suspect=True, exit_code=1, trace=trace))
+            self._note(worker.failure_told(message))
         elif trace is not None:
             with contextlib.suppress(OSError):
                 worker.line.control.send(b'{"yours": true}')

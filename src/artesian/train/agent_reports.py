@@ -76,7 +76,10 @@ class Reports:
     def failed(self, failure: Failure, *, others: int, restarts: int) -> None:
         """Tell of the failure that ends the gang after so many restarts, and with it so many ``others``."""
         at_s = self._clock.now_s()
-        say(failure.text + (f"; ending the other {others}" if others else ""))
+        text = failure.text
+        if failure.is_final:
+            text += "; a restart would come to the same"
+        say(text + (f"; ending the other {others}" if others else ""))
         self._send(
             WorkerFailed(
                 rank=failure.rank,

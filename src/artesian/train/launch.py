@@ -259,6 +259,8 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
                 f"--world-size must be at least {args.first_rank + workers}, for {workers} workers from rank "
                 f"{args.first_rank} on, got {args.world_size}"
             )
+    if not (args.module or args.no_python or os.path.exists(args.script)):
+        parser.error(f"SCRIPT: expected a Python file, found nothing at {args.script}")
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
     if args.start_timeout == 0:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from artesian.train.faults import DeviceFaults
+from artesian.train.membership import gathered
 
 _SEED = 20_240_229
 _RUNS = 3
@@ -108,7 +109,7 @@ def check(
         rows[0].copy_(row)
     else:
         dist.all_gather(rows, row, group=control)
-    reasons = _gathered_reasons(faults, control, world_size)
+    reasons = gathered(None if faults is None else faults.reasons, control)
     return _result(rows, reasons, [pair for pairs in tried for pair in pairs])
 
 
@@ -222,17 +223,6 @@ def _exchanged(
     for each in work:
         each.wait(timedelta(seconds=timeout_s))
     return own + theirs
-
-
-def _gathered_reasons(
-    faults: DeviceFaults | None, control: dist.ProcessGroup | None, world_size: int
-) -> list[tuple[str, ...] | None]:
-    own = None if faults is None else faults.reasons
-    if control is None:
-        return [own]
-    told: list[tuple[str, ...] | None] = [None] * world_size
-    dist.all_gather_object(told, own, group=control)
-    return told
 
 
 def _result(

@@ -26,7 +26,7 @@ class Failure:
 
     ``is_suspect`` says that it may be an effect of another worker's failure: it was an error, and not a
     death by a signal or a silence. ``is_straggler``: the worker was too slow for the others, and nothing else.
-    ``trace`` is the traceback where the worker has not printed it itself.
+    ``is_final``: it would come again, by the worker's word. ``trace`` is the traceback where the worker has not printed it itself.
     """
 
     rank: int
@@ -36,13 +36,14 @@ class Failure:
     signal: int | None = None
     is_oom_kill: bool = False
     is_straggler: bool = False
+    is_final: bool = False
     detect_s: float | None = None
     trace: str | None = None
 
     @property
     def is_worth_a_restart(self) -> bool:
         """Whether a new start may go better: not after a stop that was asked for, nor without a program."""
-        return self.exit_code not in _FINAL_CODES
+        return not self.is_final and self.exit_code not in _FINAL_CODES
 
     @property
     def code(self) -> int:
