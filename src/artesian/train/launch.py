@@ -41,7 +41,7 @@ from artesian.train.recovery import CAUSES
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.train.terms import Terms
-from artesian.train.torchrun_options import add_options, take_options
+from artesian.train.torchrun_options import add_options, take_environment, take_options
 from artesian.wire import environment
 
 _STOP_GRACE_S = 30.0
@@ -56,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
     Raises SystemExit with code 2 for a wrong command line, as argparse does.
     """
     parser = _parser()
+    take_environment(parser, os.environ)
     args = parser.parse_args(argv)
     take_options(parser, args)
     _read_command(parser, args)
