@@ -21,7 +21,7 @@ STEPS, BATCH = 14, 4
 DEADLINE_S = 240.0
 
 SCRIPT = f"""
-import os, sys, time
+import os, resource, sys, time
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from artesian.train import Run, join, resilient
@@ -66,6 +66,8 @@ def main():
                         time.sleep(10**6)
                 while run.step == 4 and "WAITS_TO_GO" in os.environ and not run._stop._is_requested:
                     time.sleep(0.05)  # until it is to make room for another
+                if run.step == {STEPS} and "FULL" in os.environ:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # what takes more fails, as on a full disk
                 while run.step == 4 and "SAYS_SLOW" in os.environ:
                     link().is_slow("it says so")  # until there is a spare, and the agent acts on it
                     time.sleep(0.1)

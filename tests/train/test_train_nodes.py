@@ -69,35 +69,53 @@ def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("env", "said"),
-    [
-        ({"SAYS_SLOW": "1"}, "is slow: it says so"),
-        ({"CHECKS_FIRST": "1", "HAS_XID": "1"}, "is unfit: Xid 79"),
-    ],
-    ids=["slow", "found to be bad before the first step"],
-)
-def test_a_spare_takes_the_place_of_a_node_that_is_no_good(job: Job, env: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize("slow", ["the leader", "another"])
+def test_a_spare_takes_the_place_of_a_node_that_is_slow_and_no_restart_is_used_up(
+    job: Job, slow: str
+) -> None:
     port = free_port()
-    all_check = {name: value for name, value in env.items() if name == "CHECKS_FIRST"}
-    nodes = [start_node(job, port, "2", **all_check)]
-    wait_until_bound(port)
-    nodes.append(start_node(job, port, "2", **env))
-    if all_check:
-        assert nodes[0].stderr is not None
-        assert any("rank 1 should be left out: Xid 79" in line for line in nodes[0].stderr)
-    else:
-        wait_for_step(job, 1, rank=1)
-    nodes.append(start_node(job, port, "2", **all_check))
-    lost = nodes[1]
-    _, errors = lost.communicate(timeout=DEADLINE_S)
-    assert f"{said}; this node makes room for a spare one" in errors
-    assert lost.returncode == 1
-    for agent in (nodes[0], nodes[2]):
+    envs = [{"SAYS_SLOW": "1"}, {}] if slow == "the leader" else [{}, {"SAYS_SLOW": "1"}]
+    nodes = [start_node(job, port, "2", **envs[0])]
+    wait_until_bound(port)  # the first to bind leads, and has rank 0
+    nodes.append(start_node(job, port, "2", **envs[1]))
+    wait_for_step(job, 1, rank=1)
+    nodes.append(start_node(job, port, "2"))
+    leaves = nodes.pop(0 if slow == "the leader" else 1)
+    _, errors = leaves.communicate(timeout=DEADLINE_S)
+    assert "makes room for a spare one" in errors
+    assert leaves.returncode == 1
+    for agent in nodes:
         _, errors = agent.communicate(timeout=DEADLINE_S)
         assert agent.returncode == 0, errors
     (record,) = job.records()
     assert record.layer is Layer.SPARE
+    assert (record.is_straggler, record.restart, record.failures) == (True, 1, 0)
+    assert record.rank == (0 if slow == "the leader" else 1)
+    assert "is slow: it says so" in record.cause
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_a_spare_takes_the_place_of_a_node_that_is_found_to_be_bad_before_the_first_step(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "2", CHECKS_FIRST="1")]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "2", CHECKS_FIRST="1", HAS_XID="1"))
+    assert nodes[0].stderr is not None
+    assert any("rank 1 should be left out: Xid 79" in line for line in nodes[0].stderr)
+    nodes.append(start_node(job, port, "2", CHECKS_FIRST="1"))
+    lost = nodes.pop(1)
+    _, errors = lost.communicate(timeout=DEADLINE_S)
+    assert "is unfit: Xid 79; this node makes room for a spare one" in errors
+    assert lost.returncode == 1
+    for agent in nodes:
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    (record,) = job.records()
+    assert record.layer is Layer.SPARE
+    assert (record.rank, record.is_straggler, record.failures) == (-1, False, 1)
+    assert "is unfit: Xid 79" in record.cause
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH
 

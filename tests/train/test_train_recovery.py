@@ -90,3 +90,26 @@ def test_a_gang_that_keeps_failing_ends_with_the_code_of_its_last_failure(tmp_pa
     assert agent.returncode == 137, errors
     assert "restart 1 of 1" in errors
     assert {record.restart for record in job.records()} <= {1}  # worker 1 may have gone a step on meanwhile
+
+
+def test_a_disk_that_is_full_at_the_very_end_ends_the_gang_at_once(tmp_path: Path) -> None:
+    job = Job(tmp_path, FULL="1", ARTESIAN_CHECKPOINT_EVERY="1000")
+    agent = job.start(*OPTIONS)
+    _, errors = agent.communicate(timeout=240)
+    assert agent.returncode == 1, errors
+    assert f"cannot write the checkpoint of step {STEPS}" in errors
+    assert "a restart would come to the same" in errors
+    assert "restart 1 of 5" not in errors
+
+
+@pytest.mark.parametrize("wrapped", ["", "1"])
+def test_checkpoints_of_which_none_is_whole_end_the_gang_at_once(tmp_path: Path, wrapped: str) -> None:
+    job = Job(tmp_path, RESILIENT=wrapped).run(*OPTIONS)
+    for image in (tmp_path / "checkpoints").glob("*/*"):
+        image.write_bytes(bytes(image.stat().st_size))
+    agent = job.start(*OPTIONS)
+    _, errors = agent.communicate(timeout=240)
+    assert agent.returncode == 1, errors
+    assert "is whole: " in errors
+    assert "a restart would come to the same" in errors
+    assert "restart 1 of 5" not in errors

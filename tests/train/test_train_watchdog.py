@@ -155,11 +155,16 @@ def test_a_stop_and_a_death_are_the_cause_sooner_than_an_error() -> None:
     assert cause_of([error, death]) is death
     assert cause_of([error]) is error
     assert cause_of([error, death, stop]) is stop
+    slow = Failure(rank=3, text="slow", is_suspect=False, is_straggler=True)
+    assert cause_of([slow, error]) is slow
+    assert cause_of([slow, death]) is death
 
 
 def test_a_recovery_is_over_with_the_first_step_that_is_new_on_all_workers() -> None:
     death = Failure(rank=1, text="death", is_suspect=False, signal=9)
-    recovery = Recovery(restart=1, cause=death, layer=Layer.FORK, detected_s=200.0, step_before=60)
+    recovery = Recovery(
+        restart=1, failures=1, cause=death, layer=Layer.FORK, detected_s=200.0, step_before=60
+    )
     back = replace(WELL, beat_s=203.0, step=61, restored_step=58, load_s=0.5, first_s=201.5)
     assert recovery.record([back, WELL], 204.0, 1004.0) is None
     assert recovery.record([back, replace(back, step=60)], 204.0, 1004.0) is None

@@ -56,6 +56,7 @@ class Agent:
         self._reports = Reports(gang, self._crew)
         self._watch = Watch(self._crew, start_limit_s=gang.start_limit_s)
         self._council = None if terms is None else council_of(terms, self, self._selector, say)
+        self._budget = gang.budget() if self._council is None else self._council.budget
         self._formation: Formation | None = None
         """None while this node is a spare."""
         self._failures: list[Failure] = []
@@ -161,6 +162,7 @@ class Agent:
                 cause or Failure(rank=-1, text="a node has joined", is_suspect=False),
                 layer or (Layer.IN_PROCESS if has_survivors else Layer.FORK),
                 step_before,
+                failures=self._budget.restarts,
                 is_first_node=self._formation.node_rank == 0,
             )
 
@@ -239,19 +241,24 @@ class Agent:
 
     def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         for word in {"slow", "unfit"} & message.keys():
-            self._replace(worker, f"{worker} is {word}: {message[word]}", is_new_enough=word == "slow")
+            self._replace(worker, f"{worker} is {word}: {message[word]}", is_slow=word == "slow")
         if "failed" in message:
             self._hear_error(worker, message)
 
-    def _replace(self, worker: WorkerProcess, text: str, *, is_new_enough: bool) -> None:
-        """Have another do its work: a spare node, or on a node that is alone, where that may help, a new process."""
-        if self._council is None:
-            if is_new_enough and self._can_restart():
-                self._note(Failure(rank=worker.rank, text=text, is_suspect=False, signal=signal.SIGKILL))
-        elif self._council.has_spare and self._stopped_by is None:
+    def _replace(self, worker: WorkerProcess, text: str, *, is_slow: bool) -> None:
+        """Have another do its work: a spare node, or where it is slow on a node that is alone, a new process."""
+        if self._formation is None or self._stopped_by is not None or self._exit_code:
+            return
+        slow = Failure(rank=worker.rank, text=text, is_suspect=False, is_straggler=True)
+        cause = slow if is_slow else Failure(rank=-1, text=text, is_suspect=False, exit_code=1)
+        if is_slow and (why_not := self._budget.why_no_replacement) is not None:
+            say(f"{text}; it is not replaced: {why_not}")
+        elif self._council is None and is_slow:
+            self._note(cause)
+        elif self._council is not None and self._council.has_spare and (is_slow or self._budget.has_restarts):
             say(f"{text}; this node makes room for a spare one")
             self._exit_code = 1
-            self._council.withdraw()
+            self._council.make_room(cause)
             self._crew.farewell = signal.SIGKILL
             self._crew.send(signal.SIGKILL)
 
@@ -259,8 +266,7 @@ class Agent:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
         trace = message.get("trace")
         if self._can_restart():
-            text = f"{worker} failed: {message['failed'][:300]}"
-            self._note(Failure(rank=worker.rank, text=text, is_suspect=True, exit_code=1, trace=trace))
+            self._note(worker.failure_told(message))
         elif trace is not None:
             with contextlib.suppress(OSError):
                 worker.line.control.send(b'{"yours": true}')
@@ -303,7 +309,7 @@ class Agent:
     def _can_restart(self) -> bool:
         if self._formation is None or self._stopped_by is not None or self._exit_code:
             return False
-        return self._council is not None or self._formation.number < self._gang.max_restarts
+        return self._council is not None or self._budget.has_restarts
 
     def _note(self, failure: Failure) -> None:
         """Note a failure; those that come with it may tell the cause."""
@@ -325,18 +331,15 @@ class Agent:
         if cause.trace is not None:
             say(f"worker {cause.rank}:\n{cause.trace}")
         if self._council is not None and self._stopped_by is None and self._formation is not None:
-            told = asdict(replace(cause, trace=None))
-            is_again = self._reports.is_recovering
-            self._council.report({"failed": told, "number": self._formation.number, "is_again": is_again})
+            told = {"failed": asdict(replace(cause, trace=None)), "number": self._formation.number}
+            self._council.report({**told, "is_again": self._reports.is_recovering})
             return
-        is_covered = cause.is_worth_a_restart and cause.cause in self._gang.restart_on
-        if not self._can_restart() or not is_covered:
-            self._fail(cause)
+        if self._formation is None or self._stopped_by is not None or not self._budget.covers(cause):
+            self._end_workers(cause.code)
+            self.blame(cause, self._budget.restarts)
             return
-        assert self._formation is not None
-        number = self._formation.number + 1
-        say(f"{cause.text}; restart {number} of {self._gang.max_restarts}")
-        self._form_alone(number, cause)
+        say(f"{cause.text}; {self._budget.spend(cause)}")
+        self._form_alone(self._formation.number + 1, cause)
 
     def _give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
@@ -393,8 +396,3 @@ class Agent:
         if self._stopped_by is not None and (left or self._crew.is_short):
             names = left or "workers that were about to start"
             say(f"told to stop by {self._stopped_by.name}, and still there: {names}; killed")
-
-    def _fail(self, failure: Failure) -> None:
-        """Report the failure that ends the gang, and end the other workers."""
-        self._end_workers(failure.exit_code if failure.exit_code is not None else 128 + (failure.signal or 0))
-        self.blame(failure, 0 if self._formation is None else self._formation.number)

@@ -35,12 +35,23 @@ class Reports:
         return max((step for step in steps if step is not None), default=None)
 
     def recovering(
-        self, number: int, cause: Failure, layer: Layer, step_before: int | None, *, is_first_node: bool
+        self,
+        number: int,
+        cause: Failure,
+        layer: Layer,
+        step_before: int | None,
+        *,
+        failures: int,
+        is_first_node: bool,
     ) -> None:
-        """Note that formation ``number`` is a recovery from ``cause``; the first node is the one to tell of it."""
+        """Note that formation ``number`` is a recovery from ``cause``; the first node is the one to tell of it.
+
+        ``failures`` counts the restarts up to it that were for one.
+        """
         self._is_first_node = is_first_node
         self._recovery = Recovery(
             restart=number,
+            failures=failures,
             cause=cause,
             layer=layer,
             detected_s=time.monotonic(),
@@ -70,7 +81,10 @@ class Reports:
     def failed(self, failure: Failure, *, others: int, restarts: int) -> None:
         """Tell of the failure that ends the gang after so many restarts, and with it so many ``others``."""
         at_s = self._clock.now_s()
-        say(failure.text + (f"; ending the other {others}" if others else ""))
+        text = failure.text
+        if failure.is_final:
+            text += "; a restart would come to the same"
+        say(text + (f"; ending the other {others}" if others else ""))
         self._send(
             WorkerFailed(
                 rank=failure.rank,

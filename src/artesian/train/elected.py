@@ -25,6 +25,7 @@ class Elected(Council):
     ) -> None:
         super().__init__(terms, node, selector, say)
         self._is_taking_over = False
+        self._led_before = ""
         self._comrades = 0
         """How many members a leader that has taken over waits for, itself among them."""
         self._accused: dict[int, tuple[str, bool]] = {}
@@ -72,7 +73,8 @@ class Elected(Council):
                 self._form_at_s = self._yielding = None
                 return  # the leader was a spare: nobody who trains is missing
             text = "the leading node was lost"
-            self._failures.append(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
+            lost = Failure(rank=-1, text=text, is_suspect=False, exit_code=1)
+            self._failures.append(self._asides.pop(self._led_before, lost))
         super()._form()
 
     def _take(self, member: str, message: Message) -> None:
@@ -97,7 +99,8 @@ class Elected(Council):
         """Find the next leader, who may be this node."""
         if self.is_over:
             return
-        self._members = dict(list(self._members.items())[1:])  # the first was leading
+        self._led_before, *_ = self._members
+        del self._members[self._led_before]
         passed_over = seek_leader(self._members, self.id, self._follow)
         if passed_over is not None:
             self._passed_over = [self._members.pop(member) for member in passed_over]

@@ -70,6 +70,11 @@ class Heart:
         self._start_limit_s: float | None = None
         self._has_begun = False
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a step, of the run or of an optimizer, since this process was started."""
+        return bool(self._numbers[2])
+
     def alive(self) -> None:
         """Say that the interpreter runs."""
         self._note(0, 1)

@@ -5,6 +5,8 @@ JSON messages, one a packet.
 
 The worker's messages carry the ``round`` that they speak of: an error of a round that is over is no failure.
 
+With ``"is_final": true`` an error is one that would come again, ``"code"`` is the exit code that comes of it.
+
 worker → agent  ``{"offers": "rejoin"}``                 it can form the gang anew within its process
                 ``{"failed": TEXT}``                     an error ended its work, and it leaves
                 ``{"failed": TEXT, "trace": TRACEBACK}`` the same, and it asks whether the error is its own
@@ -82,9 +84,14 @@ class Link:
         if self._next is not None and self._unblock is not None:
             raise PeerLost
 
-    def failed(self, text: str) -> None:
-        """Tell the agent that this worker is about to leave with an error."""
-        self._send({"failed": text[-_TEXT:]})
+    @property
+    def is_first_start(self) -> bool:
+        """Whether this worker has come to no step, in the gang's first forming."""
+        return self._number == 0 and not self.heart.has_begun
+
+    def failed(self, text: str, *, is_final: bool = False, code: int = 1) -> None:
+        """Tell the agent that this worker is about to leave with an error, and whether it would come again."""
+        self._send({"failed": text[-_TEXT:], "is_final": is_final, "code": code})
 
     def is_slow(self, text: str) -> None:
         """Tell the agent that this worker holds the others up, and should be replaced."""
@@ -108,9 +115,9 @@ class Link:
 
             Lookout(FaultWatch.of(device), tell).start()
 
-    def next_round(self, text: str, trace: str) -> Round | None:
+    def next_round(self, text: str, trace: str, *, is_final: bool = False) -> Round | None:
         """Report an error; return the round to come to, None when the error is this worker's own."""
-        self._send({"failed": text[-_TEXT:], "trace": trace[-_TEXT:]})
+        self._send({"failed": text[-_TEXT:], "trace": trace[-_TEXT:], "is_final": is_final})
         with self._told:
             self._told.wait_for(lambda: self._next is not None or self._is_own_fault)
             found, self._next = self._next, None

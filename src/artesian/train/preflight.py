@@ -18,6 +18,7 @@ from torch import Tensor
 
 from artesian.train.faults import DeviceFaults
 from artesian.train.link import link
+from artesian.train.membership import gathered
 from artesian.train.reporter import say
 
 _SEED = 20_240_229
@@ -111,7 +112,9 @@ def check(
         rows[0].copy_(row)
     else:
         dist.all_gather(rows, row, group=control)
-    reasons = _gathered_reasons(faults, control, world_size)
+    # Where all is unknown nothing was told: that is not the same as a device with nothing against it.
+    own = None if faults is None or faults == DeviceFaults() else faults.reasons
+    reasons = gathered(own, control)
     return _result(rows, reasons, [pair for pairs in tried for pair in pairs])
 
 
@@ -238,18 +241,6 @@ def _exchanged(
     for each in work:
         each.wait(timedelta(seconds=timeout_s))
     return own + theirs
-
-
-def _gathered_reasons(
-    faults: DeviceFaults | None, control: dist.ProcessGroup | None, world_size: int
-) -> list[tuple[str, ...] | None]:
-    # Where all is unknown nothing was told: that is not the same as a device with nothing against it.
-    own = None if faults is None or faults == DeviceFaults() else faults.reasons
-    if control is None:
-        return [own]
-    told: list[tuple[str, ...] | None] = [None] * world_size
-    dist.all_gather_object(told, own, group=control)
-    return told
 
 
 def _result(

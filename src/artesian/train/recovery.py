@@ -25,7 +25,8 @@ class Failure:
     """What went wrong with one worker. ``detect_s`` is how long it took to see it; None: at once.
 
     ``is_suspect`` says that it may be an effect of another worker's failure: it was an error, and not a
-    death by a signal or a silence. ``trace`` is the traceback where the worker has not printed it itself.
+    death by a signal or a silence. ``is_straggler``: the worker was too slow for the others, and nothing else.
+    ``is_final``: it would come again, by the worker's word. ``trace`` is the traceback where the worker has not printed it itself.
     """
 
     rank: int
@@ -34,17 +35,26 @@ class Failure:
     exit_code: int | None = None
     signal: int | None = None
     is_oom_kill: bool = False
+    is_straggler: bool = False
+    is_final: bool = False
     detect_s: float | None = None
     trace: str | None = None
 
     @property
     def is_worth_a_restart(self) -> bool:
         """Whether a new start may go better: not after a stop that was asked for, nor without a program."""
-        return self.exit_code not in _FINAL_CODES
+        return not self.is_final and self.exit_code not in _FINAL_CODES
+
+    @property
+    def code(self) -> int:
+        """What the agent ends with, where the gang ends of this: an exit code, or 128 + the signal as shells have it."""
+        return self.exit_code if self.exit_code is not None else _SHELL_SIGNAL_BASE + (self.signal or 0)
 
     @property
     def cause(self) -> str:
-        """One of ``CAUSES``. A code above 128 is a shell's way to pass on that a signal ended its command."""
+        """One of ``CAUSES``, or ``straggler``. A code above 128 is a shell's way to tell of a signal's end."""
+        if self.is_straggler:
+            return "straggler"
         if self.is_oom_kill:
             return "oom_kill"
         is_signal = self.signal is not None or (self.exit_code or 0) > _SHELL_SIGNAL_BASE
@@ -54,16 +64,23 @@ class Failure:
 def cause_of(failures: Sequence[Failure]) -> Failure:
     """Return the one of ``failures``, oldest first, that was the cause of the others.
 
-    A stop that was asked for comes first: all workers leave then, and some agents before others.
+    A stop that was asked for comes first: all workers leave then, and some agents before others. A straggler that is
+    about to be replaced causes errors, and no deaths.
     """
-    return min(failures, key=lambda failure: (failure.is_worth_a_restart, failure.is_suspect))
+    return min(
+        failures, key=lambda failure: (failure.is_worth_a_restart, failure.is_suspect, failure.is_straggler)
+    )
 
 
 @dataclass(slots=True, kw_only=True)
 class Recovery:
-    """A recovery under way. Times are the monotonic clock's. ``step_before`` is the last committed step."""
+    """A recovery under way. Times are the monotonic clock's. ``step_before`` is the last committed step.
+
+    ``restart`` numbers the formation, ``failures`` counts the restarts up to it that were for one.
+    """
 
     restart: int
+    failures: int
     cause: Failure
     layer: Layer
     detected_s: float
@@ -102,6 +119,8 @@ class Recovery:
             signal=self.cause.signal,
             is_oom_kill=self.cause.is_oom_kill,
             recompute_s=None if recomputed is None else max(0.0, new_s - first_s),
+            is_straggler=self.cause.is_straggler,
+            failures=self.failures,
         )
 
     def _is_past(self, beat: Beat) -> bool:

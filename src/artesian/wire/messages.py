@@ -98,7 +98,7 @@ class WorkerFailed:
 
     Exactly one of ``exit_code`` and ``signal`` is set; ``is_oom_kill`` says that the kernel's
     out-of-memory killer ended it. Neither is, and ``rank`` is -1, where it was no worker's failure but a node's,
-    which was lost. ``restarts`` is how often the agent had restarted the gang before.
+    which was lost. ``restarts`` is how often the agent had restarted the gang before, after failures.
     """
 
     rank: int
@@ -155,6 +155,8 @@ class Recovered:
     is not known, as for a script that does not use ``Run``, whose first step is taken for new; an older agent had
     ``recompute_s`` in ``restart_s``. ``exit_code``, ``signal`` and ``is_oom_kill`` are the failed worker's, as in
     ``WorkerFailed``; both numbers None where no worker had failed.
+    ``is_straggler``: it had not failed, but was slower than the others, and was replaced. ``failures`` is how many of
+    the restarts up to this one were for a failure, and so count as retries; None from an older agent, which counted all.
     """
 
     rank: int
@@ -170,6 +172,8 @@ class Recovered:
     signal: int | None = None
     is_oom_kill: bool = False
     recompute_s: float | None = None
+    is_straggler: bool = False
+    failures: int | None = None
 
     @property
     def verdict_s(self) -> float:
