@@ -1,36 +1,54 @@
 """What recovery costs while nothing fails: the share of a 50 ms step that heartbeats and their thread take.
 
-Figures against a step of 50 ms. The first is what a worker does per step for its agent, timed alone: one beat and one check. The
-second is the processor time of the thread that says "alive", as a share of wall time, from an idle process
-with and without it. What the agent itself uses is given too: it looks at two workers' pages four times a
-second. The last is what two ranks over gloo do to find stragglers: a timer, and an exchange every 16 steps.
+    python benchmarks/overhead.py [--script FILE] [-o json] [--quick]
+
+Figures against a step of 50 ms. The first is what a worker does per step for its agent, timed alone: one beat and one
+check. The second is the processor time of the thread that says "alive", as a share of wall time, from an idle process
+with and without it. What the agent itself uses is given too: it looks at two workers' pages four times a second. Then
+what two ranks over gloo do to find stragglers: a timer, and an exchange every 16 steps.
+
+The last is all of it at once, with the state kept in memory: the median step of two workers under ``artesian launch
+--max-restarts`` against that under ``torchrun``, in turn. Differences that small take a quiet machine. ``--script
+FILE`` measures it with another training script, which must use ``Run``.
 """
 
+import argparse
 import multiprocessing
 import os
 import resource
 import socket
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+import agents
 import harness
 from artesian.train.heartbeat import make_page, read_page
 from artesian.train.link import Link
 from artesian.train.membership import current
 from artesian.train.stragglers import StragglerPolicy, StragglerWatch
 from artesian.train.watchdog import CHECK_EVERY_S, verdict
+from artesian.wire.channel import ProgressReader
+from artesian.wire.messages import StepCommitted
 from harness import Result, measured
+from processes import folder_in_memory
 
 _STEP_S = 0.05
 _BAR_PERCENT = 1.0
+_WARM_UP_STEPS = 15
+_PATIENCE_S = 240.0
+_TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
 
-def run(is_quick: bool) -> Sequence[Result]:
+def run(is_quick: bool, script: Path) -> Sequence[Result]:
     """Measure in this process, with a line to an agent that says nothing."""
     rounds = 10 if is_quick else 50
     page = make_page()
@@ -53,12 +71,40 @@ def run(is_quick: bool) -> Sequence[Result]:
     by_agent = [_each(look) / CHECK_EVERY_S * 100 for _ in range(rounds)]
     agent.close()
     watched = [seconds / _STEP_S * 100 for seconds in _watching(rounds)]
+    steps = 40 if is_quick else 200
+    whole = [_whole_percent(script, steps) for _ in range(1 if is_quick else 10)]
     return [
         measured("a beat and a check, of a 50 ms step", in_step, "%", "lower", bar=_BAR_PERCENT),
         measured("the thread that says alive, of one core", by_thread, "%", "lower", bar=_BAR_PERCENT),
         measured("the agent's look at two workers, of one core", by_agent, "%", "lower", bar=_BAR_PERCENT),
         measured("finding stragglers, of a 50 ms step", watched, "%", "lower", bar=_BAR_PERCENT),
+        measured(f"a step of {script.name}, more than under torchrun", whole, "%", "lower", bar=_BAR_PERCENT),
     ]
+
+
+def _whole_percent(script: Path, steps: int) -> float:
+    """Return by how much the median step is longer under the launch agent than under torchrun, in percent."""
+    ours_s = _step_s([*agents.LAUNCH, "--max-restarts", "3"], script, steps)
+    return 100 * (ours_s / _step_s(_TORCHRUN, script, steps) - 1)
+
+
+def _step_s(launch: Sequence[str], script: Path, steps: int) -> float:
+    """Return the median step of two workers, in seconds, from so many. Raises RuntimeError when they do not come."""
+    command = [*launch, "--nproc-per-node", "2", str(script)]
+    with folder_in_memory("overhead") as folder:
+        env = agents.environment(folder, every=10**9, is_resilient=False)
+
+        def ends_s() -> list[float] | None:
+            messages = ProgressReader(folder / "progress").read()
+            found = [said.end_s for said in messages if isinstance(said, StepCommitted) and said.rank == 0]
+            return found if len(found) > _WARM_UP_STEPS + steps else None
+
+        with agents.started([command], env, folder):
+            found = agents.until(ends_s, _PATIENCE_S)
+        if found is None:
+            told = (folder / "agent-0.log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{script} does not come to {_WARM_UP_STEPS + steps} steps:\n{told}")
+    return statistics.median(later - earlier for earlier, later in pairwise(found[_WARM_UP_STEPS:]))
 
 
 def _each(act: Callable[[], None]) -> float:
@@ -120,5 +166,14 @@ def _cpu_share(wall_s: float) -> float:
     return (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) / wall_s
 
 
+def main() -> None:
+    """Read the argument that only this benchmark has, and leave the others to the harness."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--script", type=Path, default=agents.SCRIPT)
+    own, rest = parser.parse_known_args()
+    sys.argv[1:] = rest
+    harness.main("overhead", lambda is_quick: run(is_quick, own.script))
+
+
 if __name__ == "__main__":
-    harness.main("overhead", run)
+    main()

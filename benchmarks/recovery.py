@@ -7,7 +7,8 @@ is killed with all its workers. With ``--peer torchrun`` the same model with the
 ``torchrun`` as well; kinds of faults that it recovers from only after its long timeouts are cut off at
 ``--limit`` seconds, and reported as that.
 
-``--script FILE`` runs another training script, which must use ``Run`` (see examples/pretrain.py).
+``--script FILE`` runs another training script, which must use ``Run`` (see examples/pretrain.py) and train for some
+hundred steps: ``marked.py`` notes when the fault happens in it.
 """
 
 import argparse
@@ -37,6 +38,7 @@ _BARS_S = {
     "node-spare": 5.0,
     "node-shrink": 5.0,
 }
+_MARKED = Path(__file__).with_name("marked.py")
 _WARM_UP_STEPS = 15
 _PATIENCE_S = 240.0
 
@@ -91,7 +93,7 @@ def _samples(fault: str, options: Options, once: Callable[[str, Options], float 
 def _ours(fault: str, options: Options) -> float | None:
     launch = [*agents.LAUNCH, "--max-restarts", "3"]
     if not fault.startswith("node-"):
-        return _worker_fault(fault, options, [[*launch, "--nproc-per-node", "2", str(options.script)]])
+        return _worker_fault(fault, options, [*launch, "--nproc-per-node", "2"])
     span = "1:2" if fault == "node-shrink" else "2"
     agent = [*launch, "--nnodes", span, "--nproc-per-node", "1"]
     command = [*agent, "--rdzv-endpoint", f"127.0.0.1:{agents.free_port()}", str(options.script)]
@@ -109,20 +111,19 @@ def _torchrun(fault: str, options: Options) -> float | None:
         "0.1",
     ]
     if not fault.startswith("node-"):
-        return _worker_fault(
-            fault, options, [[*torchrun, "--standalone", "--nproc-per-node", "2", str(options.script)]]
-        )
+        return _worker_fault(fault, options, [*torchrun, "--standalone", "--nproc-per-node", "2"])
     span = "1:2" if fault == "node-shrink" else "2:2"
     agent = [*torchrun, "--nnodes", span, "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "x"]
     command = [*agent, "--rdzv-endpoint", f"127.0.0.1:{agents.free_port()}", str(options.script)]
     return _node_fault(options, [command] * (3 if fault == "node-spare" else 2))
 
 
-def _worker_fault(fault: str, options: Options, commands: Sequence[Sequence[str]]) -> float | None:
+def _worker_fault(fault: str, options: Options, launch: Sequence[str]) -> float | None:
     """Return the seconds from the fault that worker 1 injects into itself; None where it did not recover."""
     step = _WARM_UP_STEPS + 1
     faults = encode_faults([Fault(kind=FaultKind(fault), worker=1, step=step)])
-    with _folder() as folder, agents.started(commands, _environment(options, faults, folder), folder):
+    command = [*launch, str(_MARKED), str(options.script)]
+    with _folder() as folder, agents.started([command], _environment(options, faults, folder), folder):
         mark = folder / "fault"
         if agents.until(lambda: mark.exists() or None, _PATIENCE_S) is None:
             return None

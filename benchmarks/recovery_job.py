@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from artesian.train import Run, join, resilient
-from artesian.wire.faults import decode_faults
 
 _STEP_S = 0.05
 _STEPS = int(os.environ.get("RECOVERY_STEPS", "4000"))
@@ -31,21 +30,11 @@ def main() -> None:
     layers = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 1))
     model = DistributedDataParallel(layers)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    mark = os.environ["RECOVERY_MARK"]
-    if os.path.exists(mark):
-        os.environ["ARTESIAN_FAULTS"] = "[]"  # it has happened; torchrun's workers cannot know by themselves
-    fault_at = [
-        fault.step for fault in decode_faults(os.environ["ARTESIAN_FAULTS"]) if fault.worker == member.rank
-    ]
     with Run.from_env(model=model, optimizer=optimizer, member=member) as run:
         for batch in run.batches(Samples(), global_batch=8, steps=_STEPS):
             loss = (model(batch) - 1).square().mean()
             loss.backward()
             time.sleep(_STEP_S)
-            if run.step + 1 in fault_at:
-                with open(mark + ".part", "w") as file:
-                    file.write(str(time.time()))
-                os.rename(mark + ".part", mark)
             run.commit(loss)
 
 

@@ -21,11 +21,13 @@ STEPS, BATCH = 14, 4
 DEADLINE_S = 240.0
 
 SCRIPT = f"""
-import os, sys, time
+import os, resource, sys, time
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from artesian.train import Run, join, resilient
+from artesian.train.faults import DeviceFaults
 from artesian.train.link import link
+from artesian.train.preflight import check, judge, leave_out
 
 class Noted:
     def __init__(self): self.asked = []
@@ -36,7 +38,16 @@ class Noted:
 
 def main():
     torch.manual_seed(1)
+    if "IS_BROKEN" in os.environ:
+        sys.exit("its device is gone")
     member = join()
+    if "CHECKS_FIRST" in os.environ:
+        faults = DeviceFaults(xids=(79,) if "HAS_XID" in os.environ else ())
+        place = {{"rank": member.rank, "world_size": member.world_size, "device": member.device}}
+        found = check(**place, control=member.control, faults=faults, size=64, buffer_bytes=4096)
+        while findings := judge(found, least_share=1e-6):
+            leave_out(findings, rank=member.rank)  # until there is a spare, and the agent acts on it
+            time.sleep(0.1)
     model = DistributedDataParallel(torch.nn.Linear(4, 1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     data = Noted()
@@ -50,6 +61,13 @@ def main():
                 loss.backward()
                 time.sleep(float(os.environ.get("STEP_S", "0")))
                 run.commit(loss)
+                if run.step == 4 and os.environ.get("HEARS_NOTHING") == os.environ["RANK"]:
+                    if os.environ["ARTESIAN_RESTART"] == "0":
+                        time.sleep(10**6)
+                while run.step == 4 and "WAITS_TO_GO" in os.environ and not run._stop._is_requested:
+                    time.sleep(0.05)  # until it is to make room for another
+                if run.step == {STEPS} and "FULL" in os.environ:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # what takes more fails, as on a full disk
                 while run.step == 4 and "SAYS_SLOW" in os.environ:
                     link().is_slow("it says so")  # until there is a spare, and the agent acts on it
                     time.sleep(0.1)
@@ -153,6 +171,8 @@ class Idle:
         *,
         is_served: bool,
     ) -> None: ...
+
+    def show_stacks(self) -> None: ...
 
     def give_way(self) -> None: ...
 

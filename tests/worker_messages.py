@@ -61,6 +61,7 @@ def recovered(
     *,
     detect_s: float | None = None,
     load_s: float | None = None,
+    recompute_s: float | None = None,
     rank: int = -1,
 ) -> Recovered:
     """The agent has restarted the gang within the attempt."""
@@ -74,6 +75,7 @@ def recovered(
         restart_s=restart_s,
         load_s=load_s,
         recomputed_steps=None,
+        recompute_s=recompute_s,
     )
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, at whatever point a save is cut off and whatever is damaged later."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -407,3 +408,31 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_at_least_one_checkpoint_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keep_last must be positive, got 0"):
         Checkpointer(tmp_path, keep_last=0)
+
+
+@pytest.mark.parametrize(
+    ("errors", "is_final"),
+    [
+        ([errno.ENOENT], True),
+        ([errno.EIO], False),
+        ([errno.ESTALE], False),
+        ([errno.ETIMEDOUT], False),
+        ([errno.ENOENT, errno.EIO], False),
+    ],
+)
+def test_what_could_not_be_read_this_time_may_be_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors: list[int], is_final: bool
+) -> None:
+    checkpointer = Checkpointer(tmp_path)
+    for step, _ in enumerate(errors, 1):
+        checkpointer.save(step, {"x": 1})
+    left = list(errors)
+
+    def refuse(step: int) -> NoReturn:
+        number = left.pop(0)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpointer, "_read", refuse)
+    with pytest.raises(CheckpointError, match="is whole: ") as caught:
+        checkpointer.load_newest()
+    assert caught.value.is_final is is_final

@@ -1,10 +1,15 @@
 """How forked workers end: as under the interpreter, and well although threads are still in libraries."""
 
+import os
+import select
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from artesian.train.standby import Standby
 
 pytest.importorskip("torch")
 
@@ -85,3 +90,15 @@ def test_an_error_in_an_exit_handler_is_told_and_changes_nothing(tmp_path: Path)
     found = launched(tmp_path, script)
     assert (found.returncode, found.stdout) == (0, "the other\n")
     assert "ValueError" in found.stderr
+
+
+def test_a_template_that_ends_with_requests_unread_is_gone_and_nothing_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        standby = Standby(["no_such_module"], os.environ)
+        try:
+            standby.fork_store(listener)
+            select.select([standby.control], [], [])
+            assert standby.take() is None
+            assert not standby.is_alive
+        finally:
+            standby.close()

@@ -40,9 +40,6 @@ class FakeWorker:
     def beat(self) -> Beat:
         return self.said
 
-    def ask_for_traces(self) -> None:
-        self.asked += 1
-
     def lives_at(self, now_s: float, **more: Any) -> None:
         self.said = replace(self.said, alive_s=now_s, **more)
 
@@ -69,6 +66,10 @@ class FakeCrew:
 
     def give_up_template(self) -> None:
         self.has_template = False
+
+    def show_stacks(self) -> None:
+        for worker in self.workers:
+            worker.asked += 1
 
 
 @pytest.fixture

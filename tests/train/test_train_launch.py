@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from artesian.engines.local.outcome import restarts
 from artesian.train.gang import Formation, Gang, worker_environment
 from artesian.train.launch import main
+from artesian.train.standby import uses_torch
 from artesian.train.worker_process import WorkerProcess, execute, usable_cpus
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import WorkerFailed
@@ -218,6 +220,64 @@ def test_only_what_a_restart_is_for_leads_to_one(start: Start) -> None:
     assert start(body, "--max-restarts", "2", "--restart-on", "signal,user_error").finish()[0] == 0
 
 
+WRONG_PROGRAMS = {
+    "syntax": ("if True print()", "SyntaxError"),
+    "import": ("import artesian.nothing_of_the_kind", "ModuleNotFoundError"),
+    "name": ("print(undefined)", "NameError"),
+    "our argument": (
+        "from artesian.train.stragglers import Stragglers\nStragglers(None, every=0)",
+        "every and patience must be positive",
+    ),
+    "its arguments": (
+        "import argparse\nargparse.ArgumentParser().parse_args(['--nonsense'])",
+        "its command line is wrong",
+    ),
+}
+
+
+@pytest.mark.parametrize("start", ["forked"], indirect=True)
+@pytest.mark.parametrize("wrong", WRONG_PROGRAMS)
+def test_a_program_that_is_wrong_before_its_first_step_is_not_started_again(
+    start: Start, tmp_path: Path, wrong: str
+) -> None:
+    body, sign = WRONG_PROGRAMS[wrong]
+    options = ("--max-restarts", "3")
+    code, _, err = start(body, *options, env={"ARTESIAN_PROGRESS_DIR": str(tmp_path)}).finish()
+    assert code == (2 if wrong == "its arguments" else 1)
+    assert f"{sign}" in err
+    assert "a restart would come to the same" in err
+    assert "restart 1 of 3" not in err
+    (failure,) = failures(tmp_path)
+    assert (failure.restarts, failure.exit_code) == (0, code)
+
+
+@pytest.mark.parametrize("start", ["forked"], indirect=True)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "link().heart.beat()\nprint(undefined)",  # after a step
+        "int('x')",  # the same type, of the script's own
+        "sys.exit(2)",
+        "open('/proc/self/mem', 'rb').read()",  # EIO
+    ],
+)
+def test_what_may_go_better_is_worth_a_restart(start: Start, body: str) -> None:
+    first = "from artesian.train.link import link\nif os.environ['ARTESIAN_RESTART'] == '0':\n"
+    body = first + "".join(f"    {line}\n" for line in body.splitlines())
+    code, _, err = start(body, "--max-restarts", "1").finish()
+    assert code == 0, err
+    assert "restart 1 of 1" in err
+
+
+def test_a_script_that_is_not_there_is_told_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--max-restarts", "3", str(tmp_path / "nothing.py")])
+    assert ended.value.code == 2
+    assert "expected a Python file, found nothing at" in capfd.readouterr().err
+
+
 def test_a_worker_that_does_not_come_to_its_first_step_shows_its_stacks_and_is_killed(start: Start) -> None:
     body = """
 from artesian.train.heartbeat import Activity
@@ -232,16 +292,47 @@ if os.environ["ARTESIAN_RESTART"] == "0": stuck_in_its_start()
     assert "in stuck_in_its_start" in err
 
 
-def test_a_worker_that_is_slow_is_started_anew_where_nobody_can_take_its_place(start: Start) -> None:
+def test_a_worker_that_is_slow_is_started_anew_where_nobody_can_take_its_place_and_no_restart_is_used_up(
+    start: Start, tmp_path: Path
+) -> None:
     body = """
 from artesian.train.link import link
 if os.environ["ARTESIAN_RESTART"] == "0":
     if RANK == 1: link().is_slow("it says so")
     signal.pause()
+if os.environ["ARTESIAN_RESTART"] in "12":
+    if RANK == 0: sys.exit(3)
+    signal.pause()
 """
-    code, _, err = start(body, "--nproc-per-node", "2", "--max-restarts", "1").finish()
+    options = ("--nproc-per-node", "2", "--max-restarts", "1", "--restart-on", "user_error")
+    code, _, err = start(body, *options, env={"ARTESIAN_PROGRESS_DIR": str(tmp_path)}).finish()
+    assert code == 3
+    assert "is slow: it says so; replacement 1 of 3" in err
+    assert "exited with code 3; restart 1 of 1" in err
+    (failure,) = failures(tmp_path)
+    assert failure.restarts == restarts(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "replaced", "why_not"),
+    [
+        (("--max-restarts", "1"), 3, "the 3 of --max-replacements are used up"),
+        (("--max-restarts", "1", "--max-replacements", "1"), 1, "the 1 of --max-replacements are used up"),
+        ((), 0, "nothing is started anew without --max-restarts"),
+    ],
+)
+def test_a_detector_that_errs_does_not_replace_for_ever(
+    start: Start, options: tuple[str, ...], replaced: int, why_not: str
+) -> None:
+    body = f"""
+from artesian.train.link import link
+link().is_slow("it says so")
+if os.environ["ARTESIAN_RESTART"] != "{replaced}": signal.pause()
+"""
+    code, _, err = start(body, *options).finish()
     assert code == 0, err
-    assert "is slow: it says so; restart 1 of 1" in err
+    assert err.count("; replacement") == replaced
+    assert f"is slow: it says so; it is not replaced: {why_not}" in err
 
 
 def test_a_killed_worker_is_reported_and_ends_the_others(start: Start, tmp_path: Path) -> None:
@@ -568,3 +659,27 @@ def test_only_sigkill_is_asked_of_the_out_of_memory_killer() -> None:
     assert ended("kill -9 $$").is_oom_kill()
     assert not ended("exit 137").is_oom_kill()
     assert not ended("kill -15 $$").is_oom_kill()
+
+
+@pytest.mark.parametrize(
+    ("line", "does"),
+    [
+        ("import torch", True),
+        ("import os, sys, torch", True),
+        ("import numpy as np, torch.distributed as dist", True),
+        ("    from torch.nn import Linear", True),
+        ("from artesian.train import Run", True),
+        ("import torchless", False),
+        ("import os, torchless", False),
+        ("import os\n# torch", False),
+        ("from os import torch", False),
+        ("from . import torch", False),
+        ("print('import torch')", False),
+    ],
+)
+def test_a_script_that_imports_torch_anywhere_in_a_line_has_a_template(
+    tmp_path: Path, line: str, does: bool
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f'"""Trains."""\n{line}\n')
+    assert uses_torch(script) is does

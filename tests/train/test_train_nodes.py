@@ -18,6 +18,7 @@ from artesian.train.recovery import NOBODY_THERE
 from artesian.train.roster import can_grow, line_up
 from artesian.train.terms import Terms
 from artesian.wire import ProgressReader
+from artesian.wire.faults import Fault, FaultKind, encode_faults
 from artesian.wire.messages import Layer
 from recovery_harness import (
     BATCH,
@@ -70,23 +71,89 @@ def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job,
 
 
 @pytest.mark.slow
-def test_a_spare_takes_the_place_of_a_node_that_is_slow(job: Job) -> None:
+@pytest.mark.parametrize("slow", ["the leader", "another"])
+def test_a_spare_takes_the_place_of_a_node_that_is_slow_and_no_restart_is_used_up(
+    job: Job, slow: str
+) -> None:
     port = free_port()
-    nodes = [start_node(job, port, "2")]
-    wait_until_bound(port)
-    nodes.append(start_node(job, port, "2", SAYS_SLOW="1"))
+    envs = [{"SAYS_SLOW": "1"}, {}] if slow == "the leader" else [{}, {"SAYS_SLOW": "1"}]
+    nodes = [start_node(job, port, "2", **envs[0])]
+    wait_until_bound(port)  # the first to bind leads, and has rank 0
+    nodes.append(start_node(job, port, "2", **envs[1]))
     wait_for_step(job, 1, rank=1)
     nodes.append(start_node(job, port, "2"))
-    _, errors = nodes[1].communicate(timeout=DEADLINE_S)
+    leaves = nodes.pop(0 if slow == "the leader" else 1)
+    _, errors = leaves.communicate(timeout=DEADLINE_S)
     assert "makes room for a spare one" in errors
-    assert nodes[1].returncode == 1
-    for agent in (nodes[0], nodes[2]):
+    assert leaves.returncode == 1
+    for agent in nodes:
         _, errors = agent.communicate(timeout=DEADLINE_S)
         assert agent.returncode == 0, errors
     (record,) = job.records()
     assert record.layer is Layer.SPARE
+    assert (record.is_straggler, record.restart, record.failures) == (True, 1, 0)
+    assert record.rank == (0 if slow == "the leader" else 1)
+    assert "is slow: it says so" in record.cause
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_a_spare_takes_the_place_of_a_node_that_is_found_to_be_bad_before_the_first_step(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "2", CHECKS_FIRST="1")]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "2", CHECKS_FIRST="1", HAS_XID="1"))
+    assert nodes[0].stderr is not None
+    assert any("rank 1 should be left out: Xid 79" in line for line in nodes[0].stderr)
+    nodes.append(start_node(job, port, "2", CHECKS_FIRST="1"))
+    lost = nodes.pop(1)
+    _, errors = lost.communicate(timeout=DEADLINE_S)
+    assert "is unfit: Xid 79; this node makes room for a spare one" in errors
+    assert lost.returncode == 1
+    for agent in nodes:
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    (record,) = job.records()
+    assert record.layer is Layer.SPARE
+    assert (record.rank, record.is_straggler, record.failures) == (-1, False, 1)
+    assert "is unfit: Xid 79" in record.cause
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_a_spare_takes_the_place_of_a_node_whose_workers_fail_again_and_again(job: Job) -> None:
+    port, often = free_port(), ("--max-restarts", "1000")
+    nodes = [start_node(job, port, "2", options=often)]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "2", options=often, IS_BROKEN="1"))
+    assert nodes[0].stderr is not None
+    broken = nodes[1].stderr
+    assert broken is not None
+    assert any("its device is gone" in line for line in broken)  # it is one of the two
+    nodes.append(start_node(job, port, "2", options=often))
+    for agent in nodes:
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    record = job.records()[-1]
+    assert record.layer is Layer.SPARE
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_the_stacks_of_all_nodes_are_shown_when_one_hangs(job: Job) -> None:
+    port = free_port()
+    fault = Fault(kind=FaultKind.GIL, worker=1, step=6)
+    nodes = [start_node(job, port, "2", ARTESIAN_FAULTS=encode_faults([fault])) for _ in range(2)]
+    for agent in nodes:
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+        assert "most recent call first" in errors
+        assert f'"{job.script}"' in errors
+    (record,) = job.records()
+    assert record.detect_s is not None
 
 
 @pytest.mark.slow
@@ -108,6 +175,23 @@ def test_without_a_spare_the_gang_goes_on_with_fewer_nodes(job: Job) -> None:
     (before,) = heard.passed
     assert (before.workers, heard.workers) == (2, 1)
     assert 0 < before.steps < heard.steps, "what two workers did and what one did is told apart"
+
+
+def test_a_gang_takes_in_a_node_that_comes_after_its_step(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "1:2", WAITS_TO_GO="1")]
+    wait_for_step(job, 4, rank=0)  # alone: it has waited for others for as long as it does
+    nodes.append(start_node(job, port, "1:2"))
+    for agent in nodes:
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+    (record,) = job.records()
+    assert record.layer is Layer.GROW
+    assert record.recomputed_steps == 0  # the step was finished, and saved
+    assert (1, STEPS) in job.losses()
+    assert (1, 1) not in job.losses()
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
 
 
 def test_a_gang_that_waits_for_a_node_goes_on_with_the_one_that_comes(job: Job) -> None:

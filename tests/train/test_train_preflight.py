@@ -1,6 +1,8 @@
 """The check before a job: who meets whom, who is left out and why, and what a device says against itself."""
 
 import ctypes
+import json
+import socket
 from collections import Counter
 from itertools import combinations
 from typing import Any
@@ -11,8 +13,10 @@ import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artesian.train import preflight
-from artesian.train.faults import DeviceFaults, FaultWatch
+from artesian.train import faults, preflight
+from artesian.train.faults import DeviceFaults, FaultWatch, Lookout
+from artesian.train.heartbeat import make_page
+from artesian.train.link import Link
 from artesian.train.preflight import Finding, PairCheck, Preflight, RankCheck, check, judge, rounds
 from gang_harness import in_gang
 
@@ -136,12 +140,13 @@ def checked(rank: int, **more: Any) -> Preflight:
 
 
 def test_all_ranks_of_a_gang_get_the_figures_of_all_pairs() -> None:
-    found = in_gang(4, lambda rank: checked(rank, faults=DeviceFaults(xids=(79,)) if rank == 3 else None))
+    told = (None, DeviceFaults(), DeviceFaults(uncorrected_errors=0), DeviceFaults(xids=(79,)))
+    found = in_gang(4, lambda rank: checked(rank, faults=told[rank]))
     assert all(each == found[0] for each in found)
     assert [pair.ranks for pair in found[0].pairs] == list(combinations(range(4), 2))
     assert all(pair.bytes_per_s is not None and pair.bytes_per_s > 0 for pair in found[0].pairs)
     assert all(each.is_right for each in found[0].ranks)
-    assert [each.faults for each in found[0].ranks] == [None, None, None, ("Xid 79",)]
+    assert [each.faults for each in found[0].ranks] == [None, None, (), ("Xid 79",)]
     assert [finding.rank for finding in judge(found[0], least_share=1e-6)] == [3]
 
 
@@ -214,11 +219,11 @@ class Nvml:
 
 
 def test_a_healthy_device_has_nothing_against_it() -> None:
-    faults = FaultWatch("GPU-1", Nvml()).read()
-    assert faults == DeviceFaults(
+    found = FaultWatch("GPU-1", Nvml()).read()
+    assert found == DeviceFaults(
         uncorrected_errors=0, is_remap_pending=False, has_remap_failed=False, xids=()
     )
-    assert faults.reasons == ()
+    assert found.reasons == ()
 
 
 @pytest.mark.parametrize(
@@ -247,6 +252,32 @@ def test_what_is_not_told_is_unknown_and_events_are_remembered() -> None:
     assert watch.read().xids == watch.read().xids == (79,)
     library.is_lost = True
     assert watch.read().xids is None
+
+
+def test_a_fault_that_comes_while_the_device_is_in_use_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Nvml(remaps=(1, 0))
+    told: list[str] = []
+    lookout = Lookout(FaultWatch("GPU-1", library), told.append)
+    lookout.look()
+    assert told == []  # what was against it before is not new
+    library.xids = [31, 48]
+    library.ecc = 1
+    lookout.look()
+    lookout.look()
+    assert told == ["1 uncorrected memory errors", "Xid 48"]
+    # In its thread, and by the way that a worker takes.
+    monkeypatch.setattr(faults, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(FaultWatch, "of", lambda _: FaultWatch("GPU-1", library))
+    agent, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with agent:
+        found = Link(make_page(), worker.detach(), 0)
+        found.watch_device(torch.device("cpu"))
+        found.watch_device(torch.device("cuda", 0))
+        found.watch_device(torch.device("cuda", 0))
+        library.remaps = (1, 1)
+        assert json.loads(agent.recv(4096)) == {"unfit": "a row of memory could not be remapped", "round": 0}
+        library.ecc = 7  # the next word: had two been watching, the first would come again
+        assert json.loads(agent.recv(4096)) == {"unfit": "7 uncorrected memory errors", "round": 0}
 
 
 def test_a_machine_without_the_library_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from artesian.train import CheckpointError, Preempted, Run
+from artesian.train.checkpoint import Checkpointer
 from artesian.train.reporter import process_age_s
 from artesian.wire import environment
 from artesian.wire.channel import ProgressReader
@@ -325,6 +326,26 @@ def test_a_checkpoint_fits_a_model_without_a_scheduler(tmp_path: Path) -> None:
         model=training.model, optimizer=training.optimizer, checkpoint_dir=tmp_path, environ={}
     ) as run:
         assert run.step == 2
+
+
+def test_a_checkpoint_of_another_kind_of_device_goes_on_here(tmp_path: Path) -> None:
+    undisturbed = Training()
+    undisturbed.train()
+    Training(checkpoint_dir=tmp_path).train(steps=6)
+    saved = Checkpointer(tmp_path).load_newest()
+    assert saved is not None
+    generator_of_cuda = torch.arange(16, dtype=torch.uint8)
+    Checkpointer(tmp_path).save(
+        6, {**saved.state, "device_rng": generator_of_cuda}, position=saved.manifest.position
+    )
+    resumed = Training(checkpoint_dir=tmp_path)
+    resumed.train()
+    assert resumed.losses == {step: loss for step, loss in undisturbed.losses.items() if step > 6}
+
+
+def test_what_a_run_is_told_to_keep_stays(tmp_path: Path) -> None:
+    Training(checkpoint_dir=tmp_path, checkpoint_every=1, keep_last=1, keep_every=5).train(steps=12)
+    assert sorted(os.listdir(tmp_path)) == [f"step-{step:08}" for step in (5, 10, 12)]
 
 
 def test_arguments_win_over_the_environment(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from artesian.train import Run
+from artesian.train.checkpoint import Checkpointer
 from artesian.train.errors import UnstableError
 from artesian.train.from_env import every_of, interval_of
 from artesian.train.guards import Action, Policy
@@ -39,7 +40,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
         self.data = Numbers()
         self.steps: list[int] = []
-        self.run = Run.from_env(model=self.model, optimizer=self.optimizer, environ={}, **options)
+        self.run = Run.from_env(model=self.model, optimizer=self.optimizer, **{"environ": {}, **options})
 
     def train(self, bad: dict[int, float] | None = None, steps: int = STEPS) -> None:
         """Train; the n-th batch has the loss that ``bad`` says, and gradients to match."""
@@ -138,10 +139,10 @@ def test_a_run_with_memory_comes_back_from_its_last_step_and_leaves_nothing(
 )
 def test_the_environment_says_when_to_save(text: str, interval: Any) -> None:
     every = every_of({"ARTESIAN_CHECKPOINT_EVERY": text})
-    found = None if every is None else interval_of(every, nodes=4, failures=2)
+    found = None if every is None else interval_of(every, nodes=4)
     if interval is BestInterval:
         assert isinstance(found, BestInterval)
-        assert found.mttf_s == pytest.approx(86400 / 3.8e-3 / 4 / 3)
+        assert found.mttf_s == pytest.approx(86400 / 3.8e-3 / 4)
     else:
         assert found == interval
 
@@ -159,3 +160,26 @@ def test_an_interval_that_chooses_itself_saves_and_the_end_is_saved_in_any_case(
     again = Training(checkpoint_dir=tmp_path, checkpoint_every="auto")
     again.train(steps=STEPS + 1)
     assert again.steps == [STEPS + 1]
+
+
+def test_an_interval_that_chooses_itself_knows_how_long_and_how_often_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, float]] = []
+    monkeypatch.setattr(
+        BestInterval, "observed", lambda _, failures, duration_s: told.append((failures, duration_s))
+    )
+    Training(checkpoint_dir=tmp_path, checkpoint_every="auto").train()
+    saved = Checkpointer(tmp_path).load_newest()
+    assert saved is not None
+    ran_s = saved.state["data"]["ran_s"]
+    assert ran_s > 0
+    # The third attempt, restarted once.
+    before = {"ARTESIAN_EPOCH": "3", "ARTESIAN_RESTART": "1"}
+    Training(checkpoint_dir=tmp_path, checkpoint_every="auto", environ=before).train(steps=STEPS + 1)
+    failures, duration_s = told[-1]
+    assert failures == 3
+    assert duration_s >= ran_s
+    again = Checkpointer(tmp_path).load_newest()
+    assert again is not None
+    assert again.state["data"]["ran_s"] > ran_s

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from artesian.formulas.goodput import optimal_interval_s
 from artesian.train import Checkpointer, CheckpointError, persist_process
 from artesian.train import persist as persist_module
-from artesian.train.interval import BestInterval, EverySteps
+from artesian.train.interval import Age, BestInterval, EverySteps
 from artesian.train.memory import Memory
 from artesian.train.persist import Persister, Report
 from artesian.train.persist_process import to_storage
@@ -281,7 +281,7 @@ def test_a_fixed_interval_counts_steps() -> None:
 def test_the_best_interval_is_dalys_within_its_bounds(
     stall_s: float, failures: int, duration_s: float, nodes: int
 ) -> None:
-    interval = BestInterval(nodes=nodes, least_s=2, most_s=900)
+    interval = BestInterval(nodes=nodes, least_s=2, most_s=900, clock=lambda: 5.0)
     assert interval.seconds == 2
     interval.observed(failures=failures, duration_s=duration_s)
     interval.stalled(stall_s)
@@ -306,6 +306,30 @@ def test_more_failures_and_cheaper_saves_shorten_the_interval() -> None:
     for _ in range(30):
         interval.stalled(0.01)
     assert interval.seconds < failing_s
+
+
+def test_calm_time_that_passes_makes_the_interval_longer() -> None:
+    now_s = [0.0]
+    interval = BestInterval(nodes=100, clock=lambda: now_s[0])
+    interval.stalled(1.0)
+    interval.observed(failures=3, duration_s=1000.0)
+    before_s, known_s = interval.seconds, interval.mttf_s
+    now_s[0] = 4000.0
+    assert interval.mttf_s == pytest.approx(known_s + 4000.0 / (1 + 3))
+    assert interval.seconds > before_s
+
+
+def test_a_jobs_age_counts_all_its_attempts_and_never_falls() -> None:
+    now_s = [50.0]
+    interval = BestInterval(nodes=1, clock=lambda: now_s[0])
+    fresh_s = interval.mttf_s
+    age = Age(interval, failures=1, clock=lambda: now_s[0])
+    age.resume(300.0)
+    assert interval.mttf_s == pytest.approx((fresh_s + 300.0) / (1 + 1))
+    now_s[0] = 60.0
+    age.resume(290.0)  # it goes back to a state of before
+    assert age.seconds == 310.0
+    assert interval.mttf_s == pytest.approx((fresh_s + 310.0) / (1 + 1))
 
 
 def test_an_interval_whose_bounds_are_no_bounds_is_refused() -> None:

@@ -48,6 +48,13 @@ def test_a_page_says_what_was_beaten_into_it(page: int) -> None:
     heart.beat(8)
     beat = read_page(page)
     assert (beat.beats, beat.step, beat.restored_step, beat.load_s) == (2, 8, 6, 0.5)
+    assert beat.first_s is not None
+    assert beat.beat_s is not None
+    assert beat.first_s < beat.beat_s
+    heart.set(Activity.STARTING)  # it is called back
+    heart.beat(9)
+    again = read_page(page)
+    assert again.first_s == again.beat_s
     assert beat.activity is Activity.STEPPING
     assert beat.pace_s is not None
     assert beat.alive_s is not None
@@ -148,19 +155,30 @@ def test_a_stop_and_a_death_are_the_cause_sooner_than_an_error() -> None:
     assert cause_of([error, death]) is death
     assert cause_of([error]) is error
     assert cause_of([error, death, stop]) is stop
+    slow = Failure(rank=3, text="slow", is_suspect=False, is_straggler=True)
+    assert cause_of([slow, error]) is slow
+    assert cause_of([slow, death]) is death
 
 
 def test_a_recovery_is_over_with_the_first_step_that_is_new_on_all_workers() -> None:
     death = Failure(rank=1, text="death", is_suspect=False, signal=9)
-    recovery = Recovery(restart=1, cause=death, layer=Layer.FORK, detected_s=200.0, step_before=60)
-    back = replace(WELL, beat_s=203.0, step=61, restored_step=58, load_s=0.5)
+    recovery = Recovery(
+        restart=1, failures=1, cause=death, layer=Layer.FORK, detected_s=200.0, step_before=60
+    )
+    back = replace(WELL, beat_s=203.0, step=61, restored_step=58, load_s=0.5, first_s=201.5)
     assert recovery.record([back, WELL], 204.0, 1004.0) is None
     assert recovery.record([back, replace(back, step=60)], 204.0, 1004.0) is None
     record = recovery.record([back, replace(back, beat_s=203.5)], 204.0, 1004.0)
     assert record is not None
-    assert (record.at_s, record.restart_s, record.load_s, record.recomputed_steps) == (1003.5, 3.0, 0.5, 2)
+    assert (record.at_s, record.restart_s, record.load_s, record.recomputed_steps) == (1003.5, 1.0, 0.5, 2)
+    assert (record.recompute_s, record.verdict_s) == (2.0, 1000.0)
     assert decode(encode(record)) == record
-    assert "2 steps trained again; cause: death" in describe(record)
+    assert "2 steps trained again in 2.00 s; cause: death" in describe(record)
+    # Nothing was trained again: it was over with the first step, however late somebody looked.
+    nothing = replace(back, step=65, restored_step=60)
+    record = recovery.record([nothing, replace(nothing, first_s=201.75)], 204.0, 1004.0)
+    assert record is not None
+    assert (record.at_s, record.restart_s, record.recompute_s) == (1001.75, 1.25, 0.0)
 
 
 @pytest.mark.parametrize(("token", "is_let_in"), [("secret", True), ("guess", False), ("", False)])

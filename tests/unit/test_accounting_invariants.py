@@ -58,10 +58,10 @@ messages = st.one_of(
         excess_s=st.none() | moments,
     ),
     st.builds(
-        lambda at_s, restart_s, detect_s, load_s: recovered(
-            at_s, restart_s, detect_s=detect_s, load_s=load_s
+        lambda at_s, restart_s, detect_s, load_s, recompute_s: recovered(
+            at_s, restart_s, detect_s=detect_s, load_s=load_s, recompute_s=recompute_s
         ),
-        *(moments, moments.map(abs), st.none() | moments.map(abs), st.none() | moments.map(abs)),
+        *(moments, moments.map(abs), *(st.none() | moments.map(abs) for _ in range(3))),
     ),
 )
 gangs = st.sampled_from(["cpu:1", "cpu:2", "cpu:3", 0.3])
@@ -153,7 +153,9 @@ def test_whatever_workers_say_the_sums_are_exact_and_windows_add_up(
     epoch=st.integers(1, 2),
     failed_s=st.none() | st.integers(10, 40).map(float),
     recovery=st.none()
-    | st.tuples(st.integers(10, 40), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3)),
+    | st.tuples(
+        st.integers(10, 40), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3), st.integers(0, 3)
+    ),
     held_up=st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 8), moments, st.integers(0, 20).map(lambda n: n / 2)),
         max_size=6,
@@ -164,7 +166,7 @@ def test_every_half_second_is_what_the_highest_layer_says(
     phases: list[tuple[Phase, float, float]],
     epoch: int,
     failed_s: float | None,
-    recovery: tuple[int, int, int, int] | None,
+    recovery: tuple[int, int, int, int, int] | None,
     held_up: list[tuple[int, int, float, float]],
 ) -> None:
     placement = Placement(shares=(NodeShare(node_id="n1", devices=(0,)),))
@@ -179,8 +181,11 @@ def test_every_half_second_is_what_the_highest_layer_says(
     )
     log = AttemptLog(attempt=attempt, failed_s=failed_s)
     if recovery is not None:
-        at_s, restart_s, detect_s, load_s = recovery
-        log.recoveries.append(recovered(at_s, restart_s, detect_s=detect_s or None, load_s=load_s or None))
+        at_s, restart_s, *rest = recovery
+        detect_s, load_s, recompute_s = (length_s or None for length_s in rest)
+        log.recoveries.append(
+            recovered(at_s, restart_s, detect_s=detect_s, load_s=load_s, recompute_s=recompute_s)
+        )
     log.stragglers += [
         slow(rank, number, at_s, excess_s=excess_s) for rank, number, at_s, excess_s in held_up
     ]
@@ -201,7 +206,7 @@ def oracle(
     phases: list[tuple[Phase, float, float]],
     epoch: int,
     failed_s: float | None,
-    recovery: tuple[int, int, int, int] | None,
+    recovery: tuple[int, int, int, int, int] | None,
     held_up: list[tuple[int, int, float, float]],
 ) -> Loss | None:
     """What a moment was, by the table in ``artesian.kernel.timeline``, read from its top."""
@@ -223,8 +228,8 @@ def oracle(
             return Loss.LOST_WORK
         return Loss.STRAGGLER if is_wait(at_s, steps, held_up) else None
     if recovery is not None:
-        end_s, restart_s, detect_s, load_s = recovery
-        verdict_s = end_s - restart_s - load_s
+        end_s, restart_s, detect_s, load_s, recompute_s = recovery
+        verdict_s = end_s - restart_s - load_s - recompute_s
         alive_s = verdict_s - detect_s
         before = max((end for _, end, _ in steps if end <= verdict_s), default=alive_s)
         if alive_s <= at_s < verdict_s:

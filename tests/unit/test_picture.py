@@ -21,9 +21,8 @@ from artesian.cli.picture import (
     training_panel,
 )
 from artesian.cli.plot import plot
-from artesian.kernel.training import Recovery, TrainingSummary
+from artesian.kernel.training import Recovery, RecoveryCause, TrainingSummary
 from artesian.model.errors import ArtesianError
-from artesian.model.job import Cause
 from artesian.model.ledger import US, Loss, Stage, StageResult, Waterfall
 from artesian.model.stragglers import SlowWorker
 
@@ -83,7 +82,7 @@ def a_summary() -> TrainingSummary:
         mfu=0.413,
         mfu_basis="measured fp32, 61.2 GFLOP/s per device",
         recoveries=(
-            Recovery(cause=Cause.SIGNAL, failed_s=9.0, seconds=4.21, worker=1, resumed_from_step=50),
+            Recovery(cause=RecoveryCause.SIGNAL, failed_s=9.0, seconds=4.21, worker=1, resumed_from_step=50),
         ),
         losses=tuple((number, 5.0 - number / 80) for number in range(1, 201)),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from artesian.kernel.training import Recovery, TrainingSummary, training_summary
+from artesian.kernel.training import Recovery, RecoveryCause, TrainingSummary, training_summary
 from artesian.model.job import Cause, JobKind
 from artesian.model.ledger import Ceiling
 from artesian.model.stragglers import SlowWorker
@@ -104,7 +104,7 @@ def test_a_kill_and_a_resume_count_every_step_once() -> None:
     assert result.mfu == 0.5  # of two devices at 2e9
     assert result.mfu_basis == "measured fp32, 2 GFLOP/s per device"
     assert result.recoveries == (
-        Recovery(cause=Cause.SIGNAL, failed_s=9.0, seconds=5.0, worker=1, resumed_from_step=2),
+        Recovery(cause=RecoveryCause.SIGNAL, failed_s=9.0, seconds=5.0, worker=1, resumed_from_step=2),
     )
 
 
@@ -118,8 +118,8 @@ def test_an_attempt_that_never_came_to_a_step_is_part_of_the_recovery() -> None:
     kernel.step(ended(epoch=3, at_s=20))
     result = summary(kernel, {1: progress[1], 3: progress[2]})
     assert result.recoveries == (
-        Recovery(cause=Cause.SIGNAL, failed_s=9.0, seconds=5.0, worker=1, resumed_from_step=2),
-        Recovery(cause=Cause.SIGNAL, failed_s=12.0, seconds=2.0, worker=None, resumed_from_step=2),
+        Recovery(cause=RecoveryCause.SIGNAL, failed_s=9.0, seconds=5.0, worker=1, resumed_from_step=2),
+        Recovery(cause=RecoveryCause.SIGNAL, failed_s=12.0, seconds=2.0, worker=None, resumed_from_step=2),
     )
     assert result.steps == 4
 
@@ -127,15 +127,16 @@ def test_an_attempt_that_never_came_to_a_step_is_part_of_the_recovery() -> None:
 @pytest.mark.parametrize(
     ("told", "cause"),
     [
-        ({"signal": 9}, Cause.SIGNAL),
-        ({"exit_code": 137}, Cause.SIGNAL),
-        ({"exit_code": 1}, Cause.USER_ERROR),
-        ({"signal": 9, "is_oom_kill": True}, Cause.OOM_KILL),
-        ({"rank": -1, "exit_code": 1}, Cause.NODE_LOST),
+        ({"signal": 9}, RecoveryCause.SIGNAL),
+        ({"exit_code": 137}, RecoveryCause.SIGNAL),
+        ({"exit_code": 1}, RecoveryCause.USER_ERROR),
+        ({"signal": 9, "is_oom_kill": True}, RecoveryCause.OOM_KILL),
+        ({"is_straggler": True}, RecoveryCause.STRAGGLER),
+        ({"rank": -1, "exit_code": 1}, RecoveryCause.NODE_LOST),
     ],
 )
-def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], cause: Cause) -> None:
-    said = replace(recovered(12, 2.0, detect_s=0.5, load_s=0.5, rank=1), **told)
+def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], cause: RecoveryCause) -> None:
+    said = replace(recovered(12, 1.75, detect_s=0.5, load_s=0.5, recompute_s=0.25, rank=1), **told)
     messages = [
         *[message for rank in (0, 1) for message in (began(rank, 1), step(rank, 1, 2), step(rank, 2, 4))],
         *[Restored(rank=rank, at_s=10, step=2) for rank in (0, 1)],
@@ -144,7 +145,7 @@ def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], c
         replace(said, layer=Layer.GROW, at_s=13),
     ]
     (recovery,) = summary(training(), {1: messages}).recoveries
-    worker = None if cause is Cause.NODE_LOST else 1
+    worker = None if cause is RecoveryCause.NODE_LOST else 1
     expected = Recovery(
         cause=cause, failed_s=9.0, seconds=3.0, worker=worker, resumed_from_step=2, layer=Layer.FORK
     )
@@ -346,3 +347,7 @@ def test_a_cancelled_job_has_trained_up_to_its_last_checkpoint() -> None:
         messages += [began(rank, 1), step(rank, 1, 2, loss=5.0), step(rank, 2, 5, loss=4.0)]
     result = summary(kernel, {1: messages})
     assert (result.steps, result.final_loss, result.recoveries) == (1, 5.0, ())
+
+
+def test_whatever_an_attempt_ends_of_can_be_got_over() -> None:
+    assert {cause.value for cause in Cause if cause is not Cause.COMPLETED} < {*RecoveryCause}

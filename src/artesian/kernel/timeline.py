@@ -122,7 +122,7 @@ def _recoveries(log: AttemptLog, worker: WorkerLog) -> list[_Layered]:
     """Return what recoveries within the attempt took: steps that were trained again in them are steps."""
     layered: list[_Layered] = []
     for said in log.recoveries:
-        verdict_s = said.at_s - said.restart_s - (said.load_s or 0.0)
+        verdict_s = said.verdict_s
         alive_s = verdict_s - (said.detect_s or 0.0)
         last_s = max((step.end_s for step in worker.steps if step.end_s <= verdict_s), default=alive_s)
         layered.append((to_us(last_s), to_us(verdict_s), _RECOVERED, Loss.LOST_WORK, NO_STEP))

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import TypeVar
 
 from msgspec import Struct
@@ -13,7 +14,6 @@ from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.notes import ceiling_text
 from artesian.kernel.progress import AttemptLog, JobLog, Progress, read_log
 from artesian.kernel.stragglers import slow_workers
-from artesian.model.job import Cause
 from artesian.model.ledger import US, Ceiling, Waterfall, to_us
 from artesian.model.resources import MILLI
 from artesian.model.stragglers import SlowWorker
@@ -22,6 +22,21 @@ from artesian.wire import Layer, Recovered, StepCommitted
 
 _SHELL_SIGNAL_BASE = 128
 _Number = TypeVar("_Number", int, float)
+
+
+class RecoveryCause(StrEnum):
+    """What a job got over: what an attempt ended of, or a gang was formed anew for within one; see ``Cause``."""
+
+    USER_ERROR = "user_error"
+    SIGNAL = "signal"
+    OOM_KILL = "oom_kill"
+    NODE_LOST = "node_lost"
+    START_FAILED = "start_failed"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
+    RESIZED = "resized"
+    STRAGGLER = "straggler"
+    """No end of an attempt: a worker was slower than the others, and its launch agent had another take its place."""
 
 
 class Recovery(Struct, frozen=True, kw_only=True, gc=False):
@@ -33,7 +48,7 @@ class Recovery(Struct, frozen=True, kw_only=True, gc=False):
     has followed. ``layer`` is how the agent did it; None: it took another attempt.
     """
 
-    cause: Cause
+    cause: RecoveryCause
     failed_s: float
     seconds: float | None
     worker: int | None
@@ -189,7 +204,7 @@ def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:
         later = attempts[index + 1 :]
         first_step_s = next((s for each in later if (s := each.first_step_s) is not None), None)
         yield Recovery(
-            cause=outcome.cause,
+            cause=RecoveryCause(outcome.cause.value),
             failed_s=failed_s,
             seconds=None if first_step_s is None else max(0.0, first_step_s - failed_s),
             worker=log.failed_rank,
@@ -199,8 +214,8 @@ def _recoveries(attempts: Sequence[AttemptLog]) -> Iterator[Recovery]:
 
 def _within(said: Recovered, log: AttemptLog) -> Recovery:
     """Return a recovery within an attempt. What no worker has failed of is the loss of a node."""
-    seconds = (said.detect_s or 0.0) + said.restart_s + (said.load_s or 0.0)
-    failed_s = said.at_s - seconds
+    failed_s = said.verdict_s - (said.detect_s or 0.0)
+    seconds = said.at_s - failed_s
     workers = log.workers.values()
     restored = [each.step for worker in workers for each in worker.restored if each.at_s >= failed_s]
     steps = [each.step for worker in workers for each in worker.steps if each.start_s >= failed_s]
@@ -214,13 +229,12 @@ def _within(said: Recovered, log: AttemptLog) -> Recovery:
     )
 
 
-def _cause(said: Recovered) -> Cause:
+def _cause(said: Recovered) -> RecoveryCause:
+    if said.is_straggler:
+        return RecoveryCause.STRAGGLER
     if said.rank < 0:
-        return Cause.NODE_LOST
+        return RecoveryCause.NODE_LOST
     if said.is_oom_kill:
-        return Cause.OOM_KILL
-    return (
-        Cause.USER_ERROR
-        if said.signal is None and (said.exit_code or 0) <= _SHELL_SIGNAL_BASE
-        else Cause.SIGNAL
-    )
+        return RecoveryCause.OOM_KILL
+    is_error = said.signal is None and (said.exit_code or 0) <= _SHELL_SIGNAL_BASE
+    return RecoveryCause.USER_ERROR if is_error else RecoveryCause.SIGNAL

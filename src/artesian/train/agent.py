@@ -11,7 +11,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -52,9 +52,11 @@ class Agent:
             on_failure=self._note,
             on_loss=self._go_on_without_template,
         )
+        self.show_stacks = self._crew.show_stacks
         self._reports = Reports(gang, self._crew)
         self._watch = Watch(self._crew, start_limit_s=gang.start_limit_s)
         self._council = None if terms is None else council_of(terms, self, self._selector, say)
+        self._budget = gang.budget() if self._council is None else self._council.budget
         self._formation: Formation | None = None
         """None while this node is a spare."""
         self._failures: list[Failure] = []
@@ -118,9 +120,8 @@ class Agent:
         port = gang.master_port
         if port is None or is_served:
             port = self._crew.starter.open_store(gang.master_host, port)
-        self.form(
-            number, gang.nodes, gang.node_rank, (gang.master_host, port), None, cause, is_served=is_served
-        )
+        master = (gang.master_host, port)
+        self.form(number, gang.nodes, gang.node_rank, master, None, cause, is_served=is_served)
 
     def open_store(self, host: str) -> tuple[int, bool]:
         """Return the port of a new formation's store on ``host``, and whether it is served; else rank 0 has to."""
@@ -161,6 +162,7 @@ class Agent:
                 cause or Failure(rank=-1, text="a node has joined", is_suspect=False),
                 layer or (Layer.IN_PROCESS if has_survivors else Layer.FORK),
                 step_before,
+                failures=self._budget.restarts,
                 is_first_node=self._formation.node_rank == 0,
             )
 
@@ -198,8 +200,7 @@ class Agent:
     def _act_on_events(self, timeout_s: float | None) -> None:
         for key, _ in self._selector.select(timeout_s):
             if self._selector.get_map().get(key.fd) == key:  # else an event before this one has closed it
-                act: Callable[[], None] = key.data
-                act()
+                key.data()
 
     def _keep_deadlines(self, now_s: float) -> None:
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
@@ -239,20 +240,25 @@ class Agent:
             self._crew.send(told)
 
     def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        if "slow" in message:
-            self._replace(worker, f"{worker} is slow: {message['slow']}")
-        else:
+        for word in {"slow", "unfit"} & message.keys():
+            self._replace(worker, f"{worker} is {word}: {message[word]}", is_slow=word == "slow")
+        if "failed" in message:
             self._hear_error(worker, message)
 
-    def _replace(self, worker: WorkerProcess, text: str) -> None:
-        """Have another do the work of a slow worker: a spare node, or on a node that is alone a new process."""
-        if self._council is None:
-            if self._can_restart():
-                self._note(Failure(rank=worker.rank, text=text, is_suspect=False, signal=signal.SIGKILL))
-        elif self._council.has_spare and self._stopped_by is None:
+    def _replace(self, worker: WorkerProcess, text: str, *, is_slow: bool) -> None:
+        """Have another do its work: a spare node, or where it is slow on a node that is alone, a new process."""
+        if self._formation is None or self._stopped_by is not None or self._exit_code:
+            return
+        slow = Failure(rank=worker.rank, text=text, is_suspect=False, is_straggler=True)
+        cause = slow if is_slow else Failure(rank=-1, text=text, is_suspect=False, exit_code=1)
+        if is_slow and (why_not := self._budget.why_no_replacement) is not None:
+            say(f"{text}; it is not replaced: {why_not}")
+        elif self._council is None and is_slow:
+            self._note(cause)
+        elif self._council is not None and self._council.has_spare and (is_slow or self._budget.has_restarts):
             say(f"{text}; this node makes room for a spare one")
             self._exit_code = 1
-            self._council.withdraw()
+            self._council.make_room(cause)
             self._crew.farewell = signal.SIGKILL
             self._crew.send(signal.SIGKILL)
 
@@ -260,8 +266,7 @@ class Agent:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
         trace = message.get("trace")
         if self._can_restart():
-            text = f"{worker} failed: {message['failed'][:300]}"
-            self._note(Failure(rank=worker.rank, text=text, is_suspect=True, exit_code=1, trace=trace))
+            self._note(worker.failure_told(message))
         elif trace is not None:
             with contextlib.suppress(OSError):
                 worker.line.control.send(b'{"yours": true}')
@@ -295,17 +300,16 @@ class Agent:
 
     def _is_cause_to_come(self, now_s: float) -> bool:
         """Whether a worker is on its way out whose loss may be all that the others have complained of."""
-        if any(not failure.is_suspect for failure in self._failures):
+        is_known = any(not failure.is_suspect for failure in self._failures)
+        if is_known or now_s - self._noted_s > _LONGEST_SETTLE_S:
             return False
         blamed = {failure.rank for failure in self._failures}
-        if now_s - self._noted_s > _LONGEST_SETTLE_S:
-            return False
         return any(worker.is_leaving for rank, worker in self._crew.running.items() if rank not in blamed)
 
     def _can_restart(self) -> bool:
         if self._formation is None or self._stopped_by is not None or self._exit_code:
             return False
-        return self._council is not None or self._formation.number < self._gang.max_restarts
+        return self._council is not None or self._budget.has_restarts
 
     def _note(self, failure: Failure) -> None:
         """Note a failure; those that come with it may tell the cause."""
@@ -327,17 +331,15 @@ class Agent:
         if cause.trace is not None:
             say(f"worker {cause.rank}:\n{cause.trace}")
         if self._council is not None and self._stopped_by is None and self._formation is not None:
-            told = asdict(replace(cause, trace=None))
-            self._council.report({"failed": told, "number": self._formation.number})
+            told = {"failed": asdict(replace(cause, trace=None)), "number": self._formation.number}
+            self._council.report({**told, "is_again": self._reports.is_recovering})
             return
-        is_covered = cause.is_worth_a_restart and cause.cause in self._gang.restart_on
-        if not self._can_restart() or not is_covered:
-            self._fail(cause)
+        if self._formation is None or self._stopped_by is not None or not self._budget.covers(cause):
+            self._end_workers(cause.code)
+            self.blame(cause, self._budget.restarts)
             return
-        assert self._formation is not None
-        number = self._formation.number + 1
-        say(f"{cause.text}; restart {number} of {self._gang.max_restarts}")
-        self._form_alone(number, cause)
+        say(f"{cause.text}; {self._budget.spend(cause)}")
+        self._form_alone(self._formation.number + 1, cause)
 
     def _give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
@@ -356,6 +358,8 @@ class Agent:
         if self._settle_at_s is None and (hangs := self._watch.look(now_s)):
             self._failures += hangs
             self._settle_at_s = now_s + _TRACES_S
+            if self._council is not None and self._formation is not None:
+                self._council.report({"hangs": self._formation.number})
 
     # The end
 
@@ -392,8 +396,3 @@ class Agent:
         if self._stopped_by is not None and (left or self._crew.is_short):
             names = left or "workers that were about to start"
             say(f"told to stop by {self._stopped_by.name}, and still there: {names}; killed")
-
-    def _fail(self, failure: Failure) -> None:
-        """Report the failure that ends the gang, and end the other workers."""
-        self._end_workers(failure.exit_code if failure.exit_code is not None else 128 + (failure.signal or 0))
-        self.blame(failure, 0 if self._formation is None else self._formation.number)

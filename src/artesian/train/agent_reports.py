@@ -22,6 +22,11 @@ class Reports:
         self.last_step: int | None = None
         """What the last worker to end had committed."""
 
+    @property
+    def is_recovering(self) -> bool:
+        """Whether the gang was formed after a failure, and has not come to a new step since."""
+        return self._recovery is not None
+
     def newest_step(self) -> int | None:
         """Return the newest step that any worker of this node is known to have committed."""
         steps = [self.last_step, *(beat.step for beat in self._crew.beats())]
@@ -30,12 +35,23 @@ class Reports:
         return max((step for step in steps if step is not None), default=None)
 
     def recovering(
-        self, number: int, cause: Failure, layer: Layer, step_before: int | None, *, is_first_node: bool
+        self,
+        number: int,
+        cause: Failure,
+        layer: Layer,
+        step_before: int | None,
+        *,
+        failures: int,
+        is_first_node: bool,
     ) -> None:
-        """Note that formation ``number`` is a recovery from ``cause``; the first node is the one to tell of it."""
+        """Note that formation ``number`` is a recovery from ``cause``; the first node is the one to tell of it.
+
+        ``failures`` counts the restarts up to it that were for one.
+        """
         self._is_first_node = is_first_node
         self._recovery = Recovery(
             restart=number,
+            failures=failures,
             cause=cause,
             layer=layer,
             detected_s=time.monotonic(),
@@ -65,7 +81,10 @@ class Reports:
     def failed(self, failure: Failure, *, others: int, restarts: int) -> None:
         """Tell of the failure that ends the gang after so many restarts, and with it so many ``others``."""
         at_s = self._clock.now_s()
-        say(failure.text + (f"; ending the other {others}" if others else ""))
+        text = failure.text
+        if failure.is_final:
+            text += "; a restart would come to the same"
+        say(text + (f"; ending the other {others}" if others else ""))
         self._send(
             WorkerFailed(
                 rank=failure.rank,

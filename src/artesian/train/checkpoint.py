@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from artesian.train.errors import CheckpointError
+from artesian.train.finality import is_lasting
 from artesian.train.image import Layout, Slot, encode_tree, parse, pieces_of
 from artesian.train.manifest import FORMAT, Facts, Manifest, parse_manifest
 from artesian.train.plain import from_plain, to_plain
@@ -20,17 +21,20 @@ from artesian.train.storage import Storage, open_storage, verified_pieces, write
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A checkpoint that was passed over, and why."""
+    """A checkpoint that was passed over, and why; ``is_damaged`` unless it may only not have been read this time."""
 
     path: Path
     reason: str
+    is_damaged: bool = True
 
 
 def none_is_whole(storage: Storage, rejected: Sequence[Rejected]) -> CheckpointError:
     """Return the error of who found checkpoints, and could load none of them."""
     reasons = "; ".join(f"{item.path.name}: {item.reason}" for item in rejected)
     return CheckpointError(
-        f"no checkpoint in {storage.name} is whole: {reasons}", hint="move them away to start from scratch"
+        f"no checkpoint in {storage.name} is whole: {reasons}",
+        hint="move them away to start from scratch",
+        is_final=all(item.is_damaged for item in rejected),
     )
 
 
@@ -107,7 +111,8 @@ class Checkpointer:
             try:
                 manifest, state = self._read(step)
             except (OSError, ValueError) as error:
-                rejected.append(Rejected(path=self.folder / f"step-{step:08d}", reason=str(error)))
+                path = self.folder / f"step-{step:08d}"
+                rejected.append(Rejected(path=path, reason=str(error), is_damaged=is_lasting(error)))
                 continue
             return Checkpoint(manifest=manifest, state=state, rejected=tuple(rejected))
         if rejected:

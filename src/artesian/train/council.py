@@ -5,8 +5,11 @@ node is known to be there. Everybody knows the list of members in the order of t
 an address of its own. Who leads, and what a lost connection means, is for ``elected`` and ``placed`` to say.
 
 member → leader  introduction (``id``, ``address``, ``number`` and ``nodes`` of the formation it is in)
-                 ``{"failed": {…}, "number": N}``, ``{"done": N}``, ``{"yielded": N}``, ``{"warm": 1}``, ``{"beat": 1}``
-leader → member  ``{"members": [[id, host, port], …]}``, ``{"form": {…}}``, ``{"yield": N}``, ``{"end": CODE}``, ``{"beat": 1}``
+                 ``{"failed": {…}, "number": N, "is_again": BOOL}``, ``{"hangs": N}``, ``{"done": N}``,
+                 ``{"yielded": N}``, ``{"warm": 1}``, ``{"beat": 1}``
+leader → member  ``{"members": [[id, host, port], …]}``, ``{"form": {…}}``, ``{"stacks": N}``, ``{"yield": N}``,
+                 ``{"end": CODE}``, ``{"beat": 1}``
+either           ``{"aside": {…}}``: it leaves, of this failure, and makes room for a spare
 """
 
 import contextlib
@@ -58,9 +61,11 @@ class Council(ABC):
         self._number = -1
         self._formed: Message = {}
         """What the leader has told of the last formation."""
-        self._restarts = 0
+        self.budget = terms.budget()
         self._done: set[str] = set()
         self._failures: list[Failure] = []
+        self._asides: dict[str, Failure] = {}
+        """Of what those leave who make room for a spare."""
         self._yielding: set[str] | None = None
         self._form_at_s: float | None = None
         self._beat_at_s = 0.0
@@ -120,7 +125,7 @@ class Council(ABC):
 
     def _introduction(self) -> Message:
         said = {"id": self.id, "address": self._address, "is_warm": self._is_warm}
-        return {**said, "number": self._number, "nodes": self._nodes, "restarts": self._restarts}
+        return {**said, "number": self._number, "nodes": self._nodes}
 
     def _welcome(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -209,7 +214,8 @@ class Council(ABC):
         self._tell_members()
         if member in self._nodes:
             rank = self._nodes.index(member)
-            self._take_failure(Failure(rank=-1, text=f"node {rank} was lost", is_suspect=False, exit_code=1))
+            lost = Failure(rank=-1, text=f"node {rank} was lost", is_suspect=False, exit_code=1)
+            self._take_failure(self._asides.pop(member, lost))
         elif self._yielding is not None:
             self._note_yield(member)
 
@@ -236,20 +242,13 @@ class Council(ABC):
         self._form_at_s = self._yielding = None
         failures, self._failures = self._failures, []
         cause = cause_of(failures) if failures else None
-        if cause is not None:
-            code = cause.exit_code if cause.exit_code is not None else 128 + (cause.signal or 0)
-            is_covered = cause.rank < 0 or cause.cause in self._terms.restart_on
-            if self._restarts >= self._terms.max_restarts or not (is_covered and cause.is_worth_a_restart):
-                if cause.exit_code != PREEMPTED or cause.rank >= 0:
-                    self._node.blame(cause, self._restarts)
-                self._end_all(code)
-                return
-        lineup = line_up(
-            self._nodes,
-            list(self._members),
-            min_nodes=self._terms.min_nodes,
-            max_nodes=self._terms.max_nodes,
-        )
+        if cause is not None and not self.budget.covers(cause):
+            if cause.exit_code != PREEMPTED or cause.rank >= 0:
+                self._node.blame(cause, self.budget.restarts)
+            self._end_all(cause.code)
+            return
+        least, most = self._terms.min_nodes, self._terms.max_nodes
+        lineup = line_up(self._nodes, self._fit(cause), min_nodes=least, max_nodes=most)
         if lineup is None:
             missing = self._terms.min_nodes - len(self._members)
             self._say(f"{cause.text if cause else 'nodes are missing'}; waiting for {missing} more")
@@ -257,14 +256,19 @@ class Council(ABC):
             self._shortage.begin()
             return
         self._shortage.end()
-        self._restarts += cause is not None
+        if cause is not None:
+            self.budget.spend(cause)
         self._number += 1
         self._nodes, self._done = lineup.nodes, set()
         port, is_served = self._node.open_store(self._listening(self._address)[0])
         master = (self._address[0], port)
-        self._formed = form_message(lineup, self._number, self._restarts, master, cause, is_served=is_served)
+        self._formed = form_message(lineup, self._number, self.budget, master, cause, is_served=is_served)
         for member in list(self._members):
             self._tell(member, {"form": self._formed})
+
+    def _fit(self, cause: Failure | None) -> list[str]:  # noqa: ARG002
+        """Return the members that may train after a failure, in the order of their coming."""
+        return list(self._members)
 
     def _tell(self, member: str, message: Message) -> None:
         if member == self.id:
@@ -294,6 +298,12 @@ class Council(ABC):
         """Take a member's word, this node's own included. What it says of an older formation is over."""
         if "failed" in message and message["number"] == self._number:
             self._take_failure(Failure(**message["failed"]))
+        elif message.get("hangs") == self._number:
+            for other in set(self._nodes) - {member}:
+                self._tell(other, {"stacks": self._number})
+        elif "aside" in message:
+            self._asides[member] = Failure(**message["aside"])
+            self._lose(self._peers[member])
         elif "warm" in message and self._form_at_s is None:
             if self._nodes and can_grow(self._nodes, self._members, self._terms.max_nodes):
                 self._ask_to_yield(member)
@@ -323,6 +333,10 @@ class Council(ABC):
             self._members = {str(name): (str(host), int(port)) for name, host, port in message["members"]}
         elif "form" in message:
             self._enter(message["form"])
+        elif message.get("stacks") == self._number:
+            self._node.show_stacks()
+        elif "aside" in message:
+            self._asides[next(iter(self._members))] = Failure(**message["aside"])  # the first leads
         elif "yield" in message:
             self._node.give_way()
         elif "end" in message:
@@ -330,7 +344,8 @@ class Council(ABC):
             self._node.end(int(message["end"]))
 
     def _enter(self, form: Message) -> None:
-        self._number, self._restarts = int(form["number"]), int(form["restarts"])
+        self._number, self._asides = int(form["number"]), {}
+        self.budget.restarts, self.budget.replacements = int(form["restarts"]), int(form["replacements"])
         self._nodes = tuple(form["nodes"])
         node_rank = self._nodes.index(self.id) if self.id in self._nodes else None
         formed = read_form(form)
@@ -369,8 +384,10 @@ class Council(ABC):
         """Whether a node is there that does not train."""
         return any(member not in self._nodes for member in self._members)
 
-    def withdraw(self) -> None:
-        """Leave the gang to the others, for whom this node is lost from here on."""
+    def make_room(self, failure: Failure) -> None:
+        """Leave the gang to the others, with a spare in the place of this node, whose worker is too slow."""
+        for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
+            peer.send({"aside": asdict(failure)})
         self.is_over = True
         self.close()
 

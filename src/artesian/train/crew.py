@@ -82,6 +82,11 @@ class Crew:
         for worker in self.running.values():
             worker.send(number)
 
+    def show_stacks(self) -> None:
+        """Have all that run print the stacks of their threads, which takes a moment."""
+        for worker in self.running.values():
+            worker.ask_for_traces()
+
     def form(self, formation: Formation | None, at_fault: set[int], patience: float) -> bool:
         """Enter ``formation``, None as a spare, and return whether somebody has survived.
 

@@ -1,7 +1,8 @@
 """Agents that find their places themselves: who comes first leads, and nodes may come and go.
 
 When the leader is lost the next in the list of members leads, and the others come to it. Whose connection is lost
-is lost itself: the gang goes on without it, with a spare in its place where there is one.
+is lost itself: the gang goes on without it, with a spare in its place where there is one. So it does when the workers
+of a node have failed twice in a row, without a new step in between: what is wrong there a new process does not mend.
 """
 
 import contextlib
@@ -24,8 +25,15 @@ class Elected(Council):
     ) -> None:
         super().__init__(terms, node, selector, say)
         self._is_taking_over = False
+        self._led_before = ""
         self._comrades = 0
         """How many members a leader that has taken over waits for, itself among them."""
+        self._accused: dict[int, tuple[str, bool]] = {}
+        """Whose worker has failed, by its rank, and whether the gang had come to no new step since the failure before."""
+        self._failed_last: str | None = None
+        """Whose worker was the cause of the last forming."""
+        self._unfit: set[str] = set()
+        """Whose place a spare has taken."""
         self._passed_over: list[Address] = []
         """Who should have led before this node, and did not answer: slow, perhaps, and not lost."""
 
@@ -65,14 +73,34 @@ class Elected(Council):
                 self._form_at_s = self._yielding = None
                 return  # the leader was a spare: nobody who trains is missing
             text = "the leading node was lost"
-            self._failures.append(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
+            lost = Failure(rank=-1, text=text, is_suspect=False, exit_code=1)
+            self._failures.append(self._asides.pop(self._led_before, lost))
         super()._form()
+
+    def _take(self, member: str, message: Message) -> None:
+        if "failed" in message and message["number"] == self._number:
+            self._accused[message["failed"]["rank"]] = member, bool(message.get("is_again"))
+        super()._take(member, message)
+
+    def _fit(self, cause: Failure | None) -> list[str]:
+        """Return all, but who has failed again: where there is a spare, it is a spare itself from here on."""
+        failed, is_again = (None, False) if cause is None else self._accused.get(cause.rank, (None, False))
+        is_unfit = failed is not None and failed == self._failed_last and is_again and self.has_spare
+        self._accused.clear()
+        self._failed_last = failed
+        if is_unfit:
+            rank = self._nodes.index(str(failed))
+            self._say(f"the workers of node {rank} fail again; a spare takes its place")
+            self._unfit.add(str(failed))
+        fit = [member for member in self._members if not (is_unfit and member == failed)]
+        return sorted(fit, key=lambda member: member in self._unfit)  # as spares they come last
 
     def _succeed(self) -> None:
         """Find the next leader, who may be this node."""
         if self.is_over:
             return
-        self._members = dict(list(self._members.items())[1:])  # the first was leading
+        self._led_before, *_ = self._members
+        del self._members[self._led_before]
         passed_over = seek_leader(self._members, self.id, self._follow)
         if passed_over is not None:
             self._passed_over = [self._members.pop(member) for member in passed_over]

@@ -57,12 +57,13 @@ def _close_files() -> None:
 
 def _depth(file: io.IOBase) -> int:
     """What writes to another file, as text and compressed files do, is closed before it."""
-    kinds: tuple[tuple[type, ...], ...] = (
-        (io.RawIOBase,),
-        (io.BufferedWriter, io.BufferedRandom),
-        (io.BufferedIOBase,),
-    )
-    return next((-depth for depth, kind in enumerate(kinds) if isinstance(file, kind)), -len(kinds))
+    if isinstance(file, io.RawIOBase):
+        return 3
+    if isinstance(file, io.BufferedWriter | io.BufferedRandom):
+        return 2
+    if isinstance(file, io.BufferedIOBase):  # of another kind: gzip and the like, on top of one of those
+        return 1
+    return 0
 
 
 def _layers(stream: object) -> list[object]:

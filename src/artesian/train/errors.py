@@ -15,9 +15,14 @@ The library stands alone, so this is a tree of its own; like every error of arte
 class TrainError(Exception):
     """Base of every error that the training library raises on purpose."""
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    is_final = False
+    """Whether the same would come of another try at once, also by a process that starts anew."""
+
+    def __init__(self, message: str, *, hint: str | None = None, is_final: bool | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if is_final is not None:
+            self.is_final = is_final
         if hint is not None:
             self.add_note(f"hint: {hint}")  # a traceback is how a training script shows an error
 
@@ -32,3 +37,5 @@ class DataError(TrainError):
 
 class UnstableError(TrainError):
     """Losses that leap or are no numbers, again and again, or under a policy that says to stop."""
+
+    is_final = True  # the guard has tried what there is to try

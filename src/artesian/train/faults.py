@@ -5,6 +5,9 @@ figure is None: unknown is not healthy.
 """
 
 import ctypes
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,6 +15,7 @@ _LIBRARY = "libnvidia-ml.so.1"
 _SUCCESS, _TIMEOUT = 0, 10
 _UNCORRECTED, _VOLATILE = 1, 0
 _XID_EVENT = 0x8
+_LOOK_EVERY_S = 10.0
 _USER_XIDS = frozenset({13, 31, 43, 45, 68, 69, 137})
 """Xids of the application's own making, or that only tell that it was ended; NVIDIA's "XID Errors" lists them."""
 
@@ -133,6 +137,36 @@ class FaultWatch:
             self._xids.append(int(data.event_data))
         # Anything but "nothing happened" means that the device cannot tell any more.
         return tuple(self._xids) if code == _TIMEOUT else None
+
+
+class Lookout:
+    """Looks at a device while it is in use, and tells each fault that has come since, once.
+
+    What was against it before is for the check before a job to find (``preflight``).
+    """
+
+    def __init__(self, watch: FaultWatch, tell: Callable[[str], object]) -> None:
+        """``tell`` is called with the words."""
+        self._watch = watch
+        self._tell = tell
+        self._known = set(watch.read().reasons)
+
+    def look(self) -> None:
+        """Read the device, and tell what is new."""
+        for reason in self._watch.read().reasons:
+            if reason not in self._known:
+                self._known.add(reason)
+                self._tell(reason)
+
+    def start(self) -> None:
+        """Look every ten seconds from here on, in a thread of its own: a library whose device is lost may not return."""
+
+        def run() -> None:
+            while True:
+                time.sleep(_LOOK_EVERY_S)
+                self.look()
+
+        threading.Thread(target=run, name="artesian-faults", daemon=True).start()
 
 
 def _loaded() -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 
-from artesian.train.interval import BestInterval, EverySeconds, EverySteps, Interval
+from artesian.train.interval import Age, BestInterval, EverySeconds, EverySteps, Interval
 from artesian.train.membership import Membership
 from artesian.train.persist import Report
 from artesian.train.reporter import Reporter
@@ -39,6 +39,7 @@ class Parts:
     reporter: Reporter
     saves: AnySaves
     faults: tuple[Fault, ...]
+    age: Age
 
 
 def read_parts(
@@ -71,7 +72,8 @@ def read_parts(
         Path(progress) if progress else None,
     )
     nodes = _whole_number(environ, "GROUP_WORLD_SIZE") or 1
-    interval = None if every is None else interval_of(every, nodes=nodes, failures=epoch + restart - 1)
+    interval = None if every is None else interval_of(every, nodes=nodes)
+    age = Age(interval, failures=epoch + restart - 1)
     faults = _faults(environ, member, epoch, restart)
     if what.is_sharded:
         # Imports what a run of replicas need not wait for.
@@ -90,7 +92,8 @@ def read_parts(
             node=_whole_number(environ, "GROUP_RANK") or 0,
             holder=decode(holder) if holder else None,
         )
-        return Parts(reporter=reporter, saves=ShardedSaves(places, what, member, reporter), faults=faults)
+        sharded = ShardedSaves(places, what, member, reporter)
+        return Parts(reporter=reporter, saves=sharded, faults=faults, age=age)
     reports: deque[Report] = deque()
     saver = None
     if memory is not None or (folder and member.rank == 0):
@@ -109,6 +112,7 @@ def read_parts(
         reporter=reporter,
         saves=Saves(saver, reports, what, member, reporter, has_storage=bool(folder)),
         faults=faults,
+        age=age,
     )
 
 
@@ -121,15 +125,13 @@ def _faults(environ: Mapping[str, str], member: Membership, epoch: int, restart:
     )
 
 
-def interval_of(every: Every, *, nodes: int = 1, failures: int = 0) -> Interval:
-    """Return when to save to storage. ``failures`` is how often this job, on so many ``nodes``, has failed before.
+def interval_of(every: Every, *, nodes: int = 1) -> Interval:
+    """Return when to save to storage, for a job on so many ``nodes``.
 
     Raises ValueError unless the steps or the time are positive.
     """
     if every == "auto":
-        best = BestInterval(nodes=nodes)
-        best.observed(failures=failures, duration_s=0.0)
-        return best
+        return BestInterval(nodes=nodes)
     if isinstance(every, timedelta):
         return EverySeconds(every.total_seconds())
     return EverySteps(every)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from artesian.train.budget import MAX_REPLACEMENTS, Budget
 from artesian.train.recovery import CAUSES
 from artesian.train.worker_process import usable_cpus
 from artesian.wire import environment
@@ -16,7 +17,7 @@ class Gang:
 
     ``command`` is the whole command line; ``script`` its part behind the interpreter where it is Python's,
     the name of a module where ``is_module``. ``preload`` are the modules that the template imports; without
-    any there is no template. ``restart_on`` are the causes that a restart is for. ``start_limit_s`` is how long a
+    any there is no template. ``max_replacements`` is how often stragglers are replaced, ``restart_on`` are the causes that a restart is for. ``start_limit_s`` is how long a
     worker may take to its first step (None: what ``Run`` says, without it any time). ``master_port`` None takes a
     free port. Without a ``log_dir`` all workers share the agent's output; without a ``progress_dir`` failures are
     reported on stderr only. From SIGTERM to SIGKILL workers have ``stop_grace_s`` seconds where the job was told to
@@ -32,6 +33,7 @@ class Gang:
     is_module: bool = False
     preload: tuple[str, ...] = ()
     max_restarts: int = 0
+    max_replacements: int = MAX_REPLACEMENTS
     restart_on: frozenset[str] = frozenset(CAUSES)
     nodes: int = 1
     node_rank: int = 0
@@ -48,6 +50,14 @@ class Gang:
     run_id: str | None = None
     logs_first: bool = False
     """Whether the node's first worker, too, writes into ``log_dir``."""
+
+    def budget(self) -> Budget:
+        """Return how often this node, alone, may start its workers anew."""
+        return Budget(
+            max_restarts=self.max_restarts,
+            max_replacements=self.max_replacements,
+            restart_on=self.restart_on,
+        )
 
     def rank_of(self, node_rank: int, local_rank: int) -> int:
         """Return the rank of a worker of this node, which stands at ``node_rank``."""

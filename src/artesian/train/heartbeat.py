@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from enum import IntEnum
 
-_PAGE = struct.Struct("=11q")
+_PAGE = struct.Struct("=12q")
 _SECOND = 1_000_000_000
 _DECAY = 0.98
 """Per beat: a pause of long ago is forgotten in some hundred steps."""
@@ -37,7 +37,7 @@ class Beat:
     ``pace_s`` is the longest time between two of the last some hundred steps; None before there were two.
     ``step`` is the last committed step, None where the script does not count; ``restored_step`` what the
     worker took over, ``load_s`` how long the reading took. ``since_s`` is when the activity began, ``limit_s`` how
-    long it may take by the worker's own word.
+    long it may take by the worker's own word. ``first_s`` is when it committed its first step since it last started.
     """
 
     alive_s: float | None
@@ -51,13 +51,14 @@ class Beat:
     load_s: float | None
     since_s: float | None = None
     limit_s: float | None = None
+    first_s: float | None = None
 
 
 def make_page() -> int:
     """Return the file descriptor of a new page."""
     fd = os.memfd_create("artesian-heartbeat")
     os.ftruncate(fd, mmap.PAGESIZE)
-    os.pwrite(fd, _PAGE.pack(0, 0, 0, 0, 0, 0, -1, -1, -1, time.monotonic_ns(), 0), 0)
+    os.pwrite(fd, _PAGE.pack(0, 0, 0, 0, 0, 0, -1, -1, -1, time.monotonic_ns(), 0, 0), 0)
     return fd
 
 
@@ -68,6 +69,11 @@ class Heart:
         self._numbers = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("q")
         self._start_limit_s: float | None = None
         self._has_begun = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was a step, of the run or of an optimizer, since this process was started."""
+        return bool(self._numbers[2])
 
     def alive(self) -> None:
         """Say that the interpreter runs."""
@@ -81,8 +87,10 @@ class Heart:
         if numbers[5] != Activity.STEPPING:
             numbers[3] = 0  # what lies between is no step
             self._step()
-        self._has_begun = True
         self._note(3, 4)
+        if not self._has_begun:
+            self._has_begun = True
+            numbers[11] = numbers[3]
         numbers[2] += 1
 
     def set(self, activity: Activity, limit_s: float | None = None) -> None:
@@ -135,6 +143,7 @@ def read_page(fd: int) -> Beat:
         load_s=page[8] / _SECOND if page[8] >= 0 else None,
         since_s=_seconds(page[9]),
         limit_s=_seconds(page[10]),
+        first_s=_seconds(page[11]),
     )
 
 

@@ -1,7 +1,9 @@
 """How often to save: by itself, from what a save costs and how often the job fails; or fixed."""
 
 import statistics
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,7 +67,7 @@ class BestInterval:
     """The interval that wastes least, by Daly, from the measured stall and the observed failures.
 
     The rate of failures is (1 + failures) / (prior MTTF + observed time): the prior counts as one failure
-    seen in its mean time to failure, and what is observed outweighs it as it comes in.
+    seen in its mean time to failure, and what is observed outweighs it as it comes in. Time that passes is observed.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class BestInterval:
         failures_per_node_day: float = PRIOR_FAILURES_PER_NODE_DAY,
         least_s: float = 1.0,
         most_s: float = 1800.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``least_s`` and ``most_s`` bound the interval; it is ``least_s`` until a first stall is known.
+        """``least_s`` and ``most_s`` bound the interval; it is ``least_s`` until a first stall is known. ``clock`` tells
+        seconds.
 
         Raises ValueError unless 0 < least_s <= most_s, and nodes and the rate are positive.
         """
@@ -85,15 +89,16 @@ class BestInterval:
         self._prior_mttf_s = prior_mttf_s(nodes, failures_per_node_day)
         self._least_s = least_s
         self._most_s = most_s
+        self._clock = clock
         self._failures = 0
-        self._observed_s = 0.0
+        self._begun_s = clock()
         self._stalls: deque[float] = deque(maxlen=_REMEMBERED_STALLS)
 
     def observed(self, *, failures: int, duration_s: float) -> None:
-        """Learn how many failures the job has met in how many seconds, all in, since it began."""
+        """Learn how many failures the job has met in how many seconds, all in, from its beginning until now."""
         if failures < 0 or duration_s < 0:
             raise ValueError(f"failures and duration_s must not be negative, got {failures} and {duration_s}")
-        self._failures, self._observed_s = failures, duration_s
+        self._failures, self._begun_s = failures, self._clock() - duration_s
 
     def stalled(self, stall_s: float) -> None:
         self._stalls.append(stall_s)
@@ -101,7 +106,8 @@ class BestInterval:
     @property
     def mttf_s(self) -> float:
         """The job's mean time to failure, as far as is known, in seconds."""
-        return (self._prior_mttf_s + self._observed_s) / (1 + self._failures)
+        observed_s = self._clock() - self._begun_s
+        return (self._prior_mttf_s + observed_s) / (1 + self._failures)
 
     @property
     def seconds(self) -> float:
@@ -118,3 +124,33 @@ class BestInterval:
 
     def is_due(self, step: int, last_step: int, elapsed_s: float) -> bool:
         return step > last_step and elapsed_s >= self.seconds
+
+
+class Age:
+    """How long a job has run, in all its attempts: what ``seconds`` says is kept with its state.
+
+    Told to an ``interval`` that chooses itself, with how often the job has failed in that time.
+    """
+
+    def __init__(
+        self,
+        interval: Interval | None = None,
+        failures: int = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval = interval
+        self._failures = failures
+        self._clock = clock
+        self._begun_s = clock()
+        self.resume(0.0)
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._begun_s
+
+    def resume(self, seconds: float) -> None:
+        """Go on from a state of that age. A run that goes back to an earlier state does not become younger."""
+        self._begun_s = min(self._begun_s, self._clock() - seconds)
+        if isinstance(self._interval, BestInterval):
+            self._interval.observed(failures=self._failures, duration_s=self.seconds)

@@ -21,16 +21,17 @@ the others to ``rank-N.out`` in ARTESIAN_LOG_DIR where that is set.
 
 import argparse
 import ipaddress
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from artesian.train import option_values
 from artesian.train.agent import Agent
 from artesian.train.agent_reports import say
 from artesian.train.agent_signals import on_notice
+from artesian.train.budget import MAX_REPLACEMENTS
 from artesian.train.errors import CheckpointError
 from artesian.train.gang import Gang
 from artesian.train.holder_process import holding
@@ -39,11 +40,10 @@ from artesian.train.python_command import python_command
 from artesian.train.recovery import CAUSES
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
-from artesian.train.terms import Address, Terms
-from artesian.train.torchrun_options import add_options, counted, take_options
+from artesian.train.terms import Terms
+from artesian.train.torchrun_options import add_options, take_environment, take_options
 from artesian.wire import environment
 
-_LAST_PORT = 65_535
 _STOP_GRACE_S = 30.0
 """What torchrun, Slurm and Kubernetes leave between SIGTERM and SIGKILL where nobody says otherwise."""
 _SHARE_OF_GRACE = 0.9
@@ -56,6 +56,7 @@ def main(argv: Sequence[str]) -> int:
     Raises SystemExit with code 2 for a wrong command line, as argparse does.
     """
     parser = _parser()
+    take_environment(parser, os.environ)
     args = parser.parse_args(argv)
     take_options(parser, args)
     _read_command(parser, args)
@@ -110,14 +111,22 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "nproc-per-node",
         f"workers on this node, or gpu, cpu, auto: as many as there are (default: ${environment.WORKERS}, else 1)",
-        type=_workers,
+        type=option_values.workers,
         metavar="N",
     )
     add(
         "max-restarts",
         "how often to form the gang anew after a failure (default: 0)",
-        type=_whole,
+        type=option_values.whole,
         default=0,
+        metavar="N",
+    )
+    add(
+        "max-replacements",
+        "how often to replace a worker that is slow, where the script asks for it: counted apart from "
+        f"--max-restarts, which must be above 0 (default: {MAX_REPLACEMENTS})",
+        type=option_values.whole,
+        default=MAX_REPLACEMENTS,
         metavar="N",
     )
     add(
@@ -126,19 +135,25 @@ def _parser() -> argparse.ArgumentParser:
         "(default: torch, where SCRIPT imports it)",
         metavar="MODULES",
     )
-    add("nnodes", "nodes of the gang, or MIN:MAX (default: 1)", type=_span, default=(1, 1), metavar="N")
+    add(
+        "nnodes",
+        "nodes of the gang, or MIN:MAX (default: 1)",
+        type=option_values.span,
+        default=(1, 1),
+        metavar="N",
+    )
     add(
         "rdzv-endpoint",
         "where the agents of several nodes meet: HOST:PORT, more separated by commas; any number of nodes "
         "may come, those beyond --nnodes are spares",
-        type=_endpoints,
+        type=option_values.endpoints,
         default=(),
         metavar="HOST:PORT",
     )
     add(
         "join-timeout",
         "seconds that an agent waits for others while there are too few, before it leaves (default: 600)",
-        type=_seconds,
+        type=option_values.seconds,
         default=600.0,
         metavar="S",
     )
@@ -149,13 +164,13 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "first-rank",
         "where nodes have different numbers of workers: rank of this one's first",
-        type=_whole,
+        type=option_values.whole,
         metavar="N",
     )
     add(
         "world-size",
         "where nodes have different numbers of workers: how many there are in all",
-        type=_count,
+        type=option_values.count,
         metavar="N",
     )
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
@@ -165,13 +180,13 @@ def _parser() -> argparse.ArgumentParser:
         "start-timeout",
         "seconds that a worker may take to its first step, before it is taken for hung (default: 1800 with "
         "Run, from when it begins; without it any time)",
-        type=_seconds,
+        type=option_values.seconds,
         metavar="S",
     )
     add(
         "grace",
         "seconds between SIGTERM and SIGKILL for the others when a worker has failed (default: 2)",
-        type=_seconds,
+        type=option_values.seconds,
         default=2.0,
         metavar="S",
     )
@@ -179,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         "stop-grace",
         "seconds that all workers have to save and leave when the agent is told to stop; then SIGKILL "
         f"(default: nine tenths of ${environment.STOP_GRACE}, which engines set, else 30)",
-        type=_seconds,
+        type=option_values.seconds,
         metavar="S",
     )
     parser.add_argument("-m", "--module", action="store_true", help="SCRIPT is a module, as for python -m")
@@ -193,64 +208,13 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "restart-on",
         "what a restart is for, separated by commas: " + ", ".join(CAUSES) + " (default: all)",
-        type=_causes,
+        type=option_values.causes,
         default=frozenset(CAUSES),
         metavar="CAUSES",
     )
     parser.add_argument("script", metavar="SCRIPT", help="what every worker runs")
     parser.add_argument("args", nargs=argparse.REMAINDER, metavar="ARGS", help="its arguments")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _workers(text: str) -> int:
-    return counted(text) if text in ("gpu", "cpu", "auto") else _count(text)
-
-
-def _span(text: str) -> tuple[int, int]:
-    low, _, high = text.partition(":")
-    span = _count(low), _count(high or low)
-    if span[0] > span[1]:
-        raise argparse.ArgumentTypeError(f"expected MIN:MAX with MIN at most MAX, got {text!r}")
-    return span
-
-
-def _endpoints(text: str) -> tuple[Address, ...]:
-    found = []
-    for item in text.split(","):
-        host, _, port = item.rpartition(":")
-        if not host or not port.isdigit() or int(port) > _LAST_PORT:
-            raise argparse.ArgumentTypeError(f"expected HOST:PORT, got {item!r}")
-        found.append((host.strip("[]"), int(port)))
-    return tuple(found)
-
-
-def _causes(text: str) -> frozenset[str]:
-    found = frozenset(text.split(","))
-    if unknown := found - {*CAUSES}:
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(CAUSES)}, got {min(unknown)!r}")
-    return found
-
-
-def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not 0 <= found < math.inf:
-        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
-    return found
 
 
 def _read_command(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -272,7 +236,7 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
     workers = args.nproc_per_node
     if workers is None:
         try:
-            workers = _count(os.environ.get(environment.WORKERS, "1"))
+            workers = option_values.count(os.environ.get(environment.WORKERS, "1"))
         except argparse.ArgumentTypeError as error:
             parser.error(f"${environment.WORKERS}: {error}")
     least, most = args.nnodes
@@ -296,6 +260,8 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
                 f"--world-size must be at least {args.first_rank + workers}, for {workers} workers from rank "
                 f"{args.first_rank} on, got {args.world_size}"
             )
+    if not (args.module or args.no_python or os.path.exists(args.script)):
+        parser.error(f"SCRIPT: expected a Python file, found nothing at {args.script}")
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
     if args.start_timeout == 0:
@@ -310,6 +276,7 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
         is_module=args.module,
         preload=_preload(args, workers),
         max_restarts=args.max_restarts,
+        max_replacements=args.max_replacements,
         restart_on=args.restart_on,
         local_workers=workers,
         nodes=most,
@@ -336,7 +303,7 @@ def _stop_grace_s(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     if not text:
         return _STOP_GRACE_S
     try:
-        return _SHARE_OF_GRACE * _seconds(text)
+        return _SHARE_OF_GRACE * option_values.seconds(text)
     except argparse.ArgumentTypeError as error:
         parser.error(f"${environment.STOP_GRACE}: {error}")
 
@@ -365,6 +332,7 @@ def _terms(parser: argparse.ArgumentParser, args: argparse.Namespace, gang: Gang
         min_nodes=least,
         max_nodes=most,
         max_restarts=args.max_restarts,
+        max_replacements=args.max_replacements,
         restart_on=args.restart_on,
         place=args.node_rank if is_placed else None,
         join_timeout_s=args.join_timeout,

@@ -5,10 +5,13 @@ JSON messages, one a packet.
 
 The worker's messages carry the ``round`` that they speak of: an error of a round that is over is no failure.
 
+With ``"is_final": true`` an error is one that would come again, ``"code"`` is the exit code that comes of it.
+
 worker → agent  ``{"offers": "rejoin"}``                 it can form the gang anew within its process
                 ``{"failed": TEXT}``                     an error ended its work, and it leaves
                 ``{"failed": TEXT, "trace": TRACEBACK}`` the same, and it asks whether the error is its own
                 ``{"slow": TEXT}``                       it holds the others up: replace it, where that can be
+                ``{"unfit": TEXT}``                      its node should be left out: replace it, where that can be
                 ``{"rejoined": ROUND}``                  it has let go of the old gang, and comes to the new
 agent → worker  ``{"round": N, "env": {…}}``             come to this round, with these variables
                 ``{"yours": true}``                      the error that you reported is your own
@@ -24,6 +27,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from artesian.train.heartbeat import Activity, Heart
 from artesian.train.worker_process import TRACE_SIGNAL
@@ -58,6 +62,7 @@ class Link:
         self._told = threading.Condition()
         self._next: Round | None = None
         self._is_own_fault = False
+        self._is_watching = False
         self._unblock: Callable[[], None] | None = None
         # It writes from the handler of the signal, in C: held by Python or not, the lock does not matter.
         faulthandler.register(TRACE_SIGNAL, file=2, all_threads=True)
@@ -79,17 +84,40 @@ class Link:
         if self._next is not None and self._unblock is not None:
             raise PeerLost
 
-    def failed(self, text: str) -> None:
-        """Tell the agent that this worker is about to leave with an error."""
-        self._send({"failed": text[-_TEXT:]})
+    @property
+    def is_first_start(self) -> bool:
+        """Whether this worker has come to no step, in the gang's first forming."""
+        return self._number == 0 and not self.heart.has_begun
+
+    def failed(self, text: str, *, is_final: bool = False, code: int = 1) -> None:
+        """Tell the agent that this worker is about to leave with an error, and whether it would come again."""
+        self._send({"failed": text[-_TEXT:], "is_final": is_final, "code": code})
 
     def is_slow(self, text: str) -> None:
         """Tell the agent that this worker holds the others up, and should be replaced."""
         self._send({"slow": text[-_TEXT:]})
 
-    def next_round(self, text: str, trace: str) -> Round | None:
+    def is_unfit(self, text: str) -> None:
+        """Tell the agent that this worker's device or node is no good, and that a spare one should take its place."""
+        self._send({"unfit": text[-_TEXT:]})
+
+    def watch_device(self, device: Any) -> None:
+        """Have a spare node take over when a fault of this ``torch.device`` comes to be known; once for the process."""
+        if device.type == "cuda" and not self._is_watching:
+            self._is_watching = True
+            # Other workers need none of it.
+            from artesian.train.faults import FaultWatch, Lookout
+            from artesian.train.reporter import say
+
+            def tell(reason: str) -> None:
+                say(f"a fault of {device}: {reason}")
+                self.is_unfit(reason)
+
+            Lookout(FaultWatch.of(device), tell).start()
+
+    def next_round(self, text: str, trace: str, *, is_final: bool = False) -> Round | None:
         """Report an error; return the round to come to, None when the error is this worker's own."""
-        self._send({"failed": text[-_TEXT:], "trace": trace[-_TEXT:]})
+        self._send({"failed": text[-_TEXT:], "trace": trace[-_TEXT:], "is_final": is_final})
         with self._told:
             self._told.wait_for(lambda: self._next is not None or self._is_own_fault)
             found, self._next = self._next, None

@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from artesian.wire import environment
 
+T = TypeVar("T")
 _RENDEZVOUS_TIMEOUT = timedelta(minutes=5)
 
 
@@ -109,6 +111,18 @@ def join(environ: Mapping[str, str] = os.environ) -> Membership:
         control=dist.new_group(backend="gloo") if world_size > 1 else None,
         is_joined=True,
     )
+
+
+def gathered(own: T, group: dist.ProcessGroup | None) -> list[T]:
+    """Return what all ranks of ``group`` say, by rank; each of them calls this. None is a rank that is alone.
+
+    ``own`` must be something that pickle takes.
+    """
+    if group is None:
+        return [own]
+    told: list[T] = [own] * dist.get_world_size(group)
+    dist.all_gather_object(told, own, group=group)
+    return told
 
 
 def _device(local_rank: int, local_workers: int) -> torch.device:

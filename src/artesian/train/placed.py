@@ -105,7 +105,7 @@ class Placed(Council):
         if self._nodes and super()._is_done():
             self._end_all(0)
         elif not self._exit_code:
-            self._node.blame(_lost(text), self._restarts)
+            self._node.blame(_lost(text), self.budget.restarts)
             self._end_all(NOBODY_THERE)
 
     # Leading

@@ -1,7 +1,8 @@
 """A check of every node before a job, pair by pair: slow or wrong devices, slow links, known faults.
 
 Each rank multiplies matrices, checks the result, and sums a buffer with one partner after the other, all pairs of
-a round at the same time. All ranks get all figures, and ``judge`` says who to leave out, with the reason.
+a round at the same time. All ranks get all figures, ``judge`` says who to leave out, with the reason, and
+``leave_out`` has a spare node take its place.
 """
 
 import math
@@ -16,6 +17,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from artesian.train.faults import DeviceFaults
+from artesian.train.link import link
+from artesian.train.membership import gathered
+from artesian.train.reporter import say
 
 _SEED = 20_240_229
 _RUNS = 3
@@ -108,7 +112,9 @@ def check(
         rows[0].copy_(row)
     else:
         dist.all_gather(rows, row, group=control)
-    reasons = _gathered_reasons(faults, control, world_size)
+    # Where all is unknown nothing was told: that is not the same as a device with nothing against it.
+    own = None if faults is None or faults == DeviceFaults() else faults.reasons
+    reasons = gathered(own, control)
     return _result(rows, reasons, [pair for pairs in tried for pair in pairs])
 
 
@@ -137,6 +143,19 @@ def judge(found: Preflight, *, least_share: float = 0.7) -> list[Finding]:
     out = {finding.rank for finding in findings}
     findings += _slow_links([pair for pair in found.pairs if not out & set(pair.ranks)], least_share)
     return sorted(findings, key=lambda finding: finding.rank)
+
+
+def leave_out(findings: Sequence[Finding], *, rank: int) -> None:
+    """Say who is to be left out, and have this ``rank``'s node left out where it is among them.
+
+    Its launch agent lets a spare node take its place, and this process is killed. Where there is no spare, or no
+    agent of artesian's, training goes on with it. All ranks call it.
+    """
+    for finding in findings:
+        if rank == 0:
+            say(f"rank {finding.rank} should be left out: {finding.reason}")
+        if finding.rank == rank and (agent := link()) is not None:
+            agent.is_unfit(finding.reason)
 
 
 def _slow_links(pairs: Sequence[PairCheck], least_share: float) -> Iterator[Finding]:
@@ -222,17 +241,6 @@ def _exchanged(
     for each in work:
         each.wait(timedelta(seconds=timeout_s))
     return own + theirs
-
-
-def _gathered_reasons(
-    faults: DeviceFaults | None, control: dist.ProcessGroup | None, world_size: int
-) -> list[tuple[str, ...] | None]:
-    own = None if faults is None else faults.reasons
-    if control is None:
-        return [own]
-    told: list[tuple[str, ...] | None] = [None] * world_size
-    dist.all_gather_object(told, own, group=control)
-    return told
 
 
 def _result(

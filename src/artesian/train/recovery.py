@@ -25,7 +25,8 @@ class Failure:
     """What went wrong with one worker. ``detect_s`` is how long it took to see it; None: at once.
 
     ``is_suspect`` says that it may be an effect of another worker's failure: it was an error, and not a
-    death by a signal or a silence. ``trace`` is the traceback where the worker has not printed it itself.
+    death by a signal or a silence. ``is_straggler``: the worker was too slow for the others, and nothing else.
+    ``is_final``: it would come again, by the worker's word. ``trace`` is the traceback where the worker has not printed it itself.
     """
 
     rank: int
@@ -34,17 +35,26 @@ class Failure:
     exit_code: int | None = None
     signal: int | None = None
     is_oom_kill: bool = False
+    is_straggler: bool = False
+    is_final: bool = False
     detect_s: float | None = None
     trace: str | None = None
 
     @property
     def is_worth_a_restart(self) -> bool:
         """Whether a new start may go better: not after a stop that was asked for, nor without a program."""
-        return self.exit_code not in _FINAL_CODES
+        return not self.is_final and self.exit_code not in _FINAL_CODES
+
+    @property
+    def code(self) -> int:
+        """What the agent ends with, where the gang ends of this: an exit code, or 128 + the signal as shells have it."""
+        return self.exit_code if self.exit_code is not None else _SHELL_SIGNAL_BASE + (self.signal or 0)
 
     @property
     def cause(self) -> str:
-        """One of ``CAUSES``. A code above 128 is a shell's way to pass on that a signal ended its command."""
+        """One of ``CAUSES``, or ``straggler``. A code above 128 is a shell's way to tell of a signal's end."""
+        if self.is_straggler:
+            return "straggler"
         if self.is_oom_kill:
             return "oom_kill"
         is_signal = self.signal is not None or (self.exit_code or 0) > _SHELL_SIGNAL_BASE
@@ -54,16 +64,23 @@ class Failure:
 def cause_of(failures: Sequence[Failure]) -> Failure:
     """Return the one of ``failures``, oldest first, that was the cause of the others.
 
-    A stop that was asked for comes first: all workers leave then, and some agents before others.
+    A stop that was asked for comes first: all workers leave then, and some agents before others. A straggler that is
+    about to be replaced causes errors, and no deaths.
     """
-    return min(failures, key=lambda failure: (failure.is_worth_a_restart, failure.is_suspect))
+    return min(
+        failures, key=lambda failure: (failure.is_worth_a_restart, failure.is_suspect, failure.is_straggler)
+    )
 
 
 @dataclass(slots=True, kw_only=True)
 class Recovery:
-    """A recovery under way. Times are the monotonic clock's. ``step_before`` is the last committed step."""
+    """A recovery under way. Times are the monotonic clock's. ``step_before`` is the last committed step.
+
+    ``restart`` numbers the formation, ``failures`` counts the restarts up to it that were for one.
+    """
 
     restart: int
+    failures: int
     cause: Failure
     layer: Layer
     detected_s: float
@@ -76,15 +93,21 @@ class Recovery:
         """
         if not beats or not all(self._is_past(beat) for beat in beats):
             return None
-        first_s = max(beat.beat_s or now_s for beat in beats)
+        new_s = max(beat.beat_s or now_s for beat in beats)
         load_s = max((beat.load_s for beat in beats if beat.load_s is not None), default=None)
         restored = max((beat.restored_step for beat in beats if beat.restored_step is not None), default=None)
         recomputed = None
         if self.step_before is not None and restored is not None:
             recomputed = max(0, self.step_before - restored)
+        first_s = max(
+            (beat.first_s for beat in beats if beat.first_s is not None and beat.first_s >= self.detected_s),
+            default=new_s,
+        )
+        if not recomputed:  # the first one was new, and others may have followed until this look
+            new_s = first_s
         return Recovered(
             rank=self.cause.rank,
-            at_s=wall_s - (now_s - first_s),
+            at_s=wall_s - (now_s - new_s),
             restart=self.restart,
             cause=self.cause.text,
             layer=self.layer,
@@ -95,6 +118,9 @@ class Recovery:
             exit_code=self.cause.exit_code,
             signal=self.cause.signal,
             is_oom_kill=self.cause.is_oom_kill,
+            recompute_s=None if recomputed is None else max(0.0, new_s - first_s),
+            is_straggler=self.cause.is_straggler,
+            failures=self.failures,
         )
 
     def _is_past(self, beat: Beat) -> bool:
@@ -112,7 +138,12 @@ def describe(record: Recovered) -> str:
     if record.load_s is not None:
         parts.append(f"state read in {record.load_s:.2f} s")
     if record.recomputed_steps is not None:
-        parts.append(f"{record.recomputed_steps} steps trained again")
+        took = (
+            f" in {record.recompute_s:.2f} s"
+            if record.recomputed_steps and record.recompute_s is not None
+            else ""
+        )
+        parts.append(f"{record.recomputed_steps} steps trained again{took}")
     return f"recovered ({record.layer.value}, restart {record.restart}): {', '.join(parts)}; cause: {record.cause}"
 
 

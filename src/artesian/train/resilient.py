@@ -25,6 +25,7 @@ from typing import ParamSpec, TypeVar
 import torch.distributed as dist
 
 from artesian.train import reporter
+from artesian.train.finality import is_final
 from artesian.train.heartbeat import Activity
 from artesian.train.link import PeerLost, Round, link
 
@@ -50,7 +51,8 @@ def resilient(main: Callable[P, T]) -> Callable[P, T]:
                 return main(*args, **kwargs)
             except (Exception, PeerLost) as error:
                 described = "".join(traceback.format_exception_only(error)).strip()
-                comes = found.next_round(described, traceback.format_exc())
+                would_come_again = is_final(error, is_first_start=found.is_first_start)
+                comes = found.next_round(described, traceback.format_exc(), is_final=would_come_again)
                 if comes is None:
                     raise
                 # Its frames hold the model, the groups and their threads.

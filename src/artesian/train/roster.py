@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from artesian.train.budget import Budget
 from artesian.train.recovery import Failure
 from artesian.train.terms import Address
 from artesian.wire.messages import Layer
@@ -65,7 +66,7 @@ def can_grow(before: Sequence[str], present: Collection[str], max_nodes: int) ->
 def form_message(
     lineup: Lineup,
     number: int,
-    restarts: int,
+    budget: Budget,
     master: Address,
     cause: Failure | None,
     *,
@@ -74,7 +75,8 @@ def form_message(
     """Return what the leader tells everybody of formation ``number``."""
     return {
         "number": number,
-        "restarts": restarts,
+        "restarts": budget.restarts,
+        "replacements": budget.replacements,
         "nodes": list(lineup.nodes),
         "master": list(master),
         "is_served": is_served,

@@ -28,6 +28,7 @@ from artesian.train.from_env import AnySaves, Every, read_parts
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
 from artesian.train.injection import inject
+from artesian.train.interval import Age
 from artesian.train.link import link
 from artesian.train.loader import Batch, Loader
 from artesian.train.membership import Membership, current
@@ -62,6 +63,7 @@ class Run:
         reporter: Reporter,
         saves: AnySaves,
         faults: tuple[Fault, ...] = (),
+        age: Age | None = None,
         guard: Policy | None = None,
         check_replicas_every: int | None = None,
         stragglers: StragglerPolicy | None = None,
@@ -72,15 +74,15 @@ class Run:
         self.member = member
         self._reporter = reporter
         self._link = link()
+        if self._link is not None:
+            self._link.watch_device(member.device)
         self._saves = saves
         self._faults = {fault.step: fault.kind for fault in faults}
+        self._age = age or Age()
         self._stop = StopRequest(member.control)
         self._guard = None if guard is None else Guard(guard, control=member.control)
-        self._replicas = (
-            None
-            if check_replicas_every is None
-            else ReplicaCheck(model, member.control, every=check_replicas_every)
-        )
+        every = check_replicas_every
+        self._replicas = None if every is None else ReplicaCheck(model, member.control, every=every)
         ask = None if self._link is None else self._link.is_slow
         self._seeks_stragglers = stragglers is not None
         self._slow = watched(stragglers, model, member, reporter.straggler, ask)
@@ -155,6 +157,7 @@ class Run:
             reporter=parts.reporter,
             saves=parts.saves,
             faults=parts.faults,
+            age=parts.age,
             guard=guard,
             check_replicas_every=check_replicas_every,
             stragglers=stragglers,
@@ -368,14 +371,16 @@ class Run:
 
     def _stand_at(self, at: Position) -> None:
         self.step, self.position, self._data = at.step, at.samples, at.data
-        if self._guard is not None and at.data is not None and at.data["guard"] is not None:
-            self._guard.load_state_dict(at.data["guard"])
+        data = at.data or {}
+        self._age.resume(data.get("ran_s", 0.0))  # checkpoints of earlier versions do not say
+        if self._guard is not None and data.get("guard") is not None:
+            self._guard.load_state_dict(data["guard"])
 
     def _here(self) -> Position:
-        before = self._data or {"loader": None}
         data = {
-            "loader": before["loader"] if self._loader is None else self._loader.state_dict(),
+            "loader": (self._data or {}).get("loader") if self._loader is None else self._loader.state_dict(),
             "guard": None if self._guard is None else self._guard.state_dict(),
+            "ran_s": self._age.seconds,
         }
         return Position(step=self.step, samples=self.position, data=data)
 

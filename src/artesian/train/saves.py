@@ -24,6 +24,8 @@ from artesian.train.vote import Vote
 from artesian.wire.messages import Phase
 
 _STALL_S = 1e-4
+_REFUSED, _NOT_NOW, _SAVED = 0, 1, 2
+"""How a save ended, for all ranks: the worst counts. ``_REFUSED`` is for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,17 +134,18 @@ class Saves:
                 with contextlib.suppress(OSError):  # a log on the same disk
                     sys.stderr.write(f"rank 0: {error}\n")
                     sys.stderr.flush()
-        is_saved = failure is None
+        outcome = _SAVED if failure is None else _REFUSED if failure.is_final else _NOT_NOW
         if self._all_saved is not None:
-            is_saved = self._all_saved.hold(int(is_saved)) == (1,)
+            (outcome,) = self._all_saved.hold(outcome)
         self._reporter.phase(Phase.CHECKPOINT_STALL, start_s, self._reporter.now_s())
         self._tell_reports()
-        if is_saved:
+        if outcome == _SAVED:
             self._saved_step = at.step
             return
         self.failed += 1
         raise failure or CheckpointError(
-            f"rank 0 could not save the checkpoint of step {at.step}: its output says why"
+            f"rank 0 could not save the checkpoint of step {at.step}: its output says why",
+            is_final=outcome == _REFUSED,
         )
 
     def close(self, *, keep: bool) -> None:

@@ -27,8 +27,10 @@ from torch.optim import Optimizer
 
 from artesian.train.checkpoint import Rejected, none_is_whole
 from artesian.train.errors import CheckpointError
+from artesian.train.finality import is_lasting
 from artesian.train.image import Layout, encode_tree, pieces_of
 from artesian.train.manifest import MANIFEST, folder_name, seal_of
+from artesian.train.membership import gathered
 from artesian.train.parts import FORMAT, PartsManifest, Save, commit_parts, read_document, write_part
 from artesian.train.parts_reader import PartsReader, StagedPlanner, read_manifest
 from artesian.train.plain import to_plain
@@ -168,7 +170,8 @@ class ShardedCheckpointer:
             try:
                 loaded = self._load(step, model, optimizer)
             except CheckpointError as error:
-                rejected.append(Rejected(path=self.folder / folder_name(step), reason=str(error)))
+                path = self.folder / folder_name(step)
+                rejected.append(Rejected(path=path, reason=str(error), is_damaged=error.is_final))
                 continue
             return ShardedCheckpoint(**loaded, rejected=tuple(rejected))
         if rejected:
@@ -242,25 +245,28 @@ class ShardedCheckpointer:
     @contextlib.contextmanager
     def _together(self, what: str) -> Iterator[None]:
         """Raise CheckpointError on every rank when one of them has failed within the block."""
-        failure: str | None = None
+        failure: tuple[str, bool] | None = None
         try:
             yield
         except CheckpointException as error:  # DCP's, the same on all ranks, with a trace of each
             first, _ = next(iter(error.failures.values()))
-            failure = f"{type(first).__name__}: {first}"
+            failure = f"{type(first).__name__}: {first}", is_lasting(first)
+        except CheckpointError as error:
+            failure = str(error), error.is_final
         except Exception as error:
-            failure = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
-        failures = self._gathered(failure)
-        told = [f"rank {rank}: {reason}" for rank, reason in enumerate(failures) if reason is not None]
+            failure = f"{type(error).__name__}: {error}", isinstance(error, OSError) and is_lasting(error)
+        failures = dict(enumerate(self._gathered(failure)))
+        told = {rank: failure for rank, failure in failures.items() if failure is not None}
         if told:
-            raise CheckpointError(f"{what}: {'; '.join(told)}", hint="earlier checkpoints are intact")
+            reasons = "; ".join(f"rank {rank}: {reason}" for rank, (reason, _) in told.items())
+            raise CheckpointError(
+                f"{what}: {reasons}",
+                hint="earlier checkpoints are intact",
+                is_final=all(is_final for _, is_final in told.values()),
+            )
 
     def _gathered(self, own: Any) -> list[Any]:
-        told = [own]
-        if dist.is_initialized():
-            told = [None] * self._world_size
-            dist.all_gather_object(told, own, group=self._group)
-        return told
+        return gathered(own, self._group or (dist.group.WORLD if dist.is_initialized() else None))
 
     def _broadcast(self, found: list[Any]) -> None:
         if dist.is_initialized():

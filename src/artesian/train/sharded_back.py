@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from artesian.train.errors import CheckpointError
 from artesian.train.interval import Interval
-from artesian.train.membership import Membership
+from artesian.train.membership import Membership, gathered
 from artesian.train.memory import Memory, load
 from artesian.train.peer import Peer, fetch, held_steps
 from artesian.train.reporter import say
@@ -163,12 +161,7 @@ class WayBack:
         self.peer = holders.get(after) if after != self._places.node else None
 
     def gathered(self, own: Any) -> list[Any]:
-        control = self._member.control
-        if control is None:
-            return [own]
-        told: list[Any] = [None] * self._member.world_size
-        dist.all_gather_object(told, own, group=control)
-        return told
+        return gathered(own, self._member.control)
 
 
 def valid_steps(own: Sequence[int], copied: Sequence[int], at_most: int | None = None) -> set[int]:

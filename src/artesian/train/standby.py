@@ -24,7 +24,8 @@ TORCH_MODULES = (
     "artesian.train.membership",
 )
 _USES_TORCH = re.compile(
-    rb"^\s*(?:import|from)\s+(?:torch|lightning|transformers|accelerate|deepspeed|artesian\.train)\b",
+    rb"^[ \t]*(?:from\s+|import\s+(?:[\w. \t]+,\s*)*)"
+    rb"(?:torch|lightning|transformers|accelerate|deepspeed|artesian\.train)\b",
     re.MULTILINE,
 )
 
@@ -133,7 +134,10 @@ class Standby:
 
         A worker that ended before it could be taken over is one that can be reaped all the same.
         """
-        data = self.control.recv(4096)
+        try:
+            data = self.control.recv(4096)
+        except OSError:  # it has ended with something unread
+            data = b""
         if not data:
             self.is_alive = False
             return None

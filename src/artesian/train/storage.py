@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Protocol
 
 from artesian.train.directory import Directory, set_direct
 from artesian.train.errors import CheckpointError
+from artesian.train.finality import is_lasting
 from artesian.train.manifest import Facts, Manifest
 
 PIECE_BYTES = 16 << 20
@@ -141,6 +142,7 @@ def not_saved(act: str, what: str, storage: Storage, error: OSError) -> Checkpoi
     return CheckpointError(
         f"cannot {act} {what} to {storage.name}: {error.strerror or error}",
         hint="free space or name another folder; earlier checkpoints are intact",
+        is_final=is_lasting(error),
     )
 
 

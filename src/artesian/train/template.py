@@ -21,6 +21,7 @@ import types
 from typing import Any, NoReturn
 
 from artesian.train.ending import end
+from artesian.train.finality import USAGE, is_final
 from artesian.train.worker_process import die_with
 from artesian.wire import environment
 
@@ -113,6 +114,7 @@ def _run_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
         else:
             _run_script(request["script"])
     except SystemExit as asked:
+        _tell_of_usage(asked)
         end(asked.code)
     except BaseException as error:
         _report(error)
@@ -162,7 +164,22 @@ def _report(error: BaseException) -> None:
     from artesian.train.link import link
 
     if (found := link()) is not None:
-        found.failed(f"{type(error).__name__}: {error}"[:500])
+        found.failed(
+            f"{type(error).__name__}: {error}"[:500],
+            is_final=is_final(error, is_first_start=found.is_first_start),
+        )
+
+
+def _tell_of_usage(asked: SystemExit) -> None:
+    """Tell the agent where the script does not take its command line: a number alone would not say so."""
+    from artesian.train.link import link
+
+    if (
+        asked.code == USAGE
+        and (found := link()) is not None
+        and is_final(asked, is_first_start=found.is_first_start)
+    ):
+        found.failed("its command line is wrong", is_final=True, code=USAGE)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from artesian.train.budget import MAX_REPLACEMENTS, Budget
 from artesian.train.recovery import CAUSES, Failure
 from artesian.wire.messages import Layer
 
@@ -13,7 +14,7 @@ Address = tuple[str, int]
 class Terms:
     """What all agents of a gang are started with. ``endpoints`` are tried in turn; the first is bound.
 
-    ``restart_on`` are the causes that a restart is for. ``place``: the node rank that this agent was told; None where
+    ``max_replacements`` is how often stragglers are replaced. ``restart_on`` are the causes that a restart is for. ``place``: the node rank that this agent was told; None where
     the leader says who stands where. ``join_timeout_s`` is how long an agent waits for others, while there are too few.
     """
 
@@ -22,9 +23,18 @@ class Terms:
     min_nodes: int
     max_nodes: int
     max_restarts: int
+    max_replacements: int = MAX_REPLACEMENTS
     restart_on: frozenset[str] = frozenset(CAUSES)
     place: int | None = None
     join_timeout_s: float = 600.0
+
+    def budget(self) -> Budget:
+        """Return what the gang may do before it has done anything."""
+        return Budget(
+            max_restarts=self.max_restarts,
+            max_replacements=self.max_replacements,
+            restart_on=self.restart_on,
+        )
 
 
 class Node(Protocol):
@@ -48,6 +58,9 @@ class Node(Protocol):
         is_served: bool,
     ) -> None:
         """Enter a formation; ``node_rank`` None is a spare's."""
+
+    def show_stacks(self) -> None:
+        """Have the workers print their stacks: one of another node hangs."""
 
     def give_way(self) -> None:
         """Have the workers save and leave, so that the gang can be formed anew; then ``yielded``."""

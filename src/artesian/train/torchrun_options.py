@@ -1,15 +1,18 @@
 """torchrun's options beyond the launch agent's own: same meaning, told to be without effect, or refused.
 
-torchrun's parser (``torch.distributed.run.get_args_parser``) is the source; a test walks over its options.
+torchrun's parser (``torch.distributed.run.get_args_parser``) is the source; a test walks over its options, and
+over the variables ``PET_…`` that stand for those that are not given.
 """
 
 import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from artesian.train.agent_reports import say
+from artesian.wire import environment
 
 _WITHOUT_EFFECT = {
     "rdzv-backend": "the agents meet by themselves",
@@ -29,6 +32,33 @@ _REFUSED = {
     "logs-specs": "use --log-dir DIR",
     "numa-binding": "bind the workers in the script, or start numactl with --no-python",
 }
+_HERE_AS_THERE = (
+    "nnodes",
+    "nproc-per-node",
+    "rdzv-endpoint",
+    "rdzv-id",
+    "rdzv-conf",
+    "standalone",
+    "max-restarts",
+    "role",
+    "module",
+    "no-python",
+    "run-path",
+    "log-dir",
+    "redirects",
+    "node-rank",
+    "master-addr",
+    "master-port",
+    "shutdown-timeout",
+    "virtual-local-rank",
+)
+_WITHOUT_VARIABLE = ("logs-specs", "numa-binding")
+VARIABLES = {
+    name.replace("-", "_"): f"PET_{name.replace('-', '_').upper()}"
+    for name in (*_HERE_AS_THERE, *_WITHOUT_EFFECT, *_REFUSED)
+    if name not in _WITHOUT_VARIABLE
+}
+"""The variable that gives an option's value where the command line does not, by the option's name in the results."""
 _COUNT = {
     "gpu": "import torch; print(torch.cuda.device_count())",
     "auto": "import os, torch; a = torch.accelerator; print(a.device_count() or os.cpu_count())",
@@ -64,6 +94,48 @@ def add_options(add: Add, parser: argparse.ArgumentParser) -> None:
         help="torchrun's: 0, or 3 for the first worker's output, too, in --log-dir",
         default="0",
     )
+
+
+def take_environment(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """Have torchrun's variables in ``environ`` be the defaults of ``parser``; an empty one is none.
+
+    Within a job they are not read: what engine has started it says how many workers there are, and where.
+    Raises SystemExit with code 2 for a flag's that is no number.
+    """
+    if environment.JOB_ID in environ:
+        return
+    for action in parser._actions:
+        name = VARIABLES.get(action.dest, "")
+        text = environ.get(name)
+        if not text:
+            continue
+        if action.nargs != 0:
+            action.default = _Given(text)
+            action.type = _naming(name, action.type)
+        elif text.isascii() and text.isdigit():
+            action.default = int(text) != 0
+        else:
+            parser.error(f"${name}: expected 1 or 0, got {text!r}")
+
+
+class _Given(str):
+    """A value that a variable gives, and not the command line."""
+
+    __slots__ = ()
+
+
+def _naming(name: str, read: Any) -> Callable[[str], Any]:
+    """Return ``read``, of an option's value, so that it names the variable where the fault lies with that."""
+
+    def read_or_name(text: str) -> Any:
+        try:
+            return text if read is None else read(text)
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            if not isinstance(text, _Given):
+                raise
+            raise argparse.ArgumentTypeError(f"${name}: {error}") from None
+
+    return read_or_name
 
 
 def take_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

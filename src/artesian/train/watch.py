@@ -54,8 +54,7 @@ class Watch:
         if not all(hang.is_frozen and worker.is_still for worker, hang in hangs):
             # It may have been slow, and is not to die of that twice.
             self.patience = min(_MOST_PATIENCE, self.patience * 2)
-        for worker in workers:
-            worker.ask_for_traces()
+        self._crew.show_stacks()
         return [
             Failure(
                 rank=worker.rank,

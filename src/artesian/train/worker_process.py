@@ -146,6 +146,17 @@ class WorkerProcess:
             is_oom_kill=self.is_oom_kill(),
         )
 
+    def failure_told(self, message: Mapping[str, Any]) -> Failure:
+        """Return as a failure what it says of its error, in the form that ``Link`` has."""
+        return Failure(
+            rank=self.rank,
+            text=f"{self} failed: {message['failed'][:300]}",
+            is_suspect=True,
+            exit_code=int(message.get("code", 1)),
+            is_final=bool(message.get("is_final")),
+            trace=message.get("trace"),
+        )
+
     def describe_end(self) -> str:
         """Return how it ended, such as ``worker 1 (pid 4711) was killed by SIGKILL (9)``."""
         if self.signal is None:

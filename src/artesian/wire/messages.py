@@ -98,7 +98,7 @@ class WorkerFailed:
 
     Exactly one of ``exit_code`` and ``signal`` is set; ``is_oom_kill`` says that the kernel's
     out-of-memory killer ended it. Neither is, and ``rank`` is -1, where it was no worker's failure but a node's,
-    which was lost. ``restarts`` is how often the agent had restarted the gang before.
+    which was lost. ``restarts`` is how often the agent had restarted the gang before, after failures.
     """
 
     rank: int
@@ -149,10 +149,14 @@ class Recovered:
 
     ``rank`` is the worker that failed, -1 where it was not one alone; ``restart`` counts the gang's
     restarts within the attempt, from 1. ``detect_s`` is the time from the last sign of life to the
-    verdict (None for a death, which is seen at once), ``restart_s`` from the verdict to the first new step
-    without ``load_s``, the reading of the state. ``recomputed_steps`` were committed before and trained
-    again. None where it is not known, as for a script that does not use ``Run``. ``exit_code``, ``signal`` and
-    ``is_oom_kill`` are the failed worker's, as in ``WorkerFailed``; both numbers None where no worker had failed.
+    verdict (None for a death, which is seen at once), ``restart_s`` from the verdict to the first step that was
+    committed, without ``load_s``, the reading of the state. ``recomputed_steps`` were committed before and trained
+    again; from the first step that was committed to the first new one, as many, it took ``recompute_s``. None where it
+    is not known, as for a script that does not use ``Run``, whose first step is taken for new; an older agent had
+    ``recompute_s`` in ``restart_s``. ``exit_code``, ``signal`` and ``is_oom_kill`` are the failed worker's, as in
+    ``WorkerFailed``; both numbers None where no worker had failed.
+    ``is_straggler``: it had not failed, but was slower than the others, and was replaced. ``failures`` is how many of
+    the restarts up to this one were for a failure, and so count as retries; None from an older agent, which counted all.
     """
 
     rank: int
@@ -167,6 +171,14 @@ class Recovered:
     exit_code: int | None = None
     signal: int | None = None
     is_oom_kill: bool = False
+    recompute_s: float | None = None
+    is_straggler: bool = False
+    failures: int | None = None
+
+    @property
+    def verdict_s(self) -> float:
+        """When the failure was seen, on the clock of ``at_s``."""
+        return self.at_s - self.restart_s - (self.load_s or 0.0) - (self.recompute_s or 0.0)
 
 
 Message = (

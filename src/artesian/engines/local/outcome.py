@@ -23,16 +23,15 @@ def first_failure(progress: Path) -> WorkerFailed | None:
 
 
 def restarts(progress: Path) -> int:
-    """Return how often the launch agents have restarted the gang in the attempt, as far as they said it."""
+    """Return how often the launch agents have restarted the gang after a failure, as far as they said it."""
     said = [message for path in sorted(progress.glob("agent*.jsonl")) for message in _messages(path)]
-    return max(
-        (
-            message.restarts if isinstance(message, WorkerFailed) else message.restart
-            for message in said
-            if isinstance(message, WorkerFailed | Recovered)
-        ),
-        default=0,
-    )
+    counts = [message.restarts for message in said if isinstance(message, WorkerFailed)]
+    counts += [
+        message.restart if message.failures is None else message.failures
+        for message in said
+        if isinstance(message, Recovered)
+    ]
+    return max(counts, default=0)
 
 
 def _messages(path: Path) -> Iterator[Message | None]:
