@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from artesian.train.neighbour import introduce
+from artesian.train.neighbour import Neighbour, introduce
 from artesian.train.placed import Placed
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED
 from artesian.train.terms import Terms
@@ -147,6 +148,62 @@ def test_an_agent_that_was_cut_off_as_its_gang_was_formed_is_told_again() -> Non
         council.close()
     assert told[0] == told[1]
     assert told[0]["restarts"] == 0
+
+
+@pytest.mark.parametrize("other", ["hears", "is cut off, and comes back", "never hears"])
+def test_the_leader_stays_until_all_know_that_they_have_ended_well(other: str) -> None:
+    """Who was cut off at that very moment would else wait for the others, and take them for lost."""
+    address, token = ("127.0.0.1", free_port()), secrets.token_hex()
+    terms = Terms(endpoints=(address,), token=token, min_nodes=2, max_nodes=2, max_restarts=0, place=0)
+    member = {"id": "other", "address": address, "number": -1, "nodes": [], "place": 1, "said": None}
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor() as elsewhere:
+        council = Placed(terms, Idle(), selector, print)
+
+        def hear() -> None:
+            [(source, _)] = selector.select(DEADLINE_S)
+            source.data()
+            council.keep(time.monotonic(), is_warm=False)
+
+        def connected(introduction: dict[str, Any]) -> Neighbour:
+            coming = elsewhere.submit(introduce, address, token, introduction)
+            hear()
+            peer = coming.result()
+            assert peer is not None
+            return peer
+
+        def until(peer: Neighbour, word: str) -> Any:
+            while (said := peer.wait_for(DEADLINE_S)) is not None and word not in said:
+                pass
+            assert said is not None
+            return said[word]
+
+        def is_over() -> bool:
+            return council.is_over
+
+        council.meet()
+        peer = connected(member)
+        number = until(peer, "form")["number"]
+        council.report({"done": number})
+        peer.send({"done": number})
+        hear()
+        assert not is_over()
+        if other == "is cut off, and comes back":
+            peer.close()
+            hear()
+            assert not is_over()
+            peer = connected({**member, "number": number, "said": {"done": number}})
+        assert until(peer, "end") == 0
+        if other == "never hears":
+            council.keep(time.monotonic() + council.lost_s, is_warm=False)
+            assert not is_over()
+            council.keep(time.monotonic() + 3 * council.lost_s, is_warm=False)
+        else:
+            assert not is_over()
+            peer.send({"heard": 0})
+            hear()
+        assert is_over()
+        peer.close()
+        council.close()
 
 
 @pytest.mark.slow

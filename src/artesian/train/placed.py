@@ -6,6 +6,7 @@ engine that sees one agent leave ends the others, who may still be saving: who h
 
 member → leader  introduction, with its ``place``, and ``said``: what the leader may not have heard
                  ``{"left": N}``: told to stop or to end, and nobody is left on this node
+                 ``{"heard": 0}``: it knows that all have ended well, and leaves; the leader stays until all do
 leader → member  ``{"bye": 1}``: nobody is left on any
 """
 
@@ -49,6 +50,10 @@ class Placed(Council):
         """Once it is set, the gang ends with it."""
         self._has_left = False
         self._left: set[str] = set()
+        self._unaware: set[str] = set()
+        """Who may not have heard that all have ended well: whom it misses would wait for the end of its gang."""
+        self._stays_until_s: float | None = None
+        """Set once all have ended well, on the node that leads."""
 
     # Meeting
 
@@ -70,7 +75,7 @@ class Placed(Council):
         self._places[member] = int(told["place"])
         if len(self._members) == self._terms.max_nodes:
             self._shortage.end()
-        if self._exit_code:
+        if self._exit_code or self._stays_until_s is not None:
             self._tell(member, {"end": self._exit_code})
         elif not self._nodes:
             self._call()
@@ -87,6 +92,8 @@ class Placed(Council):
 
     def keep(self, now_s: float, *, is_warm: bool) -> None:
         super().keep(now_s, is_warm=is_warm)
+        if self._stays_until_s is not None and now_s >= self._stays_until_s:
+            self.is_over = True
         if self.is_over or self.is_leader or not self._shortage.is_on or now_s < self._again_at_s:
             return
         self._again_at_s = now_s + _AGAIN_S
@@ -112,6 +119,8 @@ class Placed(Council):
 
     def _lose_member(self, member: str) -> None:
         del self._members[member]
+        if self._stays_until_s is not None:
+            return
         self._shortage.begin()
         if not self._exit_code:
             self._say(f"node {self._places[member]} does not answer; it may come back")
@@ -126,7 +135,10 @@ class Placed(Council):
         super()._form()
 
     def _take(self, member: str, message: Message) -> None:
-        if "left" in message:
+        if self._stays_until_s is not None:
+            self._unaware -= {member} if "heard" in message else set()
+            self.is_over = not self._unaware
+        elif "left" in message:
             self._left.add(member)
             if not self._exit_code:
                 self._end_all(PREEMPTED)  # it was told to stop, and without it nobody can go on
@@ -150,12 +162,23 @@ class Placed(Council):
         if message.get("end"):
             self._exit_code = int(message["end"])
             self._node.end(self._exit_code)
+        elif "end" in message:
+            self._node.end(0)
+            self._hear_of_a_good_end()
         elif "bye" in message:
             self.is_over = True
         else:
             if "form" in message:
                 self._said = None
             super()._obey(message)
+
+    def _hear_of_a_good_end(self) -> None:
+        if self._leader is not None:
+            self._leader.send({"heard": 0})
+        self._unaware = {*self._peers} if self.is_leader else set()
+        self.is_over = not self._unaware
+        if self._unaware:  # one that was cut off needs lost_s to see it, and less to come back
+            self._stays_until_s = time.monotonic() + 2 * self.lost_s
 
     def _succeed(self) -> None:
         if self.is_over:
@@ -174,6 +197,8 @@ class Placed(Council):
         super().report(message)
 
     def is_needed(self, *, is_stopped: bool) -> bool:
+        if is_stopped and self._stays_until_s is not None:
+            self.is_over = True
         if (is_stopped or self._exit_code) and not self._has_left and not self.is_over:
             self._has_left = True
             if self.is_leader or self._leader is not None:
