@@ -110,11 +110,8 @@ class World:
         node_ids = sorted(self.scheduler.state.nodes)
         if chance.random() < 0.25:
             node_id = chance.choice(node_ids)
-            events.append(
-                chance.choice(
-                    [lost(node_id, self.at_s), excluded(node_id, self.at_s), returned(node_id, self.at_s)]
-                )
-            )
+            happens: tuple[Event, ...] = (lost(node_id, self.at_s), excluded(node_id, self.at_s))
+            events.append(chance.choice([*happens, returned(node_id, self.at_s)]))
         if chance.random() < 0.1:
             events.append(joined(self._node(f"n{len(node_ids)}"), self.at_s))
         if self._jobs and chance.random() < 0.1:

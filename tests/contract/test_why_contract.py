@@ -44,7 +44,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     "fair-share with teams": lambda: fair_share(TEAMS),
     "pools": lambda: pooled("fair-share", {"lab": "easy"}, TEAMS),
 }
-SEEDS = range(8)
+SEEDS = range(4)
 PLACE = r"\S+?\[[\d,]*\]"
 
 

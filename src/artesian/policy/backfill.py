@@ -230,7 +230,7 @@ class EasyBackfill:
                 shape.is_held = True
                 _hold(cycle, job, shape.ahead)
             if not shape.ahead:
-                if not is_whole and not free.open_devices:
+                if not is_whole and not free.open_devices and not snapshot.waiting.host_only:
                     break  # the usual end of a cycle on a full fleet
                 cycle.promises.append(_promise(job, shape.needs, free, snapshot.at_s))
         return cycle

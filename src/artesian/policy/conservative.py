@@ -141,7 +141,7 @@ class Conservative:
             if line.shape not in held:
                 held.add(line.shape)
                 cycle.holds.append(_hold(cycle, job, nodes))
-            if depth < math.inf and not free.open_devices:
+            if depth < math.inf and not free.open_devices and not snapshot.waiting.host_only:
                 break  # the usual end of a cycle on a full fleet
             cycle.reservations.append(_reserve(cycle, job, nodes, free, snapshot.at_s))
             reserved |= nodes
