@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -28,6 +29,7 @@ from artesian.policy.moves import adopt
 from artesian.policy.outlook import Outlook, outlook
 from artesian.policy.pools import Pools
 from artesian.policy.registry import BUILT_IN, fair_share, pooled
+from artesian.policy.registry import policy as registered
 from artesian.policy.rounds import Rounds
 from worlds import World, rebuilt
 
@@ -41,6 +43,7 @@ TEAMS = Teams(
 )
 POLICIES: dict[str, Callable[[], Policy]] = {
     **BUILT_IN,
+    **{name: partial(registered, name) for name in ("easy+fgd", "fair-share+topology", "priority+best-fit")},
     "fair-share with teams": lambda: fair_share(TEAMS),
     "pools": lambda: pooled("fair-share", {"lab": "easy"}, TEAMS),
 }
