@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Policy
 from artesian.policy.moves import without_moves
 from artesian.policy.registry import BUILT_IN, fair_share
+from artesian.policy.registry import policy as registered
 from builders import a_job, a_node, a_placement, a_snapshot, ended, free_of, joined, nodes, submitted
 from strategies import snapshots
 
@@ -34,6 +36,7 @@ ANY_POLICY = settings(
 
 POLICIES: dict[str, Callable[[], Policy]] = {
     **BUILT_IN,
+    **{name: partial(registered, name) for name in ("easy+fgd", "fair-share+topology", "priority+best-fit")},
     "fair-share with history": lambda: fair_share(Teams(usage_half_life_s=3600.0)),
     "priority without moves": lambda: without_moves(BUILT_IN["priority"]()),
 }

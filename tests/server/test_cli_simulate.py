@@ -56,8 +56,51 @@ def test_a_job_that_no_pool_could_hold_is_counted_and_named_by_its_row(
     jobs, fleet = files
     jobs.write_text(FOUR_JOBS + "4,10,H100:64,huge,10\n")
     done = cli("simulate", "--jobs", jobs, "--fleet", fleet)
-    assert "skipped 1 rows: the gang fits no devices of the fleet (the first is row 6)" in done.stderr
+    assert "1 row skipped: the gang fits no devices of the fleet, first in row 6" in done.stderr
     assert "4 jobs" in done.stdout
+
+
+def test_bad_rows_are_refused_or_left_out_counted_and_named(cli: Cli, files: tuple[Path, Path]) -> None:
+    jobs, fleet = files
+    header, *rows = FOUR_JOBS.splitlines()
+    column = header.split(",").index("duration_s")
+    for row, value in ((1, "nan"), (3, "-5")):
+        cells = rows[row].split(",")
+        cells[column] = value
+        rows[row] = ",".join(cells)
+    jobs.write_text("\n".join([header, *rows]) + "\n")
+    words = ("simulate", "--jobs", jobs, "--fleet", fleet)
+    refused = cli(*words, code=1)
+    assert "jobs.csv: row 3, column duration_s: expected a number" in refused.stderr
+    assert "--skip-bad-rows" in refused.stderr
+    found = cli.json(*words, "--skip-bad-rows")
+    assert (found["jobs"], found["skipped"]) == (2, 2)
+    [skipped] = found["skipped_by_reason"]
+    assert (skipped["count"], skipped["row"], skipped["column"]) == (2, 3, "duration_s")
+
+
+def test_a_column_that_is_missing_is_named(cli: Cli, files: tuple[Path, Path]) -> None:
+    jobs, fleet = files
+    jobs.write_text("submit_s,devices\n0,H100:2\n")
+    assert (
+        "jobs.csv: row 1, column duration_s"
+        in cli("simulate", "--jobs", jobs, "--fleet", fleet, code=1).stderr
+    )
+
+
+def test_requests_become_replicas_of_the_speed_that_is_told(cli: Cli, files: tuple[Path, Path]) -> None:
+    jobs, fleet = files
+    jobs.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        "2023-11-16 18:00:00.0,1000,10\n2023-11-16 18:00:01.0,5000,10\n2023-11-16 18:01:30.0,1000,10\n"
+    )
+    words = ("simulate", "--jobs", jobs, "--fleet", fleet)
+    assert "--replica" in cli(*words, code=1).stderr
+    assert "tokens per second" in cli(*words, "--replica", "fast", code=2).stderr
+    # 6,020 tokens at 100 a second take 60.2 s of the first minute: two replicas; one in the second.
+    found = cli.json(*words, "--replica", "100/100", "--replica-devices", "2", "--policy", "fifo")
+    [policy] = found["policies"]
+    assert (found["jobs"], policy["allocated_device_s"]) == (2, 2 * (120 + 60))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from artesian.model.events import AttemptEnded, AttemptStarted, Event
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.placement import Placement
 from artesian.policy.backfill import EasyBackfill
+from artesian.policy.base import Policy
+from artesian.policy.conservative import Conservative
 from artesian.policy.order import PriorityFifo
 from artesian.policy.place import Pack
 from builders import a_job, a_node, a_placement, a_snapshot, joined, nodes, submitted
@@ -70,6 +72,29 @@ def test_a_queue_for_one_kind_of_device_does_not_hold_up_another() -> None:
         fleet, waiting=[lasting("big", 4, None), a_job("other", devices="H100:4")], running=busy(2, None)
     )
     assert [start.job_id for start in EASY.plan(snapshot).starts] == ["other"]
+
+
+@pytest.mark.parametrize("policy", [EASY, Conservative(order=PriorityFifo(), place=Pack())])
+def test_a_queue_deeper_than_a_cycle_looks_does_not_hold_up_other_devices(policy: Policy) -> None:
+    fleet = [a_node("c", devices=4), a_node("h", accelerator="H100-SXM5-80GB", devices=4)]
+    queue = [
+        a_job(f"c{n:03}", devices="cpu:3", estimated_duration_s=500.0 + n, cpus_per_device=1.0 + n / 1000)
+        for n in range(150)
+    ]
+    late = [a_job("late", devices="cpu:2", estimated_duration_s=900.0), a_job("other", devices="H100:1")]
+    running = [(lasting("runs", 2, 100), a_placement(("c", range(2))))]
+    snapshot = a_snapshot(fleet, waiting=[*queue, *late], running=running)
+    assert [start.job_id for start in policy.plan(snapshot).starts] == ["other"]
+    reason = policy.explain(snapshot, "late")
+    assert reason is not None
+    assert reason.text.startswith("c000 (c000) is ahead of it and waits for the same devices")
+
+
+@pytest.mark.parametrize("policy", [EASY, Conservative(order=PriorityFifo(), place=Pack())])
+def test_a_job_without_a_device_starts_though_all_devices_are_taken(policy: Policy) -> None:
+    waiting = [lasting("big", 4, 50), a_job("host", devices="host", cpus_per_device=1.0)]
+    snapshot = a_snapshot(ONE_NODE, waiting=waiting, running=busy(4, 100))
+    assert [start.job_id for start in policy.plan(snapshot).starts] == ["host"]
 
 
 def test_why_tells_when_the_first_one_is_due_and_what_would_let_another_ahead() -> None:

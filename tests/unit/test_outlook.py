@@ -92,6 +92,42 @@ def test_a_job_starts_now_if_another_team_returned_what_it_borrows() -> None:
     assert "if team" not in " ".join(outlook(policy("easy"), larger, "mine", teams).would_start)
 
 
+def test_who_would_have_to_return_more_than_it_borrows_is_not_said_to_borrow_it_all() -> None:
+    teams = Teams((Team(name="vision", guaranteed=(("H100", 2),)), Team(name="speech")))
+    snapshot = a_snapshot(
+        [a_node("h", devices=4, **H100)],
+        running=[running(lasting("v", "H100:4", 100, team="vision"), "h", range(4))],
+        waiting=[lasting("mine", "H100:2", 50, team="speech")],
+    )
+    would = outlook(policy("easy"), snapshot, "mine", teams).would_start
+    assert would == ("if team vision returned 4 devices, 2 of them borrowed",)
+
+
+def test_moves_that_make_it_fit_are_not_told_where_others_would_go_before_it() -> None:
+    half = {"checkpoint_every_s": 60.0}
+    snapshot = a_snapshot(
+        [a_node("n1", devices=1), a_node("n2", devices=1)],
+        running=[
+            (lasting("a", "0.5", 1000, **half), a_placement(("n1", [0]), milli=500)),
+            (lasting("b", "0.5", 1000, **half), a_placement(("n2", [0]), milli=500)),
+        ],
+        waiting=[lasting("first", "cpu:1", 50), lasting("second", "cpu:1", 50)],
+        at_s=90.0,
+    )
+    assert any("moved" in text for text in outlook(policy("fifo"), snapshot, "first").would_start)
+    assert not any("moved" in text for text in outlook(policy("fifo"), snapshot, "second").would_start)
+
+
+def test_the_end_of_a_job_without_a_device_is_foreseen_as_well() -> None:
+    host = {"cpus_per_device": 8.0}
+    snapshot = a_snapshot(
+        [a_node(devices=1, cpus=8)],
+        running=[(lasting("runs", "host", 100, **host), a_placement(("n1", [])))],
+        waiting=[lasting("next", "host", 50, **host)],
+    )
+    assert nearest_start_s(policy("easy"), snapshot, "next") == 100
+
+
 def test_a_job_starts_now_if_it_fits_into_the_gap_before_another() -> None:
     snapshot = a_snapshot(
         [a_node(devices=4)],

@@ -154,6 +154,14 @@ def test_what_is_free_beside_those_who_leave_is_kept_too() -> None:
     assert starts(left(kernel, "low", at_s=7.0)) == {"high"}
 
 
+def test_the_rest_of_a_device_that_is_shared_with_one_who_leaves_is_kept_too() -> None:
+    kernel = Kernel(a_node(devices=2), policy=by_priority())
+    kernel.run(a_job("low", devices="0.5"), a_job("full", devices="cpu:1"))
+    kernel.submit(a_job("high", devices="cpu:2", priority=HIGH), a_job("half", devices="0.5"), at_s=5.0)
+    assert not kernel.submit(a_job("quarter", devices="0.25", priority=2 * HIGH), at_s=6.0).starts
+    assert starts(left(kernel, "low", "full", at_s=7.0)) == {"high"}
+
+
 def test_a_cancelled_beneficiary_leaves_its_devices_to_the_next() -> None:
     kernel = Kernel(a_node(devices=4), policy=by_priority())
     kernel.run(a_job("low", devices="cpu:4"))

@@ -1,11 +1,13 @@
 """``artesian simulate``: what would this policy have made of these jobs? And, in a command of its own, goodput."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+from msgspec import to_builtins
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from artesian.cli import page
@@ -24,10 +26,42 @@ from artesian.sim.moves import moves_dict, watched
 from artesian.sim.report import report
 from artesian.sim.run import simulate as run_simulation
 from artesian.sim.speeds import throughputs_of
-from artesian.sim.traces import Trace, fleet_for_load, read_trace, with_estimates
+from artesian.sim.traces import (
+    FORMATS,
+    BadRows,
+    ReadOptions,
+    Trace,
+    fleet_for_load,
+    read_trace,
+    with_estimates,
+)
+from artesian.sim.traces.azure import Replica
 
 _TELL_EVERY = 500
 _REPORTS_EVERY_S = 60.0
+
+
+class Speeds(click.ParamType[tuple[float, float]]):
+    """Two rates in tokens per second, ``9000/600``: read and written."""
+
+    name = "read/write"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Return them."""
+        if isinstance(value, tuple):
+            return value
+        read, _, write = str(value).partition("/")
+        try:
+            speeds = float(read), float(write)
+        except ValueError:
+            speeds = (0.0, 0.0)
+        if not all(0 < speed < math.inf for speed in speeds):
+            self.fail(
+                f"expected tokens per second read and written, such as 9000/600, got {value!r}", param, ctx
+            )
+        return speeds
 
 
 @click.group(invoke_without_command=True)
@@ -42,6 +76,29 @@ _REPORTS_EVERY_S = 60.0
     "fleet_file",
     type=click.Path(path_type=Path),
     help="File with the fleet. Unless given: the one that the trace has.",
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice([known.name for known in FORMATS]),
+    help="Format of the file with the jobs. Unless given: what it begins with decides.",
+)
+@click.option(
+    "--skip-bad-rows",
+    is_flag=True,
+    help="Leave out rows that cannot be right, and say how many, instead of refusing the file.",
+)
+@click.option(
+    "--replica",
+    type=Speeds(),
+    help="For a trace of requests: tokens per second that one replica reads and writes, 9000/600.",
+)
+@click.option(
+    "--replica-devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --replica: how many devices it takes.",
 )
 @click.option(
     "--load",
@@ -119,6 +176,10 @@ def simulate(
     ctx: click.Context,
     jobs_file: Path | None,
     fleet_file: Path | None,
+    format_name: str | None,
+    skip_bad_rows: bool,
+    replica: tuple[float, float] | None,
+    replica_devices: int,
     load: float | None,
     names: str,
     limit: int | None,
@@ -152,7 +213,9 @@ def simulate(
     if page_file is not None:
         page.check_path(page_file)
     teams = None if teams_file is None else load_teams(teams_file)
-    trace = _trace(jobs_file, limit)
+    bad_rows = BadRows.SKIP if skip_bad_rows else BadRows.REFUSE
+    options = ReadOptions(bad_rows=bad_rows, replica=_replica(replica, replica_devices))
+    trace = _trace(jobs_file, format_name, options, limit)
     fleet = _fleet(trace, fleet_file, load)
     trace = trace.on(fleet)
     if checkpoint_every is not None:
@@ -162,9 +225,7 @@ def simulate(
     if estimate_error is not None:
         trace = with_estimates(trace, error=estimate_error, seed=seed)
     for skipped in trace.skipped:
-        click.echo(
-            f"skipped {skipped.count} rows: {skipped.reason} (the first is row {skipped.row})", err=True
-        )
+        click.echo(str(skipped), err=True)
     for note in trace.notes:
         click.echo(note, err=True)
     if reports_every == 0:
@@ -229,10 +290,14 @@ def _policy(name: str, trace: Trace | None, teams: Teams | None) -> Policy:
     return policies.policy(name, teams)
 
 
-def _trace(path: Path, limit: int | None) -> Trace:
-    from artesian.sim.traces import ReadOptions
+def _replica(speeds: tuple[float, float] | None, devices: int) -> Replica | None:
+    if speeds is None:
+        return None
+    return Replica(prefill_tokens_per_s=speeds[0], decode_tokens_per_s=speeds[1], devices=devices)
 
-    trace = read_trace(path, options=ReadOptions())
+
+def _trace(path: Path, format_name: str | None, options: ReadOptions, limit: int | None) -> Trace:
+    trace = read_trace(path, format=format_name, options=options)
     if not trace.jobs:
         raise click.UsageError(f"{path} has no jobs to run")
     return trace if limit is None else trace.first(limit)
@@ -287,6 +352,7 @@ def _as_json(trace: Trace, fleet: Fleet, outcomes: list[Outcome]) -> dict[str, A
         "simulated": True,
         "jobs": len(trace.jobs),
         "skipped": trace.skipped_rows,
+        "skipped_by_reason": [to_builtins(skipped) for skipped in trace.skipped],
         "devices": fleet.devices,
         "policies": [
             {"policy": outcome.policy, "moves": moves_dict(outcome.moves), **outcome.figures.to_dict()}

@@ -84,6 +84,14 @@ class Ends:
         self._outlived_s = float(np.minimum.reduce(ends_s[ends_s > at_s], initial=math.inf))
 
 
+def expected_end_s(since_s: float, estimate_s: float | None, at_s: float) -> float:
+    """Return when what began then is likely to be over, as seen at ``at_s``; infinity without an estimate."""
+    if estimate_s is None:
+        return math.inf
+    end_s = since_s + estimate_s
+    return end_s if end_s > at_s else _next_s(since_s, end_s, at_s)
+
+
 def _next_s(since_s: float, end_s: float, at_s: float) -> float:
     """Return the first time after ``at_s`` that is the estimate, doubled often enough, after ``since_s``."""
     estimate_s = max(end_s - since_s, 1e-9)

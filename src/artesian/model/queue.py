@@ -47,6 +47,10 @@ def shape_of(job: Job) -> Hashable:
     return (job.devices, job.cpus_per_device, job.memory_bytes_per_device)
 
 
+def _is_host_only(job: Job) -> bool:
+    return any([request.max_milli == 0 for request in job.devices])  # noqa: C419  quicker so
+
+
 Place = tuple[Key, str, float]
 """A waiting job as its shape lists it: its key, its id, and its estimated duration, infinity where there is none."""
 
@@ -203,6 +207,8 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         """All of both."""
         self.claims: dict[str, WaitingJob] = {}
         """The jobs with a claim, by id."""
+        self.host_only = 0
+        """How many would do without a device: a fleet whose devices are all taken may have room for them."""
         for entry in entries:
             self.add(entry)
 
@@ -222,6 +228,7 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         """Take a job in, that is not in yet."""
         assert entry.job.id not in self._entries, entry.job.id
         self._entries[entry.job.id] = entry
+        self.host_only += _is_host_only(entry.job)
         if entry.claim is not None:
             self.claims[entry.job.id] = entry
         for index in self._indices:
@@ -232,6 +239,7 @@ class WaitingQueue(Mapping[str, WaitingJob]):
         entry = self._entries.pop(job_id, None)
         if entry is not None:
             self.claims.pop(job_id, None)
+            self.host_only -= _is_host_only(entry.job)
             for index in self._indices:
                 index.remove(entry)
 

@@ -148,24 +148,40 @@ class Accounts:
 
     def room(self, team_name: str, kind: int) -> float:
         """Return how much of the kind the team may have now beyond what it holds, free or not."""
-        room = math.inf
         path = self.teams.path(team_name)
-        for team in path:
-            if team.borrow_limit is not None:
-                left = max(0, team.borrow_limit * MILLI - self.borrowed(team))
-                room = min(room, max(0, self.within(team, kind)) + left)
+        room = min(self._allowance(team, kind) for team in path)
         if (kept := self._kept(path, kind)) > 0:
-            free = int(np.sum(self._capacity.free_whole[self._capacity.kind == kind])) * MILLI
+            rows = self._capacity.is_up & (self._capacity.kind == kind)
+            free = int(np.sum(self._capacity.free_whole[rows])) * MILLI
             room = min(room, max(0, self.within(path[-1], kind), free - kept))
         return room
 
+    def limiting(self, team_name: str, kind: int, milli: int) -> Team | None:
+        """Return the first team from the top whose limit to borrow leaves less of the kind than so much; None: none."""
+        path = self.teams.path(team_name)
+        return next((team for team in path if self._allowance(team, kind) < milli), None)
+
+    def keepers(self, team_name: str, kind: int) -> list[str]:
+        """Return the teams that keep devices of the kind from this one, unused."""
+        return [team.name for team, kept in self._keeping(self.teams.path(team_name), kind) if kept > 0]
+
+    def _allowance(self, team: Team, kind: int) -> float:
+        """Return how much of the kind the team may have now beyond what it holds, by its own limit to borrow."""
+        if team.borrow_limit is None:
+            return math.inf
+        left = max(0, team.borrow_limit * MILLI - self.borrowed(team))
+        return max(0, self.within(team, kind)) + left
+
     def _kept(self, path: tuple[Team, ...], kind: int) -> int:
         """Return how much of the kind other teams keep for themselves, unused."""
-        return sum(
-            max(0, self.within(team, kind))
+        return sum(kept for _, kept in self._keeping(path, kind))
+
+    def _keeping(self, path: tuple[Team, ...], kind: int) -> list[tuple[Team, int]]:
+        return [
+            (team, max(0, self.within(team, kind)))
             for team in self.teams.teams
             if not team.lends and team not in path
-        )
+        ]
 
     def _entitled(self, team: Team) -> _Entitlement:
         def found() -> _Entitlement:

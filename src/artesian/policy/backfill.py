@@ -12,9 +12,11 @@ several. CPUs and memory are not promised.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from artesian.model.capacity import Capacity, FloatArray, IntArray, Trial
 from artesian.model.job import Job
@@ -27,7 +29,7 @@ from artesian.model.snapshot import Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
-from artesian.policy.line import Line, is_shared, line_of
+from artesian.policy.line import Line, is_shared, line_of, passes_with
 from artesian.policy.pipeline import wanted_nodes
 
 _DEPTH = 100
@@ -117,6 +119,13 @@ class _Cycle(Struct, gc=False):
     promises: list[Promise] = []
     shapes: dict[int, _Shape] = {}
 
+    def are_all_promised(self, free: Capacity) -> bool:
+        """Return whether each node that is up is one that somebody is promised devices of."""
+        promised = 0
+        for promise in self.promises:
+            promised |= promise.nodes
+        return promised == free.remember("bits of those up", lambda: bits(free.is_up))
+
 
 @dataclass(frozen=True, slots=True)
 class EasyBackfill:
@@ -169,13 +178,18 @@ class EasyBackfill:
             if reason is not None:
                 return reason
             wanted = _Needs.of(job, free).nodes
-            ahead = next((promise for promise in cycle.promises if promise.nodes & wanted), None)
-            if ahead is not None and ahead.job.id != job_id:
-                return _behind(job, ahead, snapshot.at_s)
+            ahead = [promise for promise in cycle.promises if promise.nodes & wanted]
             holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
-            busy = explain.devices_busy(job, [*holders, *cycle.started], trial.capacity)
-            due = "" if ahead is None else _due(ahead, snapshot.at_s)
-            return Reason(code=busy.code, text=busy.text, unblock=busy.unblock + due)
+            allowed = partial(cycle.line.allowed, job, free=free)
+            busy = explain.devices_busy(job, [*holders, *cycle.started], free, allowed)
+            if ahead[0].job.id == job_id:
+                due = _due(ahead[0], snapshot.at_s)
+                return Reason(code=busy.code, text=busy.text, unblock=busy.unblock + due)
+            passes = passes_with(self.order, snapshot.waiting[job_id], snapshot.waiting[ahead[0].job.id])
+            behind = explain.behind(ahead[0].job, passes)
+            if cycle.line.place(self.place, job, free, free.is_up) is None:
+                return replace(behind, text=f"{behind.text}; {busy.text}")
+            return _fitting(job, behind, ahead, snapshot.at_s)
 
     def _serve(self, snapshot: Snapshot, trial: Trial, *, is_whole: bool = False) -> _Cycle:
         """Go through the queue; ``is_whole``: make a promise also where it could not help anybody start."""
@@ -184,11 +198,15 @@ class EasyBackfill:
         looked = 0
         for entry in line:
             job = entry.job
-            if cycle.promises:
+            shape = _shape(cycle, line.shape, job, free)
+            if shape.ahead:
                 looked += 1
                 if looked > self.depth:
-                    break
-            shape = _shape(cycle, line.shape, job, free)
+                    # Others may wait for devices that nobody was promised.
+                    if cycle.are_all_promised(free):
+                        break
+                    line.leave_shape()
+                    continue
             if not shape.needs.is_possible:
                 cycle.holds.append(Hold(job_id=job.id, code=explain.impossible_code(job, free)))
                 line.leave_shape()
@@ -212,7 +230,7 @@ class EasyBackfill:
                 shape.is_held = True
                 _hold(cycle, job, shape.ahead)
             if not shape.ahead:
-                if not is_whole and not free.open_devices:
+                if not is_whole and not free.open_devices and not snapshot.waiting.host_only:
                     break  # the usual end of a cycle on a full fleet
                 cycle.promises.append(_promise(job, shape.needs, free, snapshot.at_s))
         return cycle
@@ -312,19 +330,31 @@ def _due(promise: Promise, at_s: float) -> str:
     return f", in {format_duration(max(0.0, promise.at_s - at_s))} by the estimates of what runs"
 
 
-def _behind(job: Job, ahead: Promise, at_s: float) -> Reason:
-    behind = explain.behind(ahead.job)
-    if ahead.at_s == math.inf:
+def _fitting(job: Job, behind: Reason, ahead: list[Promise], at_s: float) -> Reason:
+    """Return why a job waits that there are devices for: what it would put off, and how short it would have to be."""
+    least = min(request.min_devices for request in job.devices)
+    first = min(
+        (promise for promise in ahead if promise.spare < least),
+        key=lambda promise: promise.at_s,
+        default=None,
+    )
+    if first is None or any(promise.at_s == math.inf for promise in ahead):
         return behind
-    gap = format_duration(max(0.0, ahead.at_s - at_s))
+    gap_s = math.floor(first.at_s - at_s)
     estimate_s = job.estimated_duration_s
+    if gap_s < 1:
+        return behind
+    if estimate_s is not None and estimate_s <= first.at_s - at_s:
+        return replace(
+            behind, text=f"{behind.text}; it would end before that, but a cycle does not look as far behind"
+        )
     known = (
         "it has no estimated duration"
         if estimate_s is None
         else f"its estimated duration is {format_duration(estimate_s)}"
     )
-    return Reason(
-        code=behind.code,
+    return replace(
+        behind,
         text=f"{behind.text}; {known}",
-        unblock=f"{behind.unblock}; or it fits into a gap of {gap} (estimated_duration), before {ahead.job.name} is due",
+        unblock=f"{behind.unblock}; or it fits into a gap of {format_duration(gap_s)} (estimated_duration), before {first.job.name} is due",
     )

@@ -54,10 +54,10 @@ def reserve(snapshot: Snapshot, trial: Trial) -> Claims:
 def keep(job: Job, placement: Placement, trial: Trial, at_s: float) -> None:
     """Take the part of a placement that is free; the rest counts as the job's already, and is not taken."""
     now, later = _split(job, placement, trial.capacity)
-    if now is not None:
-        trial.take(job, now, at_s=at_s)
-    if later is not None:
-        trial.charge(job, later, +1)
+    for part in now:
+        trial.take(job, part, at_s=at_s)
+    for part in later:
+        trial.charge(job, part, +1)
 
 
 def is_known(placement: Placement, free: Capacity) -> bool:
@@ -89,21 +89,32 @@ def _leaving(placement: Placement, stopping: list[RunningJob], free: Capacity) -
     return leaving
 
 
-def _split(job: Job, planned: Placement, free: Capacity) -> tuple[Placement | None, Placement | None]:
-    """Return the part of a placement that is free, and the other."""
+def _split(job: Job, planned: Placement, free: Capacity) -> tuple[list[Placement], list[Placement]]:
+    """Return the parts of a placement that are free, and the others.
+
+    Of a device that others still have a share of, the rest is free: left alone, somebody else would get it.
+    """
     now: list[NodeShare] = []
     later: list[NodeShare] = []
+    parts: tuple[list[Placement], list[Placement]] = ([], [])
     for share in planned.shares:
         row = free.row[share.node_id]
         if not share.devices:
             (now if free.hosted(job)[row] >= 1 else later).append(share)
             continue
-        is_free = [bool(free.free_milli[row, device] >= share.milli) for device in share.devices]
-        for wanted, shares in ((True, now), (False, later)):
-            devices = tuple(d for d, is_ in zip(share.devices, is_free, strict=True) if is_ is wanted)
+        left = {device: int(free.free_milli[row, device]) for device in share.devices}
+        for devices, shares in (
+            ([device for device, milli in left.items() if milli >= share.milli], now),
+            ([device for device, milli in left.items() if milli <= 0], later),
+        ):
             if devices:
-                shares.append(replace(share, devices=devices))
-    return (
-        Placement(shares=tuple(now)) if now else None,
-        Placement(shares=tuple(later)) if later else None,
-    )
+                shares.append(replace(share, devices=tuple(devices)))
+        for device, milli in left.items():
+            if 0 < milli < share.milli:
+                one = replace(share, devices=(device,))
+                parts[0].append(Placement(shares=(replace(one, milli=milli),)))
+                parts[1].append(Placement(shares=(replace(one, milli=share.milli - milli),)))
+    for shares, found in ((now, parts[0]), (later, parts[1])):
+        if shares:
+            found.append(Placement(shares=tuple(shares)))
+    return parts

@@ -11,7 +11,10 @@ everybody moves up.
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
 
+import numpy as np
 from msgspec.structs import replace
 
 from artesian.model.capacity import BoolArray, Capacity, Trial
@@ -23,7 +26,7 @@ from artesian.model.snapshot import Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
-from artesian.policy.line import Line, line_of
+from artesian.policy.line import Line, line_of, passes_with
 from artesian.policy.pipeline import wanted_nodes
 from artesian.policy.profile import Profile
 
@@ -84,21 +87,26 @@ class Conservative:
             if reason is not None:
                 return reason
             holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
-            busy = explain.devices_busy(job, [*holders, *cycle.started], trial.capacity)
+            allowed = partial(cycle.line.allowed, job, free=trial.capacity)
+            busy = explain.devices_busy(job, [*holders, *cycle.started], trial.capacity, allowed)
+        nodes = wanted_nodes(job, snapshot.capacity)
         reservations = self.reservations(snapshot)
-        place = next(number for number, entry in enumerate(reservations) if entry.job.id == job_id)
-        mine = reservations[place]
-        due = _due(mine, snapshot.at_s)
-        ahead = next((r for r in reservations[:place] if bool((r.nodes & mine.nodes).any())), None)
+        mine = next((entry for entry in reservations if entry.job.id == job_id), None)
+        # Who is behind more jobs than a cycle looks at has none in it, though it might start if it looked at all.
+        due = "; a cycle does not look as far behind" if mine is None else _due(mine, snapshot.at_s)
+        others = takewhile(lambda entry: entry is not mine, reservations)
+        ahead = next((entry for entry in others if bool((entry.nodes & nodes).any())), None)
         if ahead is None:
             return Reason(code=busy.code, text=busy.text, unblock=busy.unblock + due)
-        behind = explain.behind(ahead.job)
+        passes = passes_with(self.order, snapshot.waiting[job_id], snapshot.waiting[ahead.job.id])
+        behind = explain.behind(ahead.job, passes)
         return Reason(code=behind.code, text=behind.text, unblock=behind.unblock + due)
 
     def _serve(self, snapshot: Snapshot, trial: Trial, depth: float) -> _Cycle:
         cycle = _Cycle(line_of(self.order, snapshot))
         free, line = trial.capacity, cycle.line
         held: set[int] = set()
+        reserved = np.zeros_like(free.is_up)
         looked = 0
         for entry in line:
             job = entry.job
@@ -106,10 +114,14 @@ class Conservative:
                 cycle.holds.append(Hold(job_id=job.id, code=explain.impossible_code(job, free)))
                 line.leave_shape()
                 continue
-            if cycle.reservations:
+            nodes = wanted_nodes(job, free)
+            if bool((reserved & nodes).any()):
                 looked += 1
                 if looked > depth:
-                    break
+                    if bool((reserved | ~free.is_up).all()):
+                        break
+                    line.leave_shape()  # others may wait for devices that nobody has a reservation of
+                    continue
             placement = self._now(cycle, job, free, snapshot.at_s)
             if placement is not None:
                 trial.take(job, placement, at_s=snapshot.at_s)
@@ -126,13 +138,13 @@ class Conservative:
                 cycle.holds.append(Hold(job_id=job.id, code=HoldCode.OVER_QUOTA))
                 line.leave_shape()
                 continue
-            nodes = wanted_nodes(job, free)
             if line.shape not in held:
                 held.add(line.shape)
                 cycle.holds.append(_hold(cycle, job, nodes))
-            if depth < math.inf and not free.open_devices:
+            if depth < math.inf and not free.open_devices and not snapshot.waiting.host_only:
                 break  # the usual end of a cycle on a full fleet
             cycle.reservations.append(_reserve(cycle, job, nodes, free, snapshot.at_s))
+            reserved |= nodes
         return cycle
 
     def _now(self, cycle: _Cycle, job: Job, free: Capacity, at_s: float) -> Placement | None:

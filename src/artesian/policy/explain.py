@@ -1,6 +1,8 @@
 """Reasons in words: why a job starts, why it waits, and what would let it start."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import numpy as np
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job, Outcome
@@ -87,28 +89,53 @@ def impossible(job: Job, capacity: Capacity) -> Reason | None:
             text=f"no node has the CPUs and the memory that the job wants{per}",
             unblock="ask for less CPU and memory with each device; or larger nodes join",
         )
+    return _too_large(job, f"the whole fleet could give it {_devices(most)}", most)
+
+
+def larger_than_pools(job: Job, most: int) -> Reason:
+    """Return why a job could not run that no pool has more than ``most`` devices for."""
+    return _too_large(job, f"no pool could give it more than {_devices(most)}", most)
+
+
+def most_devices(job: Job, capacity: Capacity) -> int:
+    """Return the most devices that the empty fleet could give the job under any of its alternatives."""
+    return max(_most(job, request, capacity) for request in job.devices)
+
+
+def _too_large(job: Job, what: str, most: int) -> Reason:
     less = ", or for less CPU and memory with each" if _wants_host(job) else ""
     return Reason(
         code=HoldCode.LARGER_THAN_FLEET,
-        text=f"the job asks for {_wish(job)}, and the whole fleet could give it {_devices(most)}",
+        text=f"the job asks for {_wish(job)}, and {what}",
         unblock=f"ask for at most {_devices(most)}{less}; or nodes join",
     )
 
 
-def devices_busy(job: Job, holders: Iterable[tuple[Job, Placement]], free: Capacity) -> Reason:
+def devices_busy(
+    job: Job,
+    holders: Iterable[tuple[Job, Placement]],
+    free: Capacity,
+    allowed: Callable[[DeviceRequest], BoolArray] | None = None,
+) -> Reason:
     """Return why the first in the queue cannot start: who has the devices.
 
-    Of the job's alternatives it names the one that is nearest to what it needs.
+    Of the job's alternatives it names the one that is nearest to what it needs. ``allowed`` returns the nodes [N]
+    that it may have an alternative on at all (None: any).
     """
+
+    def nodes(wish: DeviceRequest) -> BoolArray:
+        return free.eligible(wish) if allowed is None else free.eligible(wish) & allowed(wish)
+
+    wishes = [wish for wish in job.devices if nodes(wish).any()] or job.devices
     missing, available, request = min(
         (
             (max(1, wish.min_devices) - available, available, wish)
-            for wish in job.devices
-            for available in [int(free.by_kind(free.startable(job, wish)).max())]
+            for wish in wishes
+            for available in [int(free.by_kind(np.where(nodes(wish), free.startable(job, wish), 0)).max())]
         ),
         key=lambda choice: choice[0],
     )
-    by = _held_by(holders, free.eligible(request), free)
+    by = _held_by(holders, nodes(request), free)
     if request.is_fraction:
         return Reason(
             code=HoldCode.DEVICES_BUSY,
@@ -129,12 +156,14 @@ def devices_busy(job: Job, holders: Iterable[tuple[Job, Placement]], free: Capac
     )
 
 
-def behind(blocker: Job) -> Reason:
-    """Return why a job waits that another one is ahead of."""
+def behind(blocker: Job, passes_with: int | None) -> Reason:
+    """Return why a job waits that another one is ahead of; ``passes_with`` is the least priority with which it would
+    not be (None: priorities do not decide)."""
+    priority = "" if passes_with is None else f", or this job has a priority above {passes_with - 1}"
     return Reason(
         code=HoldCode.BEHIND_ANOTHER,
         text=f"{blocker.name} ({blocker.id}) is ahead of it and waits for the same devices",
-        unblock=f"{blocker.name} starts or is cancelled, or this job has a priority above {blocker.priority}",
+        unblock=f"{blocker.name} starts or is cancelled{priority}",
     )
 
 

@@ -123,15 +123,30 @@ class _TeamLine:
         """Return that the team may hold no more, where that is so."""
         if self._accounts.teams.is_plain or any(self._rooms(job, request) for request in job.devices):
             return None
-        path = self._accounts.teams.path(job.team)
-        team = next((above for above in path if above.borrow_limit is not None), path[-1])
-        held = self._accounts.borrowed(team) / MILLI
-        limit = "" if team.borrow_limit is None else f", of at most {team.borrow_limit}"
+        accounts = self._accounts
+        wishes = [(request, kind) for request in job.devices for kind in accounts.kinds_of(request)]
+        limiting = [accounts.limiting(job.team, kind, request.min_milli) for request, kind in wishes]
+        team = limiting[0]
+        if team is None or None in limiting:
+            keepers = sorted({name for _, kind in wishes for name in accounts.keepers(job.team, kind)})
+            return Reason(
+                code=HoldCode.OVER_QUOTA,
+                text=f"what is free is not enough beside what teams keep that do not lend: {', '.join(keepers)}",
+                unblock="more devices become free than these teams keep, or they lend",
+            )
+        held = accounts.borrowed(team) / MILLI
         return Reason(
             code=HoldCode.OVER_QUOTA,
-            text=f"team {team.name} may not have as many devices now: it holds {held:g} beyond its guarantee{limit}",
+            text=f"team {team.name} may not have as many devices now: it holds {held:g} beyond its guarantee, of at most {team.borrow_limit}",
             unblock=f"a job of team {team.name} ends, or its limit to borrow is raised",
         )
+
+    def allowed(self, job: Job, request: DeviceRequest, free: Capacity) -> BoolArray:
+        """Return the nodes [N] of the kinds that the team may have enough of."""
+        if self._accounts.teams.is_plain:
+            return free.is_up
+        kinds = [kind for _, alike in self._rooms(job, request) for kind in alike]
+        return _of_kinds(free, sorted(kinds)) & free.is_up
 
     def _rooms(self, job: Job, request: DeviceRequest) -> list[tuple[float, list[int]]]:
         """Return what the team may have of the kinds that the request may be met with, kinds of one room together,

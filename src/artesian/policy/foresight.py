@@ -10,6 +10,7 @@ import math
 from msgspec.structs import replace
 
 from artesian.model.capacity import Capacity
+from artesian.model.ends import expected_end_s
 from artesian.model.plan import Plan
 from artesian.model.queue import WaitingJob, WaitingQueue
 from artesian.model.snapshot import RunningJob, Snapshot
@@ -106,7 +107,8 @@ class _World:
         while self._ends and self._ends[0][0] <= next_s:
             end = heapq.heappop(self._ends)
             if self._is_current(end):
-                self._leave(end[1], waits=False)
+                # One that is to go on elsewhere is not over.
+                self._leave(end[1], waits=self._running[end[1]].claim is not None)
         return True
 
     def _is_current(self, end: tuple[float, str, int]) -> bool:
@@ -124,6 +126,7 @@ class _World:
                     next_epoch=holder.epoch + 1,
                     waits_since_s=self.at_s,
                     served_device_s=holder.served_s(self.at_s),
+                    claim=holder.claim,
                 )
             )
 
@@ -132,13 +135,6 @@ class _World:
         if holder.is_stopping:
             end_s: float = self.at_s
         else:
-            shares = holder.placement.shares
-            ends_s = self._capacity.expected_ends_s(self.at_s)
-            rows = [
-                (self._capacity.row[share.node_id], device) for share in shares for device in share.devices
-            ]
-            end_s = max((float(ends_s[row]) for row in rows), default=math.inf)
-            if holder.job.estimated_duration_s is None:
-                end_s = math.inf
+            end_s = expected_end_s(holder.since_s, holder.job.estimated_duration_s, self.at_s)
         if end_s < math.inf:
             heapq.heappush(self._ends, (end_s, holder.job.id, holder.epoch))

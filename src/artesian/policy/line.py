@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Protocol, TypeGuard, runtime_checkable
 
+from msgspec.structs import replace
+
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Reason
 from artesian.model.queue import WaitingJob, Walk
+from artesian.model.resources import DeviceRequest
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Order, Place
+
+_MOST_PRIORITY = 2**20
+"""Nobody asks for more, and no order takes more to have one job go before another."""
 
 
 class Line(Protocol):
@@ -50,6 +56,10 @@ class Line(Protocol):
         """Return why the job may have no devices at all now, free or not; None where it may."""
         ...
 
+    def allowed(self, job: Job, request: DeviceRequest, free: Capacity) -> BoolArray:
+        """Return the nodes [N] that the job may have this alternative on, if it is free there."""
+        ...
+
 
 @runtime_checkable
 class Shared(Protocol):
@@ -76,10 +86,40 @@ class Sorted(Walk):
         del job
         return None
 
+    def allowed(self, job: Job, request: DeviceRequest, free: Capacity) -> BoolArray:
+        """Return all nodes [N] that are up."""
+        del job, request
+        return free.is_up
+
 
 def line_of(order: Order, snapshot: Snapshot) -> Line:
     """Return the line of a cycle by this order."""
     return order.line(snapshot) if is_shared(order) else snapshot.waiting.walk_as(Sorted, order.key)
+
+
+def passes_with(order: Order, entry: WaitingJob, ahead: WaitingJob) -> int | None:
+    """Return the least priority with which the one would go before the other; None where none does, or teams decide."""
+    if is_shared(order) and entry.job.team != ahead.job.team:
+        return None
+    bar = (order.key(ahead), ahead.job.id)
+
+    def passes(priority: int) -> bool:
+        higher = replace(entry, job=replace(entry.job, priority=priority))
+        return (order.key(higher), higher.job.id) < bar
+
+    low = entry.job.priority
+    if passes(low):
+        return None  # it goes before it as it is
+    more = 1
+    while not passes(low + more):
+        more *= 2
+        if more > _MOST_PRIORITY:
+            return None
+    high = low + more
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
 
 
 def is_shared(order: Order) -> TypeGuard[Shared]:

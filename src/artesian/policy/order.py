@@ -116,7 +116,9 @@ class LeastAttained:
 
     def levels(self, served_device_s: FloatArray) -> IntArray:
         """Return the levels [S] of jobs that have had so much [S]."""
-        levels: IntArray = np.searchsorted(self.levels_device_s, served_device_s, side="right")
+        levels: IntArray = np.zeros(len(served_device_s), dtype=np.int64)
+        for amount_device_s in self.levels_device_s:  # few: several times quicker than np.searchsorted
+            levels += served_device_s >= amount_device_s
         return levels
 
     def key(self, entry: WaitingJob) -> Key:

@@ -4,7 +4,7 @@ Each answer is a trial: the policy plans once more, on the same snapshot with on
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from artesian.policy.base import Policy
 from artesian.policy.foresight import nearest_start_s
 from artesian.policy.pipeline import wanted_nodes
 from artesian.policy.place import Pack
+from artesian.policy.rights import parting
 from artesian.policy.room import Holders, Limits, Maker
 
 _DURATIONS_S = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 4 * 3600.0, 8 * 3600.0, 86400.0, 2 * 86400.0)
@@ -136,10 +137,14 @@ class _Asked:
                 holders.setdefault(entry.job.team, []).append(entry)
         for team in sorted(holders):
             latest_first = sorted(holders[team], key=lambda entry: (-entry.since_s, entry.job.id))
-            returned = self._returns(latest_first, teams)
-            if returned is not None:
-                borrowed = "" if teams.is_plain else " borrowed"
-                yield f"if team {team} returned {returned}{borrowed} {'device' if returned == 1 else 'devices'}"
+            found = self._returns(latest_first, teams)
+            if found is not None:
+                returned, borrowed = found
+                # Gangs are whole: who returns what it borrows may have to return more.
+                which = " borrowed" if borrowed == returned and not teams.is_plain else ""
+                part = "" if which or teams.is_plain else f", {borrowed:g} of them borrowed"
+                devices = "device" if returned == 1 else "devices"
+                yield f"if team {team} returned {returned}{which} {devices}{part}"
 
     def if_nodes_came_back(self) -> str | None:
         """Which nodes, of those that are gone or excluded, would have to be in use again."""
@@ -170,36 +175,58 @@ class _Asked:
         room = maker.by_moving()
         if room is None:
             return None
+        moved = {
+            victim.entry.job.id: replace(victim.entry, placement=victim.to)
+            for victim in room.victims
+            if victim.to is not None
+        }
+        with capacity.trial() as trial:
+            for victim in room.victims:
+                trial.give(victim.entry.job, victim.entry.placement)
+            for entry in moved.values():
+                trial.take(entry.job, entry.placement)
+                capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
+            if not self._starts(self.job, running={**self.snapshot.running, **moved}):
+                return None  # it would fit, and yet not be next
         moves = ", ".join(f"{victim.entry.job.name} to {victim.to}" for victim in room.victims)
         return f"if {moves} moved, at a cost of {format_duration(room.cost_device_s)} of a device"
 
-    def _returns(self, holders: list[RunningJob], teams: Teams) -> int | None:
-        returned = 0
+    def _returns(self, holders: list[RunningJob], teams: Teams) -> tuple[int, float] | None:
+        """Return how many devices the team would have to return, and how many of them it borrows."""
+        returned, borrowed_milli = 0, 0
         accounts = Accounts(teams, self.snapshot.capacity)
-        team = teams.path(holders[0].job.team)[-1]
+        running = dict(self.snapshot.running)
+        # What it borrows shows where its path parts from the job's: within a guarantee above that, siblings lend.
+        _, parted = parting(teams.path(self.job.team), teams.path(holders[0].job.team))
+        team = parted or teams.path(holders[0].job.team)[-1]
         with self.snapshot.capacity.trial() as trial:
             for entry in holders[:_MOST_RETURNS]:
                 row = trial.capacity.row[entry.placement.shares[0].node_id]
-                if accounts.within(team, int(trial.capacity.kind[row])) >= 0:
+                beyond_milli = -accounts.within(team, int(trial.capacity.kind[row]))
+                if beyond_milli <= 0:
                     continue  # it is guaranteed these
                 trial.give(entry.job, entry.placement)
                 accounts.add(entry.job, entry.placement, -1)
+                del running[entry.job.id]
                 returned += entry.placement.devices
-                if self._starts(self.job):
-                    return returned
+                borrowed_milli += min(beyond_milli, entry.placement.devices * MILLI)
+                if self._starts(self.job, running=running):
+                    return returned, borrowed_milli / MILLI
         return None
 
-    def _starts(self, job: Job) -> bool:
-        """Return whether the job would start now if it was like this."""
+    def _starts(self, job: Job, *, running: Mapping[str, RunningJob] | None = None) -> bool:
+        """Return whether the job would start now if it was like this, and if these ran."""
+        snapshot = self.snapshot if running is None else replace(self.snapshot, running=running)
         with self._instead(job):
-            return any(start.job_id == job.id for start in self.policy.plan(self.snapshot).starts)
+            return any(start.job_id == job.id for start in self.policy.plan(snapshot).starts)
 
     @contextmanager
     def _instead(self, job: Job) -> Iterator[None]:
         waiting = self.snapshot.waiting
         entry = waiting[self.job_id]
         with waiting.without([self.job_id]):
-            waiting.add(replace(entry, job=job))
+            # What was kept for it was for what it asked for.
+            waiting.add(entry if job is entry.job else replace(entry, job=job, claim=None))
             try:
                 yield
             finally:

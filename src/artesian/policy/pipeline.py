@@ -1,6 +1,7 @@
 """A policy from parts: an order and a placement, served strictly in order."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from artesian.model.queue import shape_of
 from artesian.model.snapshot import Snapshot
 from artesian.policy import explain
 from artesian.policy.base import Order, Place
-from artesian.policy.line import Line, line_of
+from artesian.policy.line import Line, line_of, passes_with
 
 _IMPOSSIBLE = frozenset({HoldCode.LARGER_THAN_FLEET, HoldCode.NO_SUCH_DEVICES, HoldCode.OVER_QUOTA})
 """Why a job waits that keeps nothing from anybody."""
@@ -118,12 +119,14 @@ class InOrder:
             if reason is not None:
                 return reason
             hold = next((hold for hold in cycle.holds if hold.job_id == job_id), None)
-            if hold is None:
-                return explain.behind(self._ahead(snapshot, cycle.holds, job))
-            if hold.behind is not None:
-                return explain.behind(snapshot.waiting[hold.behind].job)
+            if hold is None or hold.behind is not None:
+                ahead = self._ahead(snapshot, cycle.holds, job).id if hold is None else hold.behind
+                assert ahead is not None
+                passes = passes_with(self.order, snapshot.waiting[job_id], snapshot.waiting[ahead])
+                return explain.behind(snapshot.waiting[ahead].job, passes)
             holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
-            return explain.devices_busy(job, [*holders, *cycle.started], free)
+            allowed = partial(cycle.line.allowed, job, free=free)
+            return explain.devices_busy(job, [*holders, *cycle.started], free, allowed)
 
     @staticmethod
     def _ahead(snapshot: Snapshot, holds: list[Hold], job: Job) -> Job:

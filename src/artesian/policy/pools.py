@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from artesian.model.capacity import BoolArray, Capacity
+from artesian.model.job import Job
 from artesian.model.plan import Hold, HoldCode, Plan, Reason
 from artesian.model.queue import WaitingJob
 from artesian.model.snapshot import Snapshot
+from artesian.policy import explain
 from artesian.policy.base import Policy, Timed
 from artesian.policy.claims import keep
 
@@ -53,8 +55,18 @@ class Pools:
         cycle = self._decide(snapshot, entry)
         if any(start.job_id == job_id for plan in cycle.plans for start in plan.starts):
             return None
-        reasons = cycle.reasons
-        return next((reason for reason in reasons if reason.code not in _IMPOSSIBLE), reasons[0])
+        possible = (reason for reason in cycle.reasons if reason.code not in _IMPOSSIBLE)
+        return next(possible, None) or self._impossible(entry.job, snapshot, cycle.reasons)
+
+    def _impossible(self, job: Job, snapshot: Snapshot, reasons: list[Reason]) -> Reason:
+        """Return why no pool could run the job: what all have, or what the one has that could give it most."""
+        larger = [reason for reason in reasons if reason.code is HoldCode.LARGER_THAN_FLEET]
+        if not larger:
+            nowhere = explain.impossible(job, snapshot.capacity)
+            assert nowhere is not None, job.id
+            return nowhere
+        most = max(explain.most_devices(job, snapshot.capacity) for _ in self.each(snapshot))
+        return explain.larger_than_pools(job, most) if most else larger[0]
 
     def next_wake_s(self, snapshot: Snapshot) -> float | None:
         """Return the earliest time at which one of them wants a cycle."""
@@ -111,6 +123,7 @@ def _holds(cycle: _Cycle) -> tuple[Hold, ...]:
     """Return one hold for each job: of a pool that could run it, or, where none could, of the first."""
     started = {start.job_id for plan in cycle.plans for start in plan.starts}
     holds = [hold for plan in cycle.plans for hold in plan.holds if hold.job_id not in started]
+    larger = {hold.job_id for hold in holds if hold.code is HoldCode.LARGER_THAN_FLEET}
     times_impossible = Counter(hold.job_id for hold in holds if hold.code in _IMPOSSIBLE)
     found: dict[str, Hold] = {}
     passed_over: set[str] = set()
@@ -119,6 +132,8 @@ def _holds(cycle: _Cycle) -> tuple[Hold, ...]:
             continue
         if hold.job_id in found or hold.job_id in passed_over:
             continue
+        if hold.code is HoldCode.NO_SUCH_DEVICES and hold.job_id in larger:
+            continue  # another pool has such devices, and too few
         if hold.behind in started:
             passed_over.add(
                 hold.job_id

@@ -75,28 +75,33 @@ def _first_come(name: str) -> Policy:
     return InOrder(order=PriorityFifo(), place=PLACES[name]())
 
 
-def _preemptive(order: Order, *rights: Right) -> Policy:
-    return Preemptive(EasyBackfill(order=order, place=Pack()), Pack(), rights)
+def _preemptive(place: Place, order: Order, *rights: Right) -> Policy:
+    return Preemptive(EasyBackfill(order=order, place=place), place, rights)
 
 
-def fair_share(teams: Teams) -> Policy:
-    """Return the policy that shares the fleet between teams."""
-    return _preemptive(FairShare(teams), Reclaim(teams), ByPriority(within_team=True))
+def fair_share(teams: Teams, place: Place | None = None) -> Policy:
+    """Return the policy that shares the fleet between teams; ``place`` says where jobs go (None: packed)."""
+    return _preemptive(place or Pack(), FairShare(teams), Reclaim(teams), ByPriority(within_team=True))
 
 
 TEAM_POLICIES: dict[str, Callable[[Teams], Policy]] = {"fair-share": fair_share}
 """Policies that go by teams; the others do not look at them."""
 
+WITH_PLACE: dict[str, Callable[[Place, Teams], Policy]] = {
+    "fifo": lambda place, _: InOrder(order=PriorityFifo(), place=place),
+    "easy": lambda place, _: EasyBackfill(order=PriorityFifo(), place=place),
+    "conservative": lambda place, _: Conservative(order=PriorityFifo(), place=place),
+    "srtf": lambda place, _: EasyBackfill(order=ShortestFirst(), place=place),
+    "shortest-aged": lambda place, _: EasyBackfill(order=ShortestAged(), place=place),
+    "priority": lambda place, _: _preemptive(place, AgedPriority(), ByPriority()),
+    "deadline": lambda place, _: _preemptive(place, EarliestDeadline(), ByDeadline()),
+    "fair-share": lambda place, teams: fair_share(teams, place),
+    "least-attained": lambda place, _: _preemptive(place, LeastAttained(), ByService(LeastAttained())),
+}
+"""Policies that any placement goes with: ``easy+topology``. By themselves they pack."""
+
 BUILT_IN: dict[str, Callable[[], Policy]] = {
-    "fifo": lambda: InOrder(order=PriorityFifo(), place=Pack()),
-    "easy": lambda: EasyBackfill(order=PriorityFifo(), place=Pack()),
-    "conservative": lambda: Conservative(order=PriorityFifo(), place=Pack()),
-    "srtf": lambda: EasyBackfill(order=ShortestFirst(), place=Pack()),
-    "shortest-aged": lambda: EasyBackfill(order=ShortestAged(), place=Pack()),
-    "priority": lambda: _preemptive(AgedPriority(), ByPriority()),
-    "deadline": lambda: _preemptive(EarliestDeadline(), ByDeadline()),
-    **{name: partial(made, Teams()) for name, made in TEAM_POLICIES.items()},
-    "least-attained": lambda: _preemptive(LeastAttained(), ByService(LeastAttained())),
+    **{name: partial(lambda made: made(Pack(), Teams()), made) for name, made in WITH_PLACE.items()},
     **{
         name: partial(_first_come, name)
         for name in PLACES
@@ -115,7 +120,7 @@ class BrokenPolicy(ArtesianError):  # noqa: N818 - reads as what it is
 
 
 def policy(name: str, teams: Teams | None = None) -> Policy:
-    """Return a new policy by its name; ``teams`` are for those that go by them.
+    """Return a new policy by its name; ``teams`` are for those that go by them. ``NAME+PLACEMENT`` has jobs go elsewhere.
 
     Raises UnknownPolicy, which lists the known ones; a plugin that does not load is fatal, with its
     cause, for a scheduler that quietly uses another policy is worse than none.
@@ -124,6 +129,9 @@ def policy(name: str, teams: Teams | None = None) -> Policy:
         return TEAM_POLICIES[name](teams)
     if name in BUILT_IN:
         return BUILT_IN[name]()
+    base, plus, placement = name.partition("+")
+    if plus:
+        return _combined(name, base, placement, teams)
     plugins = {entry.name: entry for entry in entry_points(group="artesian.policies")}
     if name not in plugins:
         known = ", ".join(sorted([*BUILT_IN, *plugins]))
@@ -136,6 +144,20 @@ def policy(name: str, teams: Teams | None = None) -> Policy:
             hint="mend or uninstall the package that provides it, or choose another policy",
         ) from error
     return made
+
+
+def _combined(name: str, base: str, placement: str, teams: Teams | None) -> Policy:
+    if base not in WITH_PLACE:
+        raise UnknownPolicy(
+            f"policy {name!r}: {base!r} goes with no placement of one's choice",
+            hint=f"policies that do: {', '.join(sorted(WITH_PLACE))}",
+        )
+    if placement not in PLACES:
+        raise UnknownPolicy(
+            f"policy {name!r}: placement {placement!r} is not known",
+            hint=f"known placements: {', '.join(sorted(PLACES))}",
+        )
+    return WITH_PLACE[base](PLACES[placement](), teams or Teams())
 
 
 def pooled(name: str, by_pool: Mapping[str, str], teams: Teams | None = None) -> Policy:

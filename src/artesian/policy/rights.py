@@ -112,7 +112,7 @@ class Reclaim:
             return None
 
         def borrows(team: str) -> bool:
-            mine, theirs = _parting(path, self.teams.path(team))
+            mine, theirs = parting(path, self.teams.path(team))
             if mine is None or theirs is None:
                 return False
             return any(accounts.within(theirs, kind) < 0 for kind in entitled[mine.name])
@@ -120,7 +120,7 @@ class Reclaim:
         borrowers = frozenset((team, priority) for team, priority in snapshot.capacity.used if borrows(team))
 
         def takes(holder: RunningJob, is_spare: bool) -> bool:
-            mine, theirs = _parting(path, self.teams.path(holder.job.team))
+            mine, theirs = parting(path, self.teams.path(holder.job.team))
             if mine is None or theirs is None:
                 return False
             capacity = snapshot.capacity
@@ -219,7 +219,7 @@ class ByService:
         return Choice(frozenset(snapshot.capacity.used), among=sunk)
 
 
-def _parting(one: tuple[Team, ...], other: tuple[Team, ...]) -> tuple[Team | None, Team | None]:
+def parting(one: tuple[Team, ...], other: tuple[Team, ...]) -> tuple[Team | None, Team | None]:
     """Return the first teams from the top that the two paths do not share; None where a path ends before."""
     for mine, theirs in zip(one, other, strict=False):
         if mine.name != theirs.name:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
@@ -200,8 +200,9 @@ class Maker:
         wanted = wanted_nodes(self.job, self.snapshot.capacity)
         first = choose()
         assert first is not None
-        tries: list[Iterable[RunningJob]] = [self._there(holders(first), wanted)]
-        near = list(islice(self._there(holders(first), wanted), _NODES_LOOKED_AT))
+        there = self._there(holders(first), wanted)
+        near = list(islice(there, _NODES_LOOKED_AT))
+        tries: list[Iterable[RunningJob]] = [chain(near, there)]
         tries += [near for near in (self._cheapest_gang(near), self._cheapest_node(near)) if near]
         for order in tries:
             choice = choose()

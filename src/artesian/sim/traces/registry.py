@@ -56,7 +56,7 @@ def _azure(path: Path, options: ReadOptions) -> Trace:
         raise MissingOption(
             path,
             "expected the speed of a replica with a trace of requests, got none",
-            hint="give the tokens per second that one replica reads and writes, as measured",
+            hint="give the tokens per second that one replica reads and writes, as measured: --replica 9000/600",
         )
     return azure.read(path, replica=options.replica, bad_rows=options.bad_rows, limit=options.limit)
 
@@ -169,7 +169,8 @@ def named(path: Path, name: str) -> Format:
 def sniff(path: Path) -> Format:
     """Return the format that a file has, by its header or its first keys. Raises TraceError.
 
-    Of several formats that would do, it is the one with the most columns.
+    Of several formats that would do, it is the one with the most columns. Where none does, and at least half of the
+    columns of one are there, it is that one: its reader tells which column is missing.
     """
     try:
         with path.open("rb") as file:
@@ -184,12 +185,23 @@ def sniff(path: Path) -> Format:
     for known in FORMATS:
         if known.key is not None and _has_key(lines, known.key):
             return known
+    nearest = max(FORMATS, key=lambda known: _share(header, known))
+    if 2 * _share(header, nearest) >= 1:
+        return nearest
     shown = header if len(header) <= 60 else header[:59] + "…"
     raise UnknownFormat(
         path,
         f"expected a trace, got a file that begins with {shown!r}",
         known=names(),
-        hint="say which format it is, or name its columns as ours are",
+        hint=f"say which format it is, or name its columns as ours are: {', '.join(own.COLUMNS)} for jobs, "
+        f"{', '.join(own.FLEET_COLUMNS)} for a fleet",
+    )
+
+
+def _share(header: str, known: Format) -> float:
+    """Return how many of the format's columns the header has, as a part of them."""
+    return (
+        len(_cells(header, known).intersection(known.columns)) / len(known.columns) if known.columns else 0.0
     )
 
 

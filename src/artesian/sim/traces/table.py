@@ -219,7 +219,7 @@ class Table:
             f"{refused.expected}, got {refused.actual!r}",
             row=self._line,
             column=refused.column,
-            hint=refused.hint or "mend the row, or have bad rows skipped and counted",
+            hint=refused.hint or "mend the row, or have bad rows skipped and counted (--skip-bad-rows)",
         ) from refused
 
     def _rows(self) -> Iterator[Row | Refused]:
