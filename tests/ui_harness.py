@@ -29,6 +29,8 @@ DOOMED = "doomed-1"
 """The job that a test cancels."""
 RESTLESS = "restless-1"
 """Another one."""
+PLIANT = "pliant-1"
+"""One that runs on two devices, and that a test resizes."""
 SLOW = "vlm-b2"
 """The job that a straggler holds up."""
 QUOTAS = """
@@ -176,6 +178,8 @@ def seed(state: StateDir) -> None:
         kernel.step(started(id_, 1, at_s))
         if number < 3:
             kernel.step(ended(id_, 1, Cause.COMPLETED if number else Cause.USER_ERROR, at_s + 100))
+    kernel.step(submitted(a_job(PLIANT, devices="L4:2", user=USER), begun_s + 1400))
+    kernel.step(started(PLIANT, 1, begun_s + 1400))
     waiting = [
         a_job(
             f"wait-{number:03}", devices="H100-SXM5-80GB:512", user=USER if number % 2 else "ben", team="nlp"
