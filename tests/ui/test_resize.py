@@ -5,7 +5,6 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from artesian.server.ui.texts import Language, Texts
-from cli_harness import until
 from ui_harness import DESKTOP, PHONE, PLIANT, Dashboard, Looker, a_dashboard
 
 WAITS = {"en": "wait-001", "zh": "wait-003"}
@@ -110,7 +109,7 @@ def test_one_that_runs_runs_on_where_it_holds_as_many_and_is_stopped_where_not(
         field.fill(count)
         dialog.get_by_role("button", name=texts("resize_yes"), exact=True).click()
         expect(page.get_by_text(texts(key, job=PLIANT, devices=f"L4:{count}"))).to_be_visible()
-        until(lambda state=state: dashboard.cli.is_in(PLIANT) == state)
+        expect(page.locator("dd .state")).to_have_text(texts(f"state.{state}"))
     looker.end()
     assert looker.complaints == []
 
