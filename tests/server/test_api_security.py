@@ -120,6 +120,7 @@ def test_every_answer_is_hardened_and_tells_no_version(served: Served) -> None:
         headers = served.http.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert headers["cache-control"] == "no-store"
         assert "server" not in headers
 

@@ -45,7 +45,7 @@ def test_who_has_no_session_is_asked_for_a_token_and_comes_back(browser: Browser
     page.wait_for_url("**/ui/queue")
     expect(page.get_by_text("vera (viewer)")).to_be_visible()
     [cookie] = [one for one in looker.context.cookies() if one["name"] == COOKIE]
-    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
     assert secret not in cookie["value"]
     assert page.evaluate("fetch('/api/v1/queue').then(answer => answer.status)") == 200
     page.get_by_role("button", name="Log out").click()

@@ -20,7 +20,7 @@ def opened(page: Page, texts: Texts) -> tuple[Locator, Locator]:
     """Press the button; return the dialog and its field."""
     page.get_by_role("button", name=texts("resize")).click()
     dialog = page.get_by_role("dialog")
-    field = dialog.get_by_role("textbox", name=texts("resize_count"))
+    field = dialog.get_by_role("textbox", name=texts("devices"))
     expect(field).to_be_focused()
     return dialog, field
 

@@ -11,12 +11,12 @@ from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.errors import UnknownJob
 from artesian.model.stragglers import SlowWorker
 from artesian.model.units import format_duration
-from artesian.model.views import AttemptView, JobView
+from artesian.model.views import AttemptView, JobView, OutcomeView
 from artesian.server.follow import log_file
 from artesian.server.ledger import copied
 from artesian.server.tokens import Principal
 from artesian.server.ui.curves import Curves, Points, read_curves, read_tail, thinned
-from artesian.server.ui.markup import Markup, join, table, tag
+from artesian.server.ui.markup import Markup, join, table, tag, text
 from artesian.server.ui.orders import add_orders
 from artesian.server.ui.queue import explanation
 from artesian.server.ui.texts import Texts
@@ -100,7 +100,7 @@ def timeline(job: JobView, texts: Texts) -> Markup:
             moment(one.ended_s),
             tag(
                 "div",
-                texts("state.running") if one.outcome is None else str(one.outcome),
+                texts("state.running") if one.outcome is None else outcome(one.outcome, texts),
                 _track(one, begin_s, span_s, now_s),
             ),
         )
@@ -116,6 +116,12 @@ def place(attempt: AttemptView, texts: Texts) -> str:
     devices = sum(len(share.devices) for share in attempt.placement)
     nodes = [share.node for share in attempt.placement]
     return texts("large_place", devices=devices, nodes=len(nodes), first=nodes[0], last=nodes[-1])
+
+
+def outcome(found: OutcomeView, texts: Texts) -> Markup:
+    """Return how an attempt ended. What the operating system said of it is English."""
+    cause = texts(f"cause.{found.cause.value}")
+    return join((cause, ": ", tag("span", found.message, lang="en"))) if found.message else text(cause)
 
 
 def _track(attempt: AttemptView, begin_s: float, span_s: float, now_s: float) -> Markup:
@@ -144,7 +150,7 @@ def recoveries(found: tuple[Recovery, ...], texts: Texts) -> Markup:
 
 
 def _recovery(one: Recovery, texts: Texts) -> str:
-    cause = one.cause.value.replace("_", " ")
+    cause = texts(f"cause.{one.cause.value}")
     if one.seconds is None:
         return texts("not_recovered", cause=cause)
     step = texts("unknown") if one.resumed_from_step is None else one.resumed_from_step

@@ -94,7 +94,8 @@ def _add_resize(visit: Visit, id_: str) -> ui.button:
 
     with ui.dialog() as dialog, ui.card():
         said = ui.html("", sanitize=False)
-        count = ui.input(texts("resize_count")).props(f"autofocus outlined maxlength={_MOST_CHARACTERS}")
+        typed = f"autofocus outlined hide-bottom-space maxlength={_MOST_CHARACTERS}"
+        count = ui.input(texts("devices")).props(typed).classes("wide")
         # What is typed is not wrong until it is asked for; and then no longer than until it is changed.
         count.on_value_change(lambda: setattr(count, "error", None))
         count.on("keydown.enter", resize)
@@ -110,7 +111,7 @@ def _consequences(record: JobRecord, texts: Texts) -> Markup:
     return join(
         (
             tag("h2", texts("resize_of", job=view.id)),
-            tag("p", texts("resize_asks", devices=asked(view))),
+            tag("p", texts("resize_asks", devices=asked(view)), " ", texts("resize_form")),
             tag("p", texts(key, grace=format_duration(record.job.grace_s)), class_="faint"),
         )
     )

@@ -56,7 +56,11 @@ def waterfall(found: Waterfall, texts: Texts) -> Markup:
         came_us = came_us if result.left_us is None else result.left_us
     said = texts("waterfall_unit", unit=texts(unit))
     bars = tag("ol", *rows, class_="waterfall")
-    notes = tag("ul", *(tag("li", note) for note in found.notes), class_="faint") if found.notes else None
+    notes = (
+        tag("ul", *(tag("li", note, lang="en") for note in found.notes), class_="faint")
+        if found.notes
+        else None
+    )
     return join(
         (
             tag("section", head, tag("p", said, class_="faint"), bars, notes),

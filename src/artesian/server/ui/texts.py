@@ -152,6 +152,21 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "state.succeeded": ("succeeded", "成功"),
     "state.failed": ("failed", "失败"),
     "state.cancelled": ("cancelled", "已取消"),
+    # -- why an attempt ended
+    "cause.completed": ("completed", "完成"),
+    "cause.user_error": ("user error", "用户错误"),
+    "cause.signal": ("signal", "被信号终止"),
+    "cause.oom_kill": ("oom kill", "内存不足被终止"),
+    "cause.node_lost": ("node lost", "节点丢失"),
+    "cause.start_failed": ("start failed", "启动失败"),
+    "cause.preempted": ("preempted", "被抢占"),
+    "cause.cancelled": ("cancelled", "已取消"),
+    "cause.resized": ("resized", "调整规模"),
+    # -- roles
+    "role.viewer": ("viewer", "只读"),
+    "role.member": ("member", "成员"),
+    "role.operator": ("operator", "运维"),
+    "role.admin": ("admin", "管理员"),
     # -- fields
     "id": ("Id", "编号"),
     "state": ("State", "状态"),
@@ -283,9 +298,12 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "resize": ("Resize job", "调整作业规模"),
     "resize_of": ("Resize {job}", "调整 {job} 的规模"),
     "resize_asks": ("It asks for {devices}.", "目前请求 {devices}。"),
-    "resize_count": ("Devices: 8, or 4..8 for as many as there are", "设备数：8，或 4..8 表示有多少用多少"),
+    "resize_form": (
+        "Write how many from now on: 8, or 4..8 for as many as there are.",
+        "请写新的数量：8，或 4..8 表示有多少用多少。",
+    ),
     "resize_waiting": (
-        "It asks for as many at once. How many workers it has stays as its file says.",
+        "As it waits, it asks for as many at once. How many workers it has stays as its file says.",
         "立即按新的数量排队。工作进程数仍以作业文件为准。",
     ),
     "resize_running": (
