@@ -184,6 +184,18 @@ def test_no_path_leads_elsewhere_nor_into_a_page(
     assert b"\r\nlocation: //" not in answer.lower()
 
 
+def test_a_session_that_began_by_https_is_kept_to_it_also_behind_a_proxy(closed: Dashboard) -> None:
+    secret = Tokens(closed.state.tokens).create(user="amy", role=Role.VIEWER).secret
+    host = urlsplit(closed.url).netloc
+    for origin, is_secure in ((f"https://{host}", True), (f"http://{host}", False), (None, False)):
+        headers = {} if origin is None else {"Origin": origin}
+        answer = httpx.post(f"{closed.url}/ui/login", data={"token": secret}, headers=headers)
+        assert answer.status_code == 303
+        words = {word.strip() for word in answer.headers["set-cookie"].split(";")}
+        assert {"HttpOnly", "SameSite=strict", "Path=/"} <= words
+        assert ("Secure" in words) is is_secure, origin
+
+
 def test_a_login_reads_a_small_body_and_no_query(closed: Dashboard) -> None:
     secret = Tokens(closed.state.tokens).create(user="quick", role=Role.VIEWER).secret
     large = httpx.post(f"{closed.url}/ui/login", content=b"token=" + b"x" * (2**21 + 1))

@@ -86,8 +86,14 @@ def _set(response: Response, request: Request, name: str, value: str, *, max_age
         path="/",
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=_is_https(request),
     )
+
+
+def _is_https(request: Request) -> bool:
+    """Return whether the browser came by https, be it to a proxy: a form's origin, which the gate has seen, tells."""
+    origin = request.headers.get("origin", "")
+    return request.url.scheme == "https" or urlsplit(origin).scheme == "https"
 
 
 def _within(to: str | None) -> str:

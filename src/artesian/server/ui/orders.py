@@ -111,7 +111,8 @@ def _consequences(record: JobRecord, texts: Texts) -> Markup:
     return join(
         (
             tag("h2", texts("resize_of", job=view.id)),
-            tag("p", texts("resize_asks", devices=asked(view)), " ", texts("resize_form")),
+            tag("p", texts("resize_asks", devices=asked(view))),
+            tag("p", texts("resize_form")),
             tag("p", texts(key, grace=format_duration(record.job.grace_s)), class_="faint"),
         )
     )
