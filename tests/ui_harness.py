@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ DOOMED = "doomed-1"
 """The job that a test cancels."""
 RESTLESS = "restless-1"
 """Another one."""
+PLIANT = "pliant-1"
+"""One that runs on two devices, and that a test resizes."""
 SLOW = "vlm-b2"
 """The job that a straggler holds up."""
 QUOTAS = """
@@ -48,14 +50,20 @@ class Dashboard:
     """``artesian serve`` without a driver: what waits goes on waiting, what runs goes on running."""
 
     def __init__(
-        self, folder: Path, *, is_seeded: bool, words: Sequence[str], settings: str = QUOTAS
+        self,
+        folder: Path,
+        *,
+        is_seeded: bool,
+        words: Sequence[str],
+        settings: str = QUOTAS,
+        sow: Callable[[StateDir], None],
     ) -> None:
         self.cli = Cli(folder)
         self.cli.env["USER"] = self.cli.env["LOGNAME"] = USER
         self.state = self.cli.state
         self.state.create()
         if is_seeded:
-            seed(self.state)
+            sow(self.state)
             config = folder / "artesian.toml"
             config.write_text(settings)
             self.cli.env["ARTESIAN_CONFIG"] = str(config)
@@ -74,10 +82,15 @@ class Dashboard:
 
 @contextmanager
 def a_dashboard(
-    folder: Path, *, is_seeded: bool = True, words: Sequence[str] = (), settings: str = QUOTAS
+    folder: Path,
+    *,
+    is_seeded: bool = True,
+    words: Sequence[str] = (),
+    settings: str = QUOTAS,
+    sow: Callable[[StateDir], None] | None = None,
 ) -> Iterator[Dashboard]:
-    """Serve until the end of the block."""
-    dashboard = Dashboard(folder, is_seeded=is_seeded, words=words, settings=settings)
+    """Serve until the end of the block. ``sow`` writes the state that there is; None: ``seed``."""
+    dashboard = Dashboard(folder, is_seeded=is_seeded, words=words, settings=settings, sow=sow or seed)
     try:
         yield dashboard
         assert dashboard.stop() == 0, dashboard.running.stderr
@@ -176,6 +189,8 @@ def seed(state: StateDir) -> None:
         kernel.step(started(id_, 1, at_s))
         if number < 3:
             kernel.step(ended(id_, 1, Cause.COMPLETED if number else Cause.USER_ERROR, at_s + 100))
+    kernel.step(submitted(a_job(PLIANT, devices="L4:2", user=USER), begun_s + 1400))
+    kernel.step(started(PLIANT, 1, begun_s + 1400))
     waiting = [
         a_job(
             f"wait-{number:03}", devices="H100-SXM5-80GB:512", user=USER if number % 2 else "ben", team="nlp"

@@ -211,6 +211,26 @@ def test_arguments_are_never_joined_into_a_shell_line(harness: Harness) -> None:
     assert harness.stdout(job) == "".join(f"{word}|" for word in words[2:])
 
 
+def test_what_looks_like_a_shell_in_a_variable_or_a_folder_stays_data(
+    harness: Harness, tmp_path: Path
+) -> None:
+    mark = tmp_path / "owned"
+    evil = f"$(touch {mark}); `touch {mark}` | touch {mark} && touch {mark} '\" * #"
+    folder = tmp_path / "a $(touch owned) `id` '\" ; b"
+    folder.mkdir()
+    env = {"PATH": os.environ["PATH"], "EVIL": evil}
+    job = shell('printf "%s|%s" "$EVIL" "$PWD"', env=env, workdir=str(folder))
+
+    async def test() -> None:
+        harness.start(job)
+        await harness.outcome()
+
+    run(harness, test)
+    assert harness.stdout(job) == f"{evil}|{folder}"
+    assert not mark.exists()
+    assert list(folder.iterdir()) == []
+
+
 def test_an_attempt_sees_its_job_and_nothing_of_the_drivers_environment(harness: Harness) -> None:
     os.environ["A_SECRET_OF_THE_DRIVER"] = "not for jobs"  # noqa: S105 - no password
     job = shell("env", env={"PATH": os.environ["PATH"], "MINE": "yes"}, checkpoint_every_steps=7)

@@ -15,6 +15,7 @@ from artesian.cli.remote import token_of
 from artesian.server.auth import OpenListener
 from artesian.server.config import StateDir
 from artesian.server.serve import Listener, Serving, authenticator
+from artesian.server.submission import SUBMISSION_TYPE
 from artesian.server.tokens import Role, TokenError, Tokens
 
 YAML = {"Content-Type": "application/yaml"}
@@ -77,6 +78,27 @@ def test_a_yaml_bomb_is_refused_before_it_goes_off(served: Served) -> None:
     assert answer.status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "before"),
+    [
+        ("/api/v1/jobs", "application/json", '{"name": '),
+        ("/api/v1/jobs", "application/yaml", "name: "),
+        ("/api/v1/jobs", SUBMISSION_TYPE, '{"file": '),
+        ("/api/v1/jobs", SUBMISSION_TYPE, '{"env": '),
+        ("/api/v1/jobs/bulk", "application/json", '{"jobs": ['),
+        ("/api/v1/jobs/bulk", "application/json", '{"env": '),
+        ("/api/v1/jobs/bulk", "application/json", '{"jobs": [{"name": '),
+        ("/api/v1/jobs/bulk", "application/json", ""),
+    ],
+)
+def test_a_body_of_a_hundred_thousand_levels_is_refused(
+    served: Served, path: str, kind: str, before: str
+) -> None:
+    for nested in ("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000):
+        answer = served.http.post(path, content=before + nested, headers={"Content-Type": kind})
+        assert answer.status_code == 422, answer.text
+
+
 def test_an_oversized_body_is_refused_by_its_header_and_by_its_size(served: Served) -> None:
     large = b"x" * (2**21 + 1)
     assert served.http.post("/api/v1/jobs", content=large, headers=YAML).status_code == 413
@@ -120,6 +142,7 @@ def test_every_answer_is_hardened_and_tells_no_version(served: Served) -> None:
         headers = served.http.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert headers["cache-control"] == "no-store"
         assert "server" not in headers
 

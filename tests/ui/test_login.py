@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from artesian.server.auth import SESSION_COOKIE as COOKIE
 from artesian.server.tokens import Role, Tokens
-from ui_harness import DOOMED, Dashboard, Looker, a_dashboard
+from ui_harness import DOOMED, PLIANT, USER, Dashboard, Looker, a_dashboard
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_who_has_no_session_is_asked_for_a_token_and_comes_back(browser: Browser
     page.wait_for_url("**/ui/queue")
     expect(page.get_by_text("vera (viewer)")).to_be_visible()
     [cookie] = [one for one in looker.context.cookies() if one["name"] == COOKIE]
-    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
     assert secret not in cookie["value"]
     assert page.evaluate("fetch('/api/v1/queue').then(answer => answer.status)") == 200
     page.get_by_role("button", name="Log out").click()
@@ -54,14 +54,23 @@ def test_who_has_no_session_is_asked_for_a_token_and_comes_back(browser: Browser
     looker.end()
 
 
-def test_a_viewer_gets_no_button_to_cancel_and_an_operator_does(browser: Browser, closed: Dashboard) -> None:
-    for role, is_there in ((Role.VIEWER, False), (Role.MEMBER, False), (Role.OPERATOR, True)):
-        session = log_in(closed, token(closed, role)[1]).cookies[COOKIE]
+def test_whoever_may_cancel_and_resize_a_job_gets_the_buttons_and_nobody_else(
+    browser: Browser, closed: Dashboard
+) -> None:
+    for user, role, is_there in (
+        (USER, Role.VIEWER, False),
+        ("vera", Role.MEMBER, False),
+        (USER, Role.MEMBER, True),
+        ("vera", Role.OPERATOR, True),
+        ("vera", Role.ADMIN, True),
+    ):
+        session = log_in(closed, token(closed, role, user)[1]).cookies[COOKIE]
         looker = Looker(browser, closed.url)
         looker.context.add_cookies([{"name": COOKIE, "value": session, "url": closed.url}])
         page = looker.open(f"/ui/jobs/{DOOMED}")
         expect(page.get_by_text("running").first).to_be_visible()
-        assert page.get_by_role("button", name="Cancel job").count() == int(is_there), role
+        for name in ("Cancel job", "Resize job"):
+            assert page.get_by_role("button", name=name).count() == int(is_there), (user, role, name)
         looker.end()
         assert looker.complaints == []
 
@@ -78,6 +87,23 @@ def test_a_page_that_is_open_can_do_nothing_once_its_token_is_revoked(
     Tokens(closed.state.tokens).revoke(id_)
     page.wait_for_url("**/ui/login*")
     assert closed.cli.is_in(DOOMED) == "running"
+    looker.end()
+
+
+def test_a_dialog_that_is_open_resizes_nothing_once_its_token_is_revoked(
+    browser: Browser, closed: Dashboard
+) -> None:
+    id_, secret = token(closed, Role.OPERATOR)
+    looker = Looker(browser, closed.url)
+    session = log_in(closed, secret).cookies[COOKIE]
+    looker.context.add_cookies([{"name": COOKIE, "value": session, "url": closed.url}])
+    page = looker.open(f"/ui/jobs/{PLIANT}")
+    page.get_by_role("button", name="Resize job").click()
+    page.get_by_role("dialog").get_by_role("textbox").fill("4")
+    Tokens(closed.state.tokens).revoke(id_)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/ui/login*")
+    assert closed.cli.is_in(PLIANT) == "running"
     looker.end()
 
 

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from artesian.engines.local.engine import attempt_folder
 from artesian.server.ui.queue import PAGE
 from artesian.server.ui.texts import Language, Texts
 from artesian.server.ui.trial import FILE_BYTES
@@ -75,7 +76,8 @@ def test_every_page_says_what_it_knows(look: Look, language: Language, size: tup
     expect(page.locator("pre")).to_contain_text("step 150 loss")
     for key in ("attempts", "recoveries", "training", "tokens_per_s", "state.running", "log"):
         assert texts(key) in content(page), key
-    assert "node lost" in content(page)
+    assert texts("cause.node_lost") in content(page)
+    assert texts("role.admin") in page.locator("header").inner_text()
     assert not looker.is_wider_than_its_window()
 
 
@@ -102,6 +104,18 @@ def test_what_a_job_prints_is_text_and_no_script(look: Look) -> None:
     page = look().open("/ui/jobs/llm-a1")
     expect(page.locator("pre")).to_contain_text(SCRIPT.strip())
     assert page.title() == "llm-a1 · artesian"
+
+
+def test_what_a_job_prints_comes_to_the_open_page(look: Look, dashboard: Dashboard) -> None:
+    page = look().open(f"/ui/jobs/{SLOW}")
+    expect(page.get_by_text("Nothing was printed yet.")).to_be_visible()
+    printed = attempt_folder(dashboard.state.jobs, SLOW, 1)
+    for said in ("the first line\n", "and another\n"):
+        with printed.stdout.open("a") as out:
+            out.write(said)
+        expect(page.get_by_role("log", name="stdout")).to_contain_text(said.strip())
+    printed.stderr.write_text("a warning\n")
+    expect(page.get_by_role("log", name="stderr")).to_have_text("a warning")
 
 
 def test_a_job_tells_on_demand_why_it_waits_and_more_of_the_queue_is_shown(look: Look) -> None:

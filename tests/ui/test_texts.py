@@ -8,7 +8,9 @@ import pytest
 
 import artesian.server.ui
 from artesian.kernel.lifecycle import JobState
+from artesian.model.job import Cause
 from artesian.model.ledger import Loss, Stage
+from artesian.server.tokens import Role
 from artesian.server.ui.texts import TABLE, language_of
 
 
@@ -26,6 +28,8 @@ def _fields(text: str) -> set[str]:
 
 def test_states_stages_and_losses_have_names() -> None:
     names = [f"state.{one.value}" for one in JobState]
+    names += [f"cause.{one.value}" for one in Cause]
+    names += [f"role.{one.value}" for one in Role]
     names += [f"stage.{one.value}" for one in Stage]
     names += [f"{kind}.{one.value}" for one in Loss for kind in ("loss", "recover")]
     assert set(names) <= TABLE.keys()

@@ -251,6 +251,10 @@ def _checked(read: Callable[[], _T]) -> _T:
     """Return what ``read`` returns. Raises Problem where the body is not what it should be."""
     try:
         return read()
+    except RecursionError as error:
+        raise Problem(
+            422, "invalid-document", "body: expected a few levels of nesting, got too many"
+        ) from error
     except (msgspec.DecodeError, ValueError) as error:
         raise Problem(
             422, "invalid-document", f"body: {error}", hint="see /api/v1/openapi.json for its form"

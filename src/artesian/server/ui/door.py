@@ -57,7 +57,7 @@ class Door:
 
             async def guarded(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    MutableHeaders(scope=message)["Content-Security-Policy"] = _CONTENT
+                    MutableHeaders(scope=message).setdefault("Content-Security-Policy", _CONTENT)
                 await send(message)
 
             await self._app(scope, receive, guarded)

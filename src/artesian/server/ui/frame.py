@@ -56,7 +56,11 @@ def _header(visit: Visit, here: str) -> Markup:
         method="post",
         action="/ui/logout",
     )
-    who = tag("span", texts("logged_in", user=visit.who.user, role=visit.who.role.value), class_="who")
+    who = tag(
+        "span",
+        texts("logged_in", user=visit.who.user, role=texts(f"role.{visit.who.role.value}")),
+        class_="who",
+    )
     return tag(
         "header",
         tag("a", texts("skip"), href="#content", class_="skip"),

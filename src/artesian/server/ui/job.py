@@ -1,4 +1,4 @@
-"""One job: its state, attempts and recoveries, what it trains, what it prints, and the way to stop it."""
+"""One job: its state, attempts and recoveries, what it trains, what it prints, and the ways to stop and to resize it."""
 
 import asyncio
 import time
@@ -11,16 +11,17 @@ from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.errors import UnknownJob
 from artesian.model.stragglers import SlowWorker
 from artesian.model.units import format_duration
-from artesian.model.views import AttemptView, JobView
+from artesian.model.views import AttemptView, JobView, OutcomeView
 from artesian.server.follow import log_file
 from artesian.server.ledger import copied
-from artesian.server.tokens import Principal, Role
+from artesian.server.tokens import Principal
 from artesian.server.ui.curves import Curves, Points, read_curves, read_tail, thinned
-from artesian.server.ui.markup import Markup, join, table, tag
+from artesian.server.ui.markup import Markup, join, table, tag, text
+from artesian.server.ui.orders import add_orders
 from artesian.server.ui.queue import explanation
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
-from artesian.server.ui.words import moment, percent, state_badge
+from artesian.server.ui.words import asked, moment, percent, state_badge
 
 _STATE_S, _TRAINING_S, _LOG_S = 2.0, 8.0, 2.0
 _TAIL_BYTES = 16_384
@@ -42,8 +43,10 @@ async def build(visit: Visit) -> None:
         return visit.service.find(id_, who)
 
     async def state(who: Principal) -> Markup:
-        view = visit.service.view(record(who))
-        why = None if view.reason is None else explanation(visit.service.decision(record(who)), texts)
+        now = record(who)
+        show_orders(now)
+        view = visit.service.view(now)
+        why = None if view.reason is None else explanation(visit.service.decision(now), texts)
         return join(
             (
                 facts(view, texts),
@@ -57,7 +60,7 @@ async def build(visit: Visit) -> None:
 
     ui.page_title(f"{id_} · artesian")
     ui.html(tag("h1", texts("job"), " ", id_), sanitize=False)
-    _add_cancel(visit, id_)
+    show_orders = add_orders(visit, id_)
     await visit.live(_STATE_S, state)
     await _add_training(visit, id_)
     ui.html(tag("h2", texts("log")), sanitize=False)
@@ -70,7 +73,7 @@ def facts(job: JobView, texts: Texts) -> Markup:
         ("state", state_badge(job.state, texts)),
         ("team", job.team),
         ("user", job.user),
-        ("devices", " + ".join(job.devices)),
+        ("devices", asked(job)),
         ("priority", str(job.priority)),
         ("submitted", moment(job.submitted_s)),
         ("end", moment(job.ended_s)),
@@ -97,7 +100,7 @@ def timeline(job: JobView, texts: Texts) -> Markup:
             moment(one.ended_s),
             tag(
                 "div",
-                texts("state.running") if one.outcome is None else str(one.outcome),
+                texts("state.running") if one.outcome is None else outcome(one.outcome, texts),
                 _track(one, begin_s, span_s, now_s),
             ),
         )
@@ -113,6 +116,12 @@ def place(attempt: AttemptView, texts: Texts) -> str:
     devices = sum(len(share.devices) for share in attempt.placement)
     nodes = [share.node for share in attempt.placement]
     return texts("large_place", devices=devices, nodes=len(nodes), first=nodes[0], last=nodes[-1])
+
+
+def outcome(found: OutcomeView, texts: Texts) -> Markup:
+    """Return how an attempt ended. What the operating system said of it is English."""
+    cause = texts(f"cause.{found.cause.value}")
+    return join((cause, ": ", tag("span", found.message, lang="en"))) if found.message else text(cause)
 
 
 def _track(attempt: AttemptView, begin_s: float, span_s: float, now_s: float) -> Markup:
@@ -141,7 +150,7 @@ def recoveries(found: tuple[Recovery, ...], texts: Texts) -> Markup:
 
 
 def _recovery(one: Recovery, texts: Texts) -> str:
-    cause = one.cause.value.replace("_", " ")
+    cause = texts(f"cause.{one.cause.value}")
     if one.seconds is None:
         return texts("not_recovered", cause=cause)
     step = texts("unknown") if one.resumed_from_step is None else one.resumed_from_step
@@ -256,29 +265,3 @@ def _output(visit: Visit, record: JobRecord) -> Markup:
                 tag("pre", tag("span", said), tabindex="0", role="log", aria_label=name),
             ]
     return join(pieces) if pieces else tag("p", visit.texts("no_log"), class_="empty")
-
-
-def _add_cancel(visit: Visit, id_: str) -> None:
-    """Add the button for whoever may cancel the job; the service asks again when it is pressed."""
-    texts, who = visit.texts, visit.who
-    job = visit.service.find(id_, who)
-    is_theirs = job.job.user == who.user or who.role.includes(Role.OPERATOR)
-    if job.state.is_final or not who.role.includes(Role.MEMBER) or not is_theirs:
-        return
-
-    async def cancel() -> None:
-        dialog.close()
-        with visit.trying():
-            now = await visit.principal(Role.MEMBER)
-            await visit.service.cancel(visit.service.find(id_, now), now)
-            ui.notify(texts("cancelled", job=id_), type="positive")
-            button.set_visibility(False)
-
-    with ui.dialog() as dialog, ui.card():
-        said = texts("cancel_sure", job=id_, grace=format_duration(job.job.grace_s))
-        ui.html(tag("p", said), sanitize=False)
-        with ui.element("div").classes("actions"):
-            ui.button(texts("cancel_no"), on_click=dialog.close).props("no-caps outline autofocus")
-            ui.button(texts("cancel_yes"), on_click=cancel).props("no-caps color=negative")
-    with ui.element("div").classes("actions"):
-        button = ui.button(texts("cancel"), on_click=dialog.open).props("no-caps outline color=negative")

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 
 from artesian.server.auth import SESSION_COOKIE, Auth
+from artesian.server.gate import too_large
 from artesian.server.problems import Problem
 from artesian.server.ui.markup import Markup, join, tag
 from artesian.server.ui.plain import language_links, plain_page
@@ -16,6 +17,8 @@ from artesian.server.ui.texts import LANGUAGES, Texts, language_of
 LANGUAGE_COOKIE = "artesian_language"
 HOME = "/ui/"
 LOGIN = "/ui/login"
+_FORM_BYTES = 4096
+"""More than a token needs: strangers send it, and all other requests wait while it is read."""
 _YEAR_S = 365 * 86_400
 
 
@@ -37,7 +40,9 @@ def add_login(app: FastAPI, auth: Auth) -> None:
         return _form(request, None, 200)
 
     async def log_in(request: Request) -> Response:
-        fields = parse_qs((await request.body()).decode(errors="replace"))
+        if len(body := await request.body()) > _FORM_BYTES:
+            raise too_large(_FORM_BYTES)
+        fields = parse_qs(body.decode(errors="replace"))
         token = fields.get("token", [""])[0].strip()
         texts = texts_of(request)
         try:
@@ -86,8 +91,14 @@ def _set(response: Response, request: Request, name: str, value: str, *, max_age
         path="/",
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=_is_https(request),
     )
+
+
+def _is_https(request: Request) -> bool:
+    """Return whether the browser came by https, be it to a proxy: a form's origin, which the gate has seen, tells."""
+    origin = request.headers.get("origin", "")
+    return request.url.scheme == "https" or urlsplit(origin).scheme == "https"
 
 
 def _within(to: str | None) -> str:

@@ -9,7 +9,7 @@ from artesian.server.tokens import Principal
 from artesian.server.ui.markup import Markup, join, table, tag
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
-from artesian.server.ui.words import amount, job_link, moment, percent, state_badge, unit_of
+from artesian.server.ui.words import amount, asked, job_link, moment, percent, state_badge, unit_of
 
 _WATERFALL_S, _JOBS_S = 4.0, 2.0
 _LATEST = 12
@@ -56,7 +56,11 @@ def waterfall(found: Waterfall, texts: Texts) -> Markup:
         came_us = came_us if result.left_us is None else result.left_us
     said = texts("waterfall_unit", unit=texts(unit))
     bars = tag("ol", *rows, class_="waterfall")
-    notes = tag("ul", *(tag("li", note) for note in found.notes), class_="faint") if found.notes else None
+    notes = (
+        tag("ul", *(tag("li", note, lang="en") for note in found.notes), class_="faint")
+        if found.notes
+        else None
+    )
     return join(
         (
             tag("section", head, tag("p", said, class_="faint"), bars, notes),
@@ -144,7 +148,7 @@ def latest(jobs: tuple[JobView, ...], texts: Texts) -> Markup:
             state_badge(job.state, texts),
             job.team,
             job.user,
-            " + ".join(job.devices),
+            asked(job),
             moment(job.submitted_s),
         )
         for job in jobs

@@ -10,6 +10,13 @@ from artesian.server.ui.texts import LANGUAGES, LOCALES, Texts
 STYLE = (Path(__file__).parent / "static" / "style.css").read_text(encoding="utf-8")
 
 
+_CONTENT = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+"""All that a page without a script needs: its own style, and its own form."""
+
+
 def plain_page(texts: Texts, title: str, body: Markup, *, status: int) -> Response:
     """Return a small page."""
     head = join(
@@ -22,7 +29,9 @@ def plain_page(texts: Texts, title: str, body: Markup, *, status: int) -> Respon
     )
     main = tag("main", tag("h1", "artesian"), body, class_="page narrow")
     document = tag("html", tag("head", head), tag("body", main), lang=LOCALES[texts.language])
-    return HTMLResponse(f"<!doctype html>{text(document)}", status)
+    return HTMLResponse(
+        f"<!doctype html>{text(document)}", status, headers={"Content-Security-Policy": _CONTENT}
+    )
 
 
 def language_links() -> Markup:

@@ -12,7 +12,7 @@ from artesian.server.board import Filter
 from artesian.server.ui.markup import Markup, join, table, tag
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
-from artesian.server.ui.words import ago, job_link, moment, state_badge
+from artesian.server.ui.words import ago, asked, job_link, moment, state_badge
 
 PAGE = 200
 _FEW_TEAMS = 2
@@ -82,7 +82,7 @@ def listing(jobs: list[JobView], waiting: int, texts: Texts) -> Markup:
             state_badge(job.state, texts),
             job.team,
             job.user,
-            " + ".join(job.devices),
+            asked(job),
             job.priority,
             ago(_since_s(job), texts),
             tag(

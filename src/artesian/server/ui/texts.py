@@ -152,6 +152,21 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "state.succeeded": ("succeeded", "成功"),
     "state.failed": ("failed", "失败"),
     "state.cancelled": ("cancelled", "已取消"),
+    # -- why an attempt ended
+    "cause.completed": ("completed", "完成"),
+    "cause.user_error": ("user error", "用户错误"),
+    "cause.signal": ("signal", "被信号终止"),
+    "cause.oom_kill": ("oom kill", "内存不足被终止"),
+    "cause.node_lost": ("node lost", "节点丢失"),
+    "cause.start_failed": ("start failed", "启动失败"),
+    "cause.preempted": ("preempted", "被抢占"),
+    "cause.cancelled": ("cancelled", "已取消"),
+    "cause.resized": ("resized", "调整规模"),
+    # -- roles
+    "role.viewer": ("viewer", "只读"),
+    "role.member": ("member", "成员"),
+    "role.operator": ("operator", "运维"),
+    "role.admin": ("admin", "管理员"),
     # -- fields
     "id": ("Id", "编号"),
     "state": ("State", "状态"),
@@ -280,6 +295,39 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "cancel_yes": ("Yes, cancel it", "是，取消"),
     "cancel_no": ("No, keep it", "否，保留"),
     "cancelled": ("{job} was told to stop.", "已通知 {job} 停止。"),
+    "resize": ("Resize job", "调整作业规模"),
+    "resize_of": ("Resize {job}", "调整 {job} 的规模"),
+    "resize_asks": ("It asks for {devices}.", "目前请求 {devices}。"),
+    "resize_form": (
+        "Write how many from now on: 8, or 4..8 for as many as there are.",
+        "请写新的数量：8，或 4..8 表示有多少用多少。",
+    ),
+    "resize_waiting": (
+        "As it waits, it asks for as many at once. How many workers it has stays as its file says.",
+        "立即按新的数量排队。工作进程数仍以作业文件为准。",
+    ),
+    "resize_running": (
+        "If it does not hold as many, it gets SIGTERM, and SIGKILL after {grace}; it waits for its devices, and goes on from its latest checkpoint.",
+        "若当前占用的数量不符：先发送 SIGTERM，{grace}后发送 SIGKILL；作业等待设备，再从最近的检查点继续。",
+    ),
+    "resize_yes": ("Resize", "调整"),
+    "resize_no": ("Leave as it is", "保持不变"),
+    "resize_same": ("It asks for as many already.", "已经是这个数量。"),
+    "resize_wrong": (
+        "Write a whole number such as 8, two such as 4..8 with the smaller first, or a share of one device such as 0.5.",
+        "请写整数（如 8）、范围（如 4..8，小的在前），或单个设备的份额（如 0.5）。",
+    ),
+    "resize_impossible": ("These nodes can never hold it. {why}", "这些节点永远容不下它。{why}"),
+    "resize_over": ("The job is over.", "作业已结束。"),
+    "resized_waiting": ("{job} asks for {devices} now.", "{job} 现在请求 {devices}。"),
+    "resized_holding": (
+        "{job} asks for {devices} now: it holds as many, and runs on.",
+        "{job} 现在请求 {devices}：数量相符，继续运行。",
+    ),
+    "resized_stopping": (
+        "{job} was told to stop, and goes on with {devices}.",
+        "已通知 {job} 停止，之后以 {devices} 继续。",
+    ),
     "forbidden": ("Your role does not allow this.", "您的角色无权执行此操作。"),
     # -- simulate
     "simulate_how": (

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from artesian.model.ledger import US
 from artesian.model.units import format_duration
+from artesian.model.views import JobView
 from artesian.server.ui.markup import Markup, tag
 from artesian.server.ui.texts import Texts
 
@@ -34,6 +35,11 @@ def state_badge(state: str, texts: Texts) -> Markup:
 def job_link(job_id: str) -> Markup:
     """Return the way to a job's page."""
     return tag("a", job_id, href=f"/ui/jobs/{job_id}")
+
+
+def asked(job: JobView) -> str:
+    """Return which devices a job asks for: one of the kinds, first choice first."""
+    return " | ".join(job.devices)
 
 
 def unit_of(nameplate_us: int) -> tuple[str, int]:

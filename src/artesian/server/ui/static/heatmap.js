@@ -43,11 +43,35 @@ export default {
       const { width, height, size, columns, tops } = this.layout();
       const canvas = this.$el.querySelector("canvas");
       const ratio = window.devicePixelRatio || 1;
-      canvas.width = width * ratio;
-      canvas.height = height * ratio;
-      canvas.style.width = `${width}px`;
-      canvas.style.height = `${height}px`;
+      const [wide, high] = [width, height].map((length) => Math.max(1, Math.round(length * ratio)));
+      if (this.painted !== this.pools || this.picture.width !== wide || this.picture.height !== high) {
+        // Ten thousand squares take longer than a frame: they are painted when they change, not when the mark moves.
+        this.picture = this.paint(wide, high, ratio);
+        this.painted = this.pools;
+      }
+      if (canvas.width !== wide || canvas.height !== high) {
+        [canvas.width, canvas.height] = [wide, high];
+        canvas.style.width = `${width}px`;
+        canvas.style.height = `${height}px`;
+      }
       const pen = canvas.getContext("2d");
+      pen.setTransform(1, 0, 0, 1, 0, 0);
+      pen.clearRect(0, 0, wide, high);
+      pen.drawImage(this.picture, 0, 0);
+      if (this.isChosen || document.activeElement === canvas) {
+        const y = tops[this.pool] + Math.floor(this.place / columns) * size;
+        pen.scale(ratio, ratio);
+        pen.strokeStyle = INK;
+        pen.lineWidth = 2;
+        const inner = size - (size > 8 ? 2 : 1);
+        pen.strokeRect((this.place % columns) * size, y, inner, inner);
+      }
+    },
+    paint(wide, high, ratio) {
+      const { width, size, columns, tops } = this.layout();
+      const picture = document.createElement("canvas");
+      [picture.width, picture.height] = [wide, high];
+      const pen = picture.getContext("2d");
       pen.scale(ratio, ratio);
       const inner = size - (size > 8 ? 2 : 1);
       this.pools.forEach(([heading, name, cells], pool) => {
@@ -80,12 +104,7 @@ export default {
           pen.stroke();
         }
       });
-      if (this.isChosen || document.activeElement === canvas) {
-        const y = tops[this.pool] + Math.floor(this.place / columns) * size;
-        pen.strokeStyle = INK;
-        pen.lineWidth = 2;
-        pen.strokeRect((this.place % columns) * size, y, inner, inner);
-      }
+      return picture;
     },
     point(event) {
       const { size, columns, tops } = this.layout();
