@@ -53,7 +53,9 @@ def _kill_descendants() -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         try:
-            os.waitpid(-1, 0)
+            ended, _ = os.waitpid(-1, 0)
+            while ended:  # all that have ended meanwhile: a soak leaves thousands, and each look goes through all of /proc
+                ended, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
 
