@@ -53,5 +53,6 @@ def test_the_help_and_the_errors_are_those_of_launch(cli: Cli) -> None:
     )
 
 
-def test_a_script_that_is_not_there_fails_with_pythons_words(cli: Cli) -> None:
-    assert "can't open file" in cli("launch", "missing.py", code=2).stderr
+def test_a_script_that_is_not_there_is_refused_before_anything_starts(cli: Cli) -> None:
+    refusal = cli("launch", "missing.py", code=2).stderr
+    assert refusal.endswith("error: SCRIPT: expected a Python file, found nothing at missing.py\n")

@@ -81,7 +81,9 @@ class Speeds(click.ParamType[tuple[float, float]]):
     "--format",
     "format_name",
     type=click.Choice([known.name for known in FORMATS]),
-    help="Format of the file with the jobs. Unless given: what it begins with decides.",
+    metavar="NAME",
+    help="Format of the file with the jobs. Unless given: what it begins with decides. One of: "
+    f"{', '.join(known.name for known in FORMATS)}.",
 )
 @click.option(
     "--skip-bad-rows",

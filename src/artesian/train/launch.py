@@ -62,6 +62,8 @@ def main(argv: Sequence[str]) -> int:
     _read_command(parser, args)
     gang = _gang(parser, args)
     terms = _terms(parser, args, gang)
+    if gang.script and not (args.module or os.path.exists(args.script)):
+        parser.error(f"SCRIPT: expected a Python file, found nothing at {args.script}")
     meeting = terms.endpoints[0] if terms is not None and terms.max_nodes > 1 else None
     with (
         _memory(os.environ, is_wanted=gang.max_restarts > 0) as with_memory,
@@ -260,8 +262,6 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
                 f"--world-size must be at least {args.first_rank + workers}, for {workers} workers from rank "
                 f"{args.first_rank} on, got {args.world_size}"
             )
-    if not (args.module or args.no_python or os.path.exists(args.script)):
-        parser.error(f"SCRIPT: expected a Python file, found nothing at {args.script}")
     if args.module and args.no_python:
         parser.error("--module needs python, and --no-python asks for none")
     if args.start_timeout == 0:
