@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# In how many processes the tests run; 0: in pytest's own, as for --pdb.
+JOBS ?= 2
 # As after `activate`, so that a job finds this environment's python whatever else is active.
 ACTIVE := VIRTUAL_ENV="$(abspath $(VENV))" PATH="$(abspath $(BIN)):$$PATH"
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
@@ -25,7 +27,7 @@ run: $(VENV)/.for-run
 
 test: $(VENV)/.for-test
 	@scripts/services.sh
-	$(ACTIVE) pytest $(ARGS)
+	$(ACTIVE) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.for-test
 	$(BIN)/ruff check .
