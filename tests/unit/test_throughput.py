@@ -66,7 +66,7 @@ def a_problem(
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> Problem:
+def problems(draw: st.DrawFn, weights: Sequence[float] = (0.5, 1.0, 1.0, 2.0)) -> Problem:
     """Up to 5 jobs on up to 3 kinds, gangs and jobs that cannot run everywhere among them."""
     jobs, kinds = draw(st.integers(1, 5)), draw(st.integers(1, 3))
     speed = st.sampled_from([0.0, 0.5, 1.0, 1.0, 3.0, 10.0])
@@ -83,7 +83,7 @@ def problems(draw: st.DrawFn) -> Problem:
         left=[draw(st.sampled_from([1.0, 100.0, 1e6])) for _ in range(jobs)],
         held_s=held_s,
         age_s=[sum(row) + draw(st.sampled_from([0.0, 100.0])) for row in held_s],
-        weight=[draw(st.sampled_from([0.5, 1.0, 1.0, 2.0])) for _ in range(jobs)],
+        weight=[draw(st.sampled_from(weights)) for _ in range(jobs)],
     )
 
 
@@ -95,6 +95,16 @@ def gains(found: Problem, shares: FloatArray) -> FloatArray:
 
 
 # -- what holds for all ---------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(found=problems(weights=(2.0**-20, 1.0, 2.0**20)))
+def test_no_priority_keeps_the_solver_from_an_optimum(found: Problem) -> None:
+    for objective in OBJECTIVES:
+        if objective != MaxMin(
+            levels=5
+        ):  # beyond a millionfold, its later levels are below what the solver sees
+            assert (objective.shares(found).sum(1) <= 1 + 1e-6).all()
 
 
 @settings(deadline=None, max_examples=60)
@@ -155,6 +165,22 @@ def test_the_agnostic_form_spreads_everybody_evenly_over_all_kinds() -> None:
 def test_the_agnostic_form_gives_way_to_a_job_that_has_no_other_kind() -> None:
     found = a_problem([[1.0, 0.0], [1.0, 1.0]], capacity=[1, 1])
     np.testing.assert_allclose(MaxMin(is_aware=False).shares(found).sum(1), [1, 1], atol=1e-6)
+
+
+def test_finish_time_fairness_comes_to_an_end_where_one_is_a_million_times_as_important(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    solve, solved = solver.LinearProgram.solve, []
+
+    def counted(program: solver.LinearProgram) -> FloatArray:
+        solved.append(program)
+        return solve(program)
+
+    monkeypatch.setattr(solver.LinearProgram, "solve", counted)
+    found = a_problem([[1.0]] * 3, capacity=[1], age_s=[10_000.0, 10.0, 0.0], weight=[2.0**-10, 1.0, 2.0**20])
+    shares = FinishTimeFairness().shares(found)
+    assert shares[2] > 0.99
+    assert len(solved) < 100, "the greatest rho is about 2**20: it is doubled, not counted up to"
 
 
 def test_a_job_with_twice_the_weight_has_twice_the_share() -> None:

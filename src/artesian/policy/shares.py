@@ -107,12 +107,12 @@ class FinishTimeFairness:
         program = _Shares(problem, problem.rate)
         reaches = program.reach()
         while not reaches(problem.left / (high * alone_s - problem.age_s)):
-            low, high = high, low + 2 * (high - low)
+            low, high = high, high + 2 * (high - low)
         while high - low > _CLOSE * high:
             middle = (low + high) / 2
             need = problem.left / np.maximum(middle * alone_s - problem.age_s, 1e-9)
             low, high = (low, middle) if reaches(need) else (middle, high)
-        return program.best_sum(problem.left / (high * alone_s - problem.age_s))
+        return program.best_sum(problem.left / (high * alone_s - problem.age_s) * (1 - _SLACK))
 
 
 class _Shares:
@@ -140,9 +140,15 @@ class _Shares:
         self._unit = float(self._most.min(initial=np.inf))
 
     def _program(
-        self, gain: FloatArray, *, need: FloatArray, least: FloatArray, even: FloatArray | None = None
+        self,
+        gain: FloatArray,
+        *,
+        need: FloatArray,
+        least: FloatArray,
+        even: FloatArray | None = None,
+        highest: float = np.inf,
     ) -> LinearProgram:
-        """``even`` [C]: a pair's share is at least that times the level."""
+        """``even`` [C]: a pair's share is at least that times the level, which is at most ``highest``."""
         jobs, kinds = self._counts
         columns = len(self._job)
         level = np.full(jobs, columns)
@@ -165,7 +171,7 @@ class _Shares:
             upper.append(np.full(columns, np.inf))
         return LinearProgram(
             gain=gain,
-            upper=np.full(columns + 1, np.inf),
+            upper=np.append(np.full(columns, np.inf), highest),
             row_lower=np.concatenate(lower),
             row_upper=np.concatenate(upper),
             row=np.concatenate(row),
@@ -184,12 +190,13 @@ class _Shares:
         program = self._program(self._level_gain(), need=np.ones(jobs), least=np.zeros(jobs))
         least = np.zeros(jobs)
         is_open = np.ones(jobs, dtype=np.bool_)
+        unit = self._unit
         for _ in range(levels):
-            level = program.solve()[-1] * self._unit * (1 - _SLACK)
+            level = program.solve()[-1] * unit * (1 - _SLACK)
             least[is_open] = level
             # Who has a price is at the level in every optimum: nobody can give it more and keep the others there.
             # And a job alone on the fleet has no more than its best.
-            has_price = program.prices()[jobs + kinds :] * (self._unit / self._most) > _SLACK
+            has_price = program.prices()[jobs + kinds :] * (unit / self._most) > _SLACK
             is_last = is_open & (has_price | (self._most <= level * (1 + 2 * _SLACK)))
             is_open &= ~is_last
             if not is_open.any() or not is_last.any():
@@ -198,12 +205,18 @@ class _Shares:
                 row = int(jobs + kinds + job)
                 program.set_value(row, len(self._job), 0.0)
                 program.set_row(row, lower=level / self._most[job])
+            if (least_most := float(self._most[is_open].min())) > unit:
+                # Beside much larger ones, what is left of the level would be below all that the solver sees.
+                unit = least_most
+                for job in np.flatnonzero(is_open):
+                    program.set_value(int(jobs + kinds + job), len(self._job), -unit / self._most[job])
         return least
 
     def reach(self) -> Callable[[FloatArray], bool]:
         """Return what tells whether every job [J] can gain what it needs."""
         jobs, kinds = self._counts
-        program = self._program(self._level_gain(), need=np.ones(jobs), least=np.zeros(jobs))
+        # Where all needs are less than the solver sees, nothing else would hold the level back.
+        program = self._program(self._level_gain(), need=np.ones(jobs), least=np.zeros(jobs), highest=2.0)
 
         def reaches(need: FloatArray) -> bool:
             for job in range(jobs):
