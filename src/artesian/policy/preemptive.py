@@ -25,6 +25,8 @@ _LOOKED_AT = 8
 _ENOUGH = 8
 """Stops after which a cycle ends, to be short: the next one begins when the first of them has left."""
 _WAITING = frozenset({HoldCode.DEVICES_BUSY, HoldCode.BEHIND_ANOTHER})
+_WANTING = _WAITING | {HoldCode.KEPT_FOR_TEAMS}
+"""Who waits for devices to come free. For one from whom free ones are kept no room is made: it might be with these."""
 
 
 @dataclass(slots=True)
@@ -135,7 +137,7 @@ class Preemptive:
                 for victim in room.victims:
                     self._stop(snapshot, trial, cycle, victim, explain.stop_for(entry.job, why, victim.to))
 
-        if self.moves and not cycle.kept and not any(hold.code in _WAITING for hold in cycle.plan.holds):
+        if self.moves and not cycle.kept and not any(hold.code in _WANTING for hold in cycle.plan.holds):
             self._grow(snapshot, trial, cycle, holders)
 
     def _grow(self, snapshot: Snapshot, trial: Trial, cycle: _Cycle, holders: Holders) -> None:
