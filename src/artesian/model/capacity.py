@@ -240,10 +240,13 @@ class Capacity:
 
     def fits(self, job: Job, placement: Placement) -> bool:
         """Return whether all that the placement takes is free, on nodes that are up."""
-        hosted = self.hosted(job)
+        is_limited = job.cpus_per_device is not None or job.memory_bytes_per_device is not None
+        hosted = self.hosted(job) if is_limited else None
         for share in placement.shares:
             row = self.row[share.node_id]
-            if not self.is_up[row] or hosted[row] < max(1, len(share.devices)):
+            if not self.is_up[row]:
+                return False
+            if hosted is not None and hosted[row] < max(1, len(share.devices)):
                 return False
             if any(self.free_milli[row, device] < share.milli for device in share.devices):
                 return False
