@@ -58,3 +58,25 @@ def test_what_is_outlived_is_put_off_as_if_it_was_asked_for_the_first_time(
         found = ends.expected_s(at_s)[0].tolist()
         assert found == [*(expected(holders.values(), at_s) for holders in held), math.inf]
         assert ends.copy().expected_s(at_s)[0].tolist() == found
+
+
+@given(
+    held=st.lists(st.tuples(moments, st.floats(1e-9, 1e5) | st.just(0.0)), min_size=1, max_size=20),
+    later_s=st.lists(st.floats(0.0, 1e6), min_size=1, max_size=3),
+)
+def test_many_that_are_outlived_at_once_are_put_off_as_each_alone(
+    held: list[tuple[float, float]], later_s: list[float]
+) -> None:
+    many = 100
+    together, alone = (
+        Ends(np.ones((len(held), many), dtype=np.bool_)),
+        Ends(np.ones((len(held), 1), dtype=np.bool_)),
+    )
+    for row, (since_s, lasts_s) in enumerate(held):
+        for ends, devices in ((together, tuple(range(many))), (alone, (0,))):
+            ends.hold(row, NodeShare(node_id="n", devices=devices), "j", since_s, since_s + lasts_s)
+    at_s = max(since_s for since_s, _ in held)
+    for more_s in later_s:
+        at_s += more_s
+        one_by_one = alone.expected_s(at_s)
+        assert (together.expected_s(at_s) == one_by_one).all()

@@ -19,6 +19,8 @@ def view(array: Any) -> Any:  # that its items may be floats, memoryview's type 
     return memoryview(array)
 
 
+_MANY = 64
+
 _Holders = Mapping[str, tuple[float, float]]
 """From when and until when each of the jobs holds its part of a device; replaced, never changed."""
 
@@ -131,6 +133,10 @@ class Ends:
         ends_s = self._expected_s.ravel()  # the same figures: a view
         late = (ends_s <= at_s).nonzero()[0]
         late = late[ends_s[late] > -np.inf]  # the others are free
+        if late.size > _MANY:  # where time has jumped, half a fleet at once
+            since_s, first_s = self._since_s.ravel()[late], self._first_s.ravel()[late]
+            ends_s[late] = _next_of_many_s(since_s, first_s, at_s)
+            late = late[:0]
         for number in late.tolist():  # a device or two, and mostly none: it was given back before
             row, device = divmod(number, self._expected_s.shape[1])
             self._expected[row, device] = _next_s(self._since[row, device], self._first[row, device], at_s)
@@ -155,3 +161,13 @@ def _next_s(since_s: float, end_s: float, at_s: float) -> float:
     if since_s + math.ldexp(estimate_s, doublings) <= at_s:
         doublings += 1
     return since_s + math.ldexp(estimate_s, doublings)
+
+
+def _next_of_many_s(since_s: FloatArray, end_s: FloatArray, at_s: float) -> FloatArray:
+    """Return the same for many, to the last bit."""
+    estimate_s = np.maximum(end_s - since_s, 1e-9)
+    doublings = np.frexp((at_s - since_s) / estimate_s)[1]
+    doublings -= since_s + np.ldexp(estimate_s, doublings - 1) > at_s
+    doublings += since_s + np.ldexp(estimate_s, doublings) <= at_s
+    next_s: FloatArray = since_s + np.ldexp(estimate_s, doublings)
+    return next_s
