@@ -48,7 +48,10 @@ def shape_of(job: Job) -> Hashable:
 
 
 def _is_host_only(job: Job) -> bool:
-    return any([request.max_milli == 0 for request in job.devices])  # noqa: C419  quicker so
+    devices = job.devices
+    if len(devices) == 1:
+        return not devices[0].max_milli  # nearly always
+    return any([request.max_milli == 0 for request in devices])  # noqa: C419  quicker so
 
 
 Place = tuple[Key, str, float]

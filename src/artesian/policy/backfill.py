@@ -191,7 +191,9 @@ class EasyBackfill:
         looked = 0
         for entry in line:
             job = entry.job
-            shape = _shape(cycle, line.shape, job, free)
+            shape = cycle.shapes.get(line.shape)
+            if shape is None or shape.promises < len(cycle.promises):
+                shape = _shape(cycle, line.shape, job, free)
             if shape.ahead:
                 looked += 1
                 if looked > self.depth:
