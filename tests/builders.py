@@ -148,7 +148,7 @@ def a_snapshot(
     capacity = Capacity([a_node()] if fleet is None else fleet)
     for job, placement in running:
         capacity.take(job, placement)
-        capacity.expect(placement, 0.0, job.estimated_duration_s)
+        capacity.expect(job, placement, 0.0)
     return Snapshot(
         at_s=at_s,
         waiting=WaitingQueue(a_waiting(job, float(number)) for number, job in enumerate(waiting)),

@@ -163,7 +163,7 @@ def rebuilt(
         capacity.set_up(node.id, is_up or node.id in back)
     for entry in running:
         capacity.take(entry.job, entry.placement)
-        capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
+        capacity.expect(entry.job, entry.placement, entry.since_s)
     capacity.occupy()
     return replace(
         snapshot,

@@ -291,7 +291,7 @@ def again(snapshot: Snapshot, capacity: Capacity) -> Snapshot:
     """The same view on a new ``capacity``, whose arrays become the same, with its mappings the other way round."""
     for entry in snapshot.running.values():
         capacity.take(entry.job, entry.placement)
-        capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
+        capacity.expect(entry.job, entry.placement, entry.since_s)
     for node, is_up in zip(capacity.nodes, snapshot.capacity.is_up, strict=True):
         capacity.set_up(node.id, bool(is_up))
     return replace(

@@ -470,7 +470,7 @@ SENTENCES: dict[str, tuple[HoldCode, Callable[..., None]]] = {
         Waits.over_limit,
     ),
     r"what is free is not enough beside what teams keep that do not lend: (?P<teams>.+)": (
-        HoldCode.OVER_QUOTA,
+        HoldCode.KEPT_FOR_TEAMS,
         Waits.kept_for_teams,
     ),
 }

@@ -41,7 +41,8 @@ def test_the_trace_brings_about_every_command_and_every_reason_that_a_policy_giv
     others = {
         HoldCode.BACKING_OFF,
         HoldCode.OVER_QUOTA,
-    }  # the kernel's own reason, and that of teams with limits
+        HoldCode.KEPT_FOR_TEAMS,
+    }  # the kernel's own reason, and those of teams with limits
     for code in set(HoldCode) - others:
         assert f'"code": "{code.value}"' in text
     for command in ("start/", "stop/"):

@@ -115,7 +115,7 @@ def test_a_job_that_outlives_its_estimate_is_taken_to_need_as_long_again(had_s: 
     capacity = a_snapshot(ONE_NODE).capacity
     placement = a_placement(("n", [0]))
     capacity.take(lasting("j", 1, 10.0), placement)
-    capacity.expect(placement, 100.0, 10.0)
+    capacity.expect(lasting("j", 1, 10.0), placement, 100.0)
     assert capacity.expected_ends_s(100.0 + had_s).tolist() == [[100.0 + end_s] + [-math.inf] * 3]
     capacity.give(lasting("j", 1, 10.0), placement)
     assert capacity.expected_ends_s(100.0 + had_s).tolist() == [[-math.inf] * 4]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from artesian.model.capacity import Capacity, Trial
 from artesian.model.fleet import Node
@@ -328,6 +329,77 @@ def test_what_is_taken_and_given_back_leaves_no_trace(data: st.DataObject, fleet
         capacity.give(job, placement)
     for name in ("free_milli", "free_whole", "free_cpu_milli", "free_memory_bytes"):
         assert getattr(before, name).tolist() == getattr(capacity, name).tolist()
+
+
+def all_of(capacity: Capacity) -> object:
+    """All that a policy may see of a capacity: when devices come free, as seen from early and late."""
+    ends_s = [capacity.expected_ends_s(at_s).tolist() for at_s in (0.0, 5.0, 100.0, 1e3, 1e5)]
+    more = (capacity.levels.at, capacity.open_devices, capacity.free_by_kind)
+    return free_of(capacity), ends_s, capacity.used, capacity.held, more
+
+
+@given(data=st.data(), fleet=fleets(2))
+def test_whatever_comes_and_goes_a_capacity_is_as_one_made_from_what_is_left(
+    data: st.DataObject, fleet: list[Node]
+) -> None:
+    capacity = Capacity(fleet)
+    holders: list[tuple[Job, Placement, float]] = []
+
+    def come(id: str) -> tuple[Job, Placement, float] | None:
+        job = replace(
+            data.draw(jobs(id)),
+            estimated_duration_s=data.draw(st.sampled_from([None, 1.0, 10.0, 10.0, 500.0])),
+        )
+        if data.draw(st.booleans()):
+            job = replace(
+                job, devices=parse_devices(data.draw(st.sampled_from(["0.25", "0.5", "cpu:0.125"])))
+            )
+        placement = Pack().place(job, capacity, capacity.is_up)
+        return None if placement is None else (job, placement, data.draw(st.sampled_from([0.0, 3.0, 50.0])))
+
+    for number in range(data.draw(st.integers(1, 10))):
+        match data.draw(st.sampled_from(["come", "come", "go", "try"])):
+            case "come":
+                if (holder := come(f"j{number}")) is not None:
+                    capacity.take(*holder[:2])
+                    capacity.expect(*holder)
+                    holders.append(holder)
+            case "go" if holders:
+                job, placement, _ = holders.pop(data.draw(st.integers(0, len(holders) - 1)))
+                capacity.give(job, placement)
+            case _:
+                with capacity.trial() as trial:
+                    for job, placement, _ in data.draw(st.permutations(holders))[:2]:
+                        trial.give(job, placement)
+                    # Also one that it has given back may go on elsewhere, and nobody says for how long.
+                    for id in (f"j{number}", *(holder[0].id for holder in holders[:2])):
+                        if (tried := come(id)) is not None:
+                            at_s = data.draw(st.sampled_from([None, tried[2]]))
+                            trial.take(tried[0], tried[1], at_s=at_s)
+                    all_of(capacity)  # what is worked out meanwhile is not kept
+        fresh = Capacity(fleet)
+        for job, placement, since_s in data.draw(st.permutations(holders)):
+            fresh.take(job, placement)
+            fresh.expect(job, placement, since_s)
+        assert all_of(capacity) == all_of(fresh)
+        assert all_of(capacity.copy()) == all_of(fresh)
+
+
+def test_a_shared_device_is_free_as_soon_as_those_who_are_left_can_tell() -> None:
+    capacity = Capacity([a_node("n1", devices=1)])
+    short, long, longer = (
+        a_job(f"j{lasts_s}", devices="cpu:0.25", estimated_duration_s=lasts_s)
+        for lasts_s in (10.0, 50.0, 90.0)
+    )
+    part = a_placement(("n1", [0]), milli=250)
+    for job in (short, longer, long):
+        capacity.take(job, part)
+        capacity.expect(job, part, 0.0)
+    found = [capacity.expected_ends_s(5.0).item()]
+    for job in (long, longer, short):
+        capacity.give(job, part)
+        found.append(capacity.expected_ends_s(5.0).item())
+    assert found == [90.0, 90.0, 10.0, -np.inf]
 
 
 # -- Pack ---------------------------------------------------------------------------------------------

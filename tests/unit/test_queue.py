@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from artesian.model.queue import Index, Key, Place, WaitingJob, WaitingQueue, shape_of
 from artesian.policy.order import PriorityFifo
-from builders import GIB, a_job, a_waiting
+from builders import GIB, a_job, a_placement, a_waiting
 from strategies import waiting_jobs
 
 FIFO = PriorityFifo().key
@@ -92,6 +92,35 @@ def test_after_any_comings_and_goings_the_indices_are_those_of_a_queue_made_afre
     for key in KEYS:
         assert index_of(queue, key) == index_of(fresh, key)
         assert list(queue.walk(key)) == sorted(inside.values(), key=by(key))
+
+
+@given(entries=waiting_jobs(), data=st.data())
+def test_what_is_hidden_is_left_out_more_and_more_and_all_of_it_comes_back(
+    entries: list[WaitingJob], data: st.DataObject
+) -> None:
+    entries = [
+        replace(entry, claim=a_placement(("n1", [0]))) if data.draw(st.booleans()) else entry
+        for entry in entries
+    ]
+    queue = WaitingQueue(entries)
+    before = {key: index_of(queue, key) for key in KEYS}
+    shown = {entry.job.id: entry for entry in entries}
+    hidden: set[str] = set()
+    with queue.hiding() as hide:
+        for _ in range(3):
+            gone: set[str] = data.draw(st.sets(st.sampled_from(sorted(queue)))) if queue else set()
+            hide(gone | hidden)  # who is hidden already may be named again
+            hidden |= gone
+            shown = {id: entry for id, entry in shown.items() if id not in gone}
+            fresh = WaitingQueue(shown.values())
+            assert (dict(queue), queue.claims) == (shown, fresh.claims)
+            for key in KEYS:
+                assert index_of(queue, key) == index_of(fresh, key)
+        with pytest.raises(KeyError):
+            hide(["nobody"])
+    assert dict(queue) == {entry.job.id: entry for entry in entries}
+    assert queue.claims == WaitingQueue(entries).claims
+    assert {key: index_of(queue, key) for key in KEYS} == before
 
 
 @given(entries=waiting_jobs())

@@ -96,8 +96,15 @@ def test_many_come_in_the_order_of_their_prices() -> None:
             )
         )
     columns = running.columns
-    found = list(columns.rising(columns.is_held, columns.lost_s(AT_S)))
-    assert found == sorted(running.values(), key=priced)
+    everybody = sorted(running.values(), key=priced)
+    rising = columns.rising(columns.is_held, columns.lost_s(AT_S))
+    begun = iter(rising)
+    assert [next(begun) for _ in range(700)] == everybody[:700]
+    # Others ask for some of them meanwhile, or for all: what has been sorted for one is there for the next.
+    late = columns.is_held & (columns.since_s > 500.0)
+    assert list(rising.within(late)) == [entry for entry in everybody if entry.since_s > 500.0]
+    assert list(rising) == everybody
+    assert list(begun) == everybody[700:]
 
 
 def test_running_jobs_are_a_mapping_by_id() -> None:

@@ -17,6 +17,7 @@ from artesian.policy.base import Policy, Trying
 from artesian.policy.registry import policy
 from builders import Kernel, a_job, a_node, a_placement, ended, free_of, joined, lost, started, submitted
 from strategies import ENDS, fleet_nodes, jobs
+from worlds import World
 
 JOB_IDS = [f"j{number}" for number in range(6)]
 
@@ -204,3 +205,9 @@ def test_a_step_decides_and_leaves_what_a_draft_and_its_adoption_do(name: str, d
 def test_the_policies_that_are_such_say_so() -> None:
     tried: list[Policy] = [policy("easy"), policy("fifo")]
     assert all(isinstance(one, Trying) for one in tried)
+
+
+@pytest.mark.parametrize("steps", [6, 10, 14])
+@pytest.mark.parametrize("seed", [4, 7, 13, 23])  # in these, one of those who share a device has just left
+def test_what_a_fleet_with_a_past_knows_of_its_devices_is_what_a_replay_would(seed: int, steps: int) -> None:
+    assert is_true(World(seed, policy("easy"), steps=steps).scheduler.state)

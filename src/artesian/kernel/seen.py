@@ -48,6 +48,6 @@ def capacity_of(nodes: Collection[NodeRecord], running: Collection[RunningJob]) 
             capacity.set_up(record.node.id, False)
     for entry in running:
         capacity.take(entry.job, entry.placement)
-        capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
+        capacity.expect(entry.job, entry.placement, entry.since_s)
     capacity.occupy()
     return capacity

@@ -212,7 +212,7 @@ class State:
                 self.history.note(job.holding(self.at_s, 1))
             if self._capacity is not None and not is_taken:
                 self._capacity.take(job.job, start.placement)
-                self._capacity.expect(start.placement, self.at_s, job.job.estimated_duration_s)
+                self._capacity.expect(job.job, start.placement, self.at_s)
         for claim in plan.claims:
             job = self.jobs[claim.job_id]
             self.waiting.discard(claim.job_id)

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from artesian.model.ends import Ends, view
+from artesian.model.ends import Ends, Times, view
 from artesian.model.fleet import Node
 from artesian.model.job import Job
 from artesian.model.levels import Levels, bits
@@ -240,10 +240,13 @@ class Capacity:
 
     def fits(self, job: Job, placement: Placement) -> bool:
         """Return whether all that the placement takes is free, on nodes that are up."""
-        hosted = self.hosted(job)
+        is_limited = job.cpus_per_device is not None or job.memory_bytes_per_device is not None
+        hosted = self.hosted(job) if is_limited else None
         for share in placement.shares:
             row = self.row[share.node_id]
-            if not self.is_up[row] or hosted[row] < max(1, len(share.devices)):
+            if not self.is_up[row]:
+                return False
+            if hosted is not None and hosted[row] < max(1, len(share.devices)):
                 return False
             if any(self.free_milli[row, device] < share.milli for device in share.devices):
                 return False
@@ -257,13 +260,11 @@ class Capacity:
         """Give back what ``take`` took: all, or on an error none."""
         self._change_all(job, placement, +1)
 
-    def expect(self, placement: Placement, since_s: float, estimate_s: float | None) -> None:
-        """Say until when a placement that was just taken is likely to be held: the last of its holders counts."""
-        end_s = math.inf if estimate_s is None else since_s + estimate_s
+    def expect(self, job: Job, placement: Placement, since_s: float) -> None:
+        """Say since when the job holds a placement that was just taken: its estimate tells for how long."""
+        end_s = math.inf if job.estimated_duration_s is None else since_s + job.estimated_duration_s
         for share in placement.shares:
-            row = self.row[share.node_id]
-            for device in share.devices:
-                self._ends.extend(row, device, since_s, end_s)
+            self._ends.hold(self.row[share.node_id], share, job.id, since_s, end_s)
 
     def expected_ends_s(self, at_s: float) -> FloatArray:
         """Return when each device [N, D] comes free, as seen at ``at_s``; -inf where it is. Not to be changed."""
@@ -315,6 +316,8 @@ class Capacity:
             rations = max(1, len(devices))
             self._free_cpu[row] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
             self._free_memory[row] += sign * (job.memory_bytes_per_device or 0) * rations
+        if sign > 0 and share.milli < MILLI:
+            self._ends.leave(row, share, job.id)
         column = len(devices) + 1
         self._counts[row, column if column == 1 or share.milli == MILLI else 0] -= sign
         self.changes += 1
@@ -328,11 +331,8 @@ def share_kind(devices: int, milli: int = MILLI) -> int:
     return 0 if milli < MILLI else devices + 1
 
 
-_Times = list[tuple[int, int, float, float]]
-"""Of a row and a device: from when to when it was held, before a trial changed that."""
-
-Taken = tuple[Job, Placement, int, float | None, _Times]
-"""What a trial took (+1) or gave back (-1) for a job, and from when on, if it was told."""
+Taken = tuple[Job, Placement, int, float | None, list[Times]]
+"""What a trial took (+1) or gave back (-1) for a job, from when on, if it was told, and how that was held before."""
 
 
 class Trial:
@@ -352,12 +352,11 @@ class Trial:
     def take(self, job: Job, placement: Placement, *, at_s: float | None = None) -> None:
         """Take the placement's devices for the job, until the trial is over; from ``at_s`` on, if that matters."""
         # What a device that was free was held by before that does not matter.
-        is_shared = at_s is not None and placement.shares[0].milli < MILLI
-        times = self._times(placement) if is_shared else []
+        times = self._times(placement) if placement.shares[0].milli < MILLI else []
         self.capacity.take(job, placement)
         self._taken.append((job, placement, +1, at_s, times))
         if at_s is not None:
-            self.capacity.expect(placement, at_s, job.estimated_duration_s)
+            self.capacity.expect(job, placement, at_s)
 
     def give(self, job: Job, placement: Placement) -> None:
         """Give back what a job holds, until the trial is over: what if it ended?"""
@@ -387,14 +386,8 @@ class Trial:
         while self._taken:
             job, placement, sign, _, times = self._taken.pop()
             (self.capacity.give if sign > 0 else self.capacity.take)(job, placement)
-            for row, device, since_s, end_s in times:
-                self.capacity._ends.put(row, device, since_s, end_s)
+            self.capacity._ends.put_back(times)
 
-    def _times(self, placement: Placement) -> "_Times":
-        capacity = self.capacity
-        return [
-            (row, device, *capacity._ends.of(row, device))
-            for share in placement.shares
-            for row in (capacity.row[share.node_id],)
-            for device in share.devices
-        ]
+    def _times(self, placement: Placement) -> list[Times]:
+        row, ends = self.capacity.row, self.capacity._ends
+        return [time for share in placement.shares for time in ends.of(row[share.node_id], share)]

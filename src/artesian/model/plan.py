@@ -62,6 +62,7 @@ class HoldCode(StrEnum):
     LARGER_THAN_FLEET = "larger_than_fleet"
     NO_SUCH_DEVICES = "no_such_devices"
     OVER_QUOTA = "over_quota"
+    KEPT_FOR_TEAMS = "kept_for_teams"
     BACKING_OFF = "backing_off"
 
 

@@ -48,7 +48,10 @@ def shape_of(job: Job) -> Hashable:
 
 
 def _is_host_only(job: Job) -> bool:
-    return any([request.max_milli == 0 for request in job.devices])  # noqa: C419  quicker so
+    devices = job.devices
+    if len(devices) == 1:
+        return not devices[0].max_milli  # nearly always
+    return any([request.max_milli == 0 for request in devices])  # noqa: C419  quicker so
 
 
 Place = tuple[Key, str, float]
@@ -244,31 +247,42 @@ class WaitingQueue(Mapping[str, WaitingJob]):
                 index.remove(entry)
 
     @contextmanager
+    def hiding(self) -> Iterator[Callable[[Iterable[str]], None]]:
+        """Let the caller leave out more and more of the jobs for a while: it calls what it gets with their ids.
+
+        Nobody may be going through the queue as more are left out but the first time, when it becomes another mapping.
+        """
+        entries, claims = self._entries, self.claims
+        left_out: dict[str, WaitingJob] = {}
+
+        def hide(job_ids: Iterable[str]) -> None:
+            for job_id in sorted(frozenset(job_ids) - left_out.keys()):
+                entry = entries[job_id]
+                if not left_out:  # a copy of thousands takes a while: one does for all
+                    self._entries, self.claims = dict(entries), dict(claims)
+                left_out[job_id] = entry
+                del self._entries[job_id]
+                self.claims.pop(job_id, None)
+                for index in self._indices:
+                    index.remove(entry)
+
+        try:
+            yield hide
+        finally:
+            self._entries, self.claims = entries, claims
+            for entry in left_out.values():
+                for index in self._indices:
+                    index.add(entry)
+
+    @contextmanager
     def without(self, job_ids: Iterable[str]) -> Iterator[None]:
         """Leave out some of the jobs for a while; what is added meanwhile is to be taken out again.
 
         Whoever goes through the queue goes on through what was there: these are other mappings.
         """
-        hidden = frozenset(job_ids)
-        if not hidden:
+        with self.hiding() as hide:
+            hide(job_ids)
             yield
-            return
-        entries, claims = self._entries, self.claims
-        left_out = [entries[job_id] for job_id in sorted(hidden)]
-        for entry in left_out:
-            for index in self._indices:
-                index.remove(entry)
-        self._entries, self.claims = dict(entries), dict(claims)
-        for job_id in hidden:
-            del self._entries[job_id]
-            self.claims.pop(job_id, None)
-        try:
-            yield
-        finally:
-            self._entries, self.claims = entries, claims
-            for entry in left_out:
-                for index in self._indices:
-                    index.add(entry)
 
     def walk(self, key: Callable[[WaitingJob], Key]) -> Walk:
         """Return a walk through all jobs, the least ``key`` first (the id breaks a tie).

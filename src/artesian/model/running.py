@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, ValuesView
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -131,24 +130,61 @@ class Columns:
         is_of: BoolArray = wanted[self._account]
         return is_of
 
-    def rising(self, among: BoolArray, price: FloatArray) -> Iterator[RunningJob]:
-        """Yield the jobs in ``among`` [S] by rising ``price`` [S]; of one price, the last that began first, then by id."""
-        slots = np.flatnonzero(among)
-        chunk = _FIRST_SORTED
-        while slots.size:
-            # Few are asked for, nearly always: the others need no order.
-            prices = price[slots]
-            nearest = prices <= (np.partition(prices, chunk)[chunk] if chunk < slots.size else math.inf)
-            yield from self._sorted(slots[nearest], price)
-            slots = slots[~nearest]
-            chunk *= 4
+    def rising(self, among: BoolArray, price: FloatArray) -> "Rising":
+        """Return the jobs in ``among`` [S] by rising ``price`` [S]; of one price, the last that began first, then by id."""
+        return Rising(self, among, price)
 
-    def _sorted(self, slots: IntArray, price: FloatArray) -> Iterator[RunningJob]:
-        for _, alike in groupby(slots[np.argsort(price[slots])].tolist(), key=price.item):
-            jobs = [job for slot in alike if (job := self._jobs[slot]) is not None]
-            if len(jobs) > 1:
-                jobs.sort(key=lambda entry: (-entry.since_s, entry.job.id))
-            yield from jobs
+    def sorted_slots(self, slots: IntArray, price: FloatArray) -> IntArray:
+        """Return slots sorted so."""
+        found = slots[np.lexsort((-self.since_s[slots], price[slots]))]
+        prices, since_s = price[found], self.since_s[found]
+        is_like_last = (prices[1:] == prices[:-1]) & (since_s[1:] == since_s[:-1])
+        if is_like_last.any():
+            number_of = np.concatenate([[0], np.cumsum(~is_like_last)]).tolist()
+            jobs = self._jobs
+            ids = [
+                (number, job.job.id, slot)
+                for number, slot in zip(number_of, found.tolist(), strict=True)
+                if (job := jobs[slot])
+            ]
+            found = np.array([slot for *_, slot in sorted(ids)], dtype=np.int64)
+        return found
+
+    def at(self, slots: IntArray) -> Iterator[RunningJob]:
+        """Yield the jobs in these slots."""
+        return (job for slot in slots.tolist() if (job := self._jobs[slot]) is not None)
+
+
+class Rising:
+    """Running jobs by rising price, sorted no further than somebody has asked; the columns must not change meanwhile."""
+
+    def __init__(self, columns: Columns, among: BoolArray, price: FloatArray) -> None:
+        self._columns, self._price = columns, price
+        self._left = np.flatnonzero(among)
+        self._sorted: list[IntArray] = []
+        self._chunk = _FIRST_SORTED
+
+    def __iter__(self) -> Iterator[RunningJob]:
+        return self.within(None)
+
+    def within(self, among: BoolArray | None) -> Iterator[RunningJob]:
+        """Yield those of them in ``among`` [S] (None: all), the lowest price first."""
+        number = 0
+        while number < len(self._sorted) or self._left.size:
+            if number == len(self._sorted):
+                self._sort_more()
+            slots = self._sorted[number]
+            yield from self._columns.at(slots if among is None else slots[among[slots]])
+            number += 1
+
+    def _sort_more(self) -> None:
+        # Few are asked for, nearly always: the others need no order.
+        slots, chunk = self._left, self._chunk
+        prices = self._price[slots]
+        nearest = prices <= (np.partition(prices, chunk)[chunk] if chunk < slots.size else math.inf)
+        self._sorted.append(self._columns.sorted_slots(slots[nearest], self._price))
+        self._left = slots[~nearest]
+        self._chunk *= 4
 
 
 class RunningJobs(Mapping[str, RunningJob]):

@@ -59,9 +59,13 @@ class Usage:
         used = self.used.get(account)
         if used is None:
             used = self.used[account] = [0] * (self._kinds + 2)
-        milli, cpu_milli, memory_bytes = amounts(job, placement)
-        used[kind] += sign * milli
-        used[-2] += sign * cpu_milli
-        used[-1] += sign * memory_bytes
+        if job.cpus_per_device or job.memory_bytes_per_device:
+            milli, cpu_milli, memory_bytes = amounts(job, placement)
+            used[kind] += sign * milli
+            used[-2] += sign * cpu_milli
+            used[-1] += sign * memory_bytes
+        else:
+            for share in placement.shares:
+                used[kind] += sign * share.milli * len(share.devices)
         if not any(used):
             del self.used[account]

@@ -1,7 +1,7 @@
 """What teams hold, against what they are entitled to: in thousandths of devices, for one cycle."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,6 +164,21 @@ class Accounts:
     def keepers(self, team_name: str, kind: int) -> list[str]:
         """Return the teams that keep devices of the kind from this one, unused."""
         return [team.name for team, kept in self._keeping(self.teams.path(team_name), kind) if kept > 0]
+
+    def withholding(self, team_name: str, kind: int) -> frozenset[str]:
+        """Return the teams that do not lend to this one what they are guaranteed of the kind, used or not."""
+        path = self.teams.path(team_name)
+        return frozenset(
+            team.name
+            for team, _ in self._keeping(path, kind)
+            if (entry := self._entitled(team).entry_of[kind]) is not None
+            and self._entitled(team).entries[entry][1]
+        )
+
+    def own(self, team_name: str, kind: int, keepers: Collection[str]) -> int:
+        """Return how much of what one of the ``keepers`` keeps of the kind, unused, is this team's to use."""
+        path = self.teams.path(team_name)
+        return max((0, *(self.within(team, kind) for team in path if team.name in keepers)))
 
     def _allowance(self, team: Team, kind: int) -> float:
         """Return how much of the kind the team may have now beyond what it holds, by its own limit to borrow."""

@@ -18,35 +18,23 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from artesian.model.capacity import Capacity, FloatArray, IntArray, Trial
+from artesian.model.capacity import Capacity, IntArray, Trial
 from artesian.model.job import Job
 from artesian.model.levels import bits
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start
 from artesian.model.queue import WaitingJob, shape_of
-from artesian.model.resources import DeviceRequest
+from artesian.model.resources import MILLI, DeviceRequest
 from artesian.model.snapshot import Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
+from artesian.policy.accounts import Accounts
 from artesian.policy.base import Order, Place
 from artesian.policy.line import Line, is_shared, line_of, passes_with
 from artesian.policy.pipeline import wanted_nodes
+from artesian.policy.promises import Promise, due, promise_of
 
 _DEPTH = 100
-
-
-class Promise(Struct, kw_only=True, gc=False):
-    """The earliest start of a job that waits: at ``at_s``, infinity where no estimate tells when.
-
-    It is for devices of the ``kind`` (see ``Capacity.kind``); ``spare`` more of them will be free then, for
-    others to hold beyond it. ``nodes`` are those that the job could run on, as a set of bits.
-    """
-
-    job: Job
-    at_s: float
-    kind: int | None
-    spare: int
-    nodes: int
 
 
 class _Needs(Struct, frozen=True, gc=False):
@@ -119,6 +107,10 @@ class _Cycle(Struct, gc=False):
     promises: list[Promise] = []
     shapes: dict[int, _Shape] = {}
 
+    def holders(self, snapshot: Snapshot) -> list[tuple[Job, Placement]]:
+        """Return who has devices, those included that the cycle has started."""
+        return [*((entry.job, entry.placement) for entry in snapshot.running.values()), *self.started]
+
     def are_all_promised(self, free: Capacity) -> bool:
         """Return whether each node that is up is one that somebody is promised devices of."""
         promised = 0
@@ -176,15 +168,16 @@ class EasyBackfill:
             free = trial.capacity
             reason = explain.impossible(job, free) or cycle.line.refusal(job)
             if reason is not None:
-                return reason
+                mine = next((promise for promise in cycle.promises if promise.job.id == job_id), None)
+                when = "" if mine is None else due(mine, snapshot.at_s)
+                return replace(reason, unblock=reason.unblock + when)
             wanted = _Needs.of(job, free).nodes
             ahead = [promise for promise in cycle.promises if promise.nodes & wanted]
-            holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
             allowed = partial(cycle.line.allowed, job, free=free)
-            busy = explain.devices_busy(job, [*holders, *cycle.started], free, allowed)
+            busy = explain.devices_busy(job, cycle.holders(snapshot), free, allowed)
             if ahead[0].job.id == job_id:
-                due = _due(ahead[0], snapshot.at_s)
-                return Reason(code=busy.code, text=busy.text, unblock=busy.unblock + due)
+                when = due(ahead[0], snapshot.at_s)
+                return Reason(code=busy.code, text=busy.text, unblock=busy.unblock + when)
             passes = passes_with(self.order, snapshot.waiting[job_id], snapshot.waiting[ahead[0].job.id])
             behind = explain.behind(ahead[0].job, passes)
             if cycle.line.place(self.place, job, free, free.is_up) is None:
@@ -198,7 +191,9 @@ class EasyBackfill:
         looked = 0
         for entry in line:
             job = entry.job
-            shape = _shape(cycle, line.shape, job, free)
+            shape = cycle.shapes.get(line.shape)
+            if shape is None or shape.promises < len(cycle.promises):
+                shape = _shape(cycle, line.shape, job, free)
             if shape.ahead:
                 looked += 1
                 if looked > self.depth:
@@ -212,27 +207,36 @@ class EasyBackfill:
                 line.leave_shape()
                 continue
             ends_s = _ends_s(job, snapshot.at_s)
-            until_s = _until_s(shape) if shape.ahead else math.inf
+            until_s = _until_s(shape, job, line.accounts) if shape.ahead else math.inf
             if ends_s <= until_s:
                 placement = self._fit(cycle, shape, job, free)
-                if placement is not None and _keeps(shape.ahead, ends_s, placement, free):
+                if placement is not None and _keeps(shape.ahead, ends_s, job, placement, cycle, free):
                     self._start(cycle, trial, entry, placement, snapshot.at_s)
                     continue
                 if placement is None:
                     line.leave_shape()  # nor does any other of its shape
             else:
                 line.leave_later(snapshot.at_s, until_s)
-            if line.refusal(job) is not None:
-                cycle.holds.append(Hold(job_id=job.id, code=HoldCode.OVER_QUOTA))
+            refusal = line.refusal(job)
+            if refusal is not None:
+                cycle.holds.append(Hold(job_id=job.id, code=refusal.code))
                 line.leave_shape()
-                continue  # it is not the devices that it waits for, so none are promised to it
-            if not shape.is_held:
+                if refusal.code is HoldCode.OVER_QUOTA:
+                    continue  # it is not the devices that it waits for, so none are promised to it
+            elif not shape.is_held:
                 shape.is_held = True
                 _hold(cycle, job, shape.ahead)
             if not shape.ahead:
                 if not is_whole and not free.open_devices and not snapshot.waiting.host_only:
+                    if refusal is not None:
+                        continue  # others may yet have a right to what is held
                     break  # the usual end of a cycle on a full fleet
-                cycle.promises.append(_promise(job, shape.needs, free, snapshot.at_s))
+                needs, holders = shape.needs, partial(cycle.holders, snapshot)
+                promise = promise_of(
+                    job, needs.nodes, needs.pools, free, snapshot.at_s, line.accounts, holders
+                )
+                if promise is not None:
+                    cycle.promises.append(promise)
         return cycle
 
     def _fit(self, cycle: _Cycle, shape: _Shape, job: Job, free: Capacity) -> Placement | None:
@@ -281,53 +285,40 @@ def _ends_s(job: Job, at_s: float) -> float:
     return math.inf if job.estimated_duration_s is None else at_s + job.estimated_duration_s
 
 
-def _until_s(shape: _Shape) -> float:
+def _until_s(shape: _Shape, job: Job, accounts: Accounts | None) -> float:
     """Return until when jobs of the shape may hold devices that are promised to those ahead; infinity: for ever."""
     until_s = math.inf
     for promise in shape.ahead:
         if promise.spare < shape.needs.least:
+            if promise.keepers and accounts is not None:
+                kinds = {kind for _, kind, _ in shape.needs.pools if promise.kind in (None, kind)}
+                own = max((accounts.own(job.team, kind, promise.keepers) for kind in kinds), default=0)
+                if promise.spare + own // MILLI >= shape.needs.least:
+                    continue
             until_s = min(until_s, promise.at_s if promise.at_s < math.inf else -math.inf)
     return until_s
 
 
-def _keeps(ahead: list[Promise], ends_s: float, placement: Placement, free: Capacity) -> bool:
+def _keeps(
+    ahead: list[Promise], ends_s: float, job: Job, placement: Placement, cycle: _Cycle, free: Capacity
+) -> bool:
     """Return whether a start there puts off none of the promises; if so, what is left of them is noted."""
     late = [promise for promise in ahead if ends_s > promise.at_s or promise.at_s == math.inf]
     if not late:
         return True
     kind = int(free.kind[free.row[placement.shares[0].node_id]])
     bound = [promise for promise in late if promise.kind in (None, kind)]
-    if any(promise.spare < placement.devices for promise in bound):
+    taken = [placement.devices] * len(bound)
+    if (accounts := cycle.line.accounts) is not None:
+        taken = [
+            max(0, placement.devices - accounts.own(job.team, kind, promise.keepers) // MILLI)
+            for promise in bound
+        ]
+    if any(promise.spare < count for promise, count in zip(bound, taken, strict=True)):
         return False
-    for promise in bound:
-        promise.spare -= placement.devices
+    for promise, count in zip(bound, taken, strict=True):
+        promise.spare -= count
     return True
-
-
-def _promise(job: Job, needs: _Needs, free: Capacity, at_s: float) -> Promise:
-    """Return the earliest start of the job, as the estimates of what runs say."""
-    ends_s = free.expected_ends_s(at_s)
-    best = Promise(job=job, at_s=math.inf, kind=None, spare=0, nodes=needs.nodes)
-    for needed, kind, devices in needs.pools:
-        when_s, spare = _earliest(needed, ends_s.take(devices))
-        if when_s < best.at_s:
-            best = Promise(job=job, at_s=max(when_s, at_s), kind=kind, spare=spare, nodes=needs.nodes)
-    return best
-
-
-def _earliest(needed: int, ends_s: FloatArray) -> tuple[float, int]:
-    """Return when so many of the devices are free, and how many more are then."""
-    if ends_s.size < needed:
-        return math.inf, 0
-    ends_s.partition(needed - 1)
-    when_s = float(ends_s[needed - 1])
-    return when_s, int(np.count_nonzero(ends_s <= when_s)) - needed
-
-
-def _due(promise: Promise, at_s: float) -> str:
-    if promise.at_s == math.inf:
-        return "; when is not known, for what runs there has no estimated duration"
-    return f", in {format_duration(max(0.0, promise.at_s - at_s))} by the estimates of what runs"
 
 
 def _fitting(job: Job, behind: Reason, ahead: list[Promise], at_s: float) -> Reason:

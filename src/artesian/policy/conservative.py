@@ -134,8 +134,8 @@ class Conservative:
                     Start(job_id=job.id, epoch=entry.next_epoch, placement=placement, reason=reason)
                 )
                 continue
-            if line.refusal(job) is not None:
-                cycle.holds.append(Hold(job_id=job.id, code=HoldCode.OVER_QUOTA))
+            if (refusal := line.refusal(job)) is not None:
+                cycle.holds.append(Hold(job_id=job.id, code=refusal.code))
                 line.leave_shape()
                 continue
             if line.shape not in held:

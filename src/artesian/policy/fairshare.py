@@ -62,6 +62,7 @@ class _TeamLine:
 
     def __init__(self, walks: dict[str, Walk], accounts: Accounts) -> None:
         self._accounts = accounts
+        self.accounts = None if accounts.teams.is_plain else accounts
         self._names = sorted(walks)
         self._walks = [walks[name] for name in self._names]
         self._heads: dict[int, WaitingJob] = {}
@@ -130,7 +131,7 @@ class _TeamLine:
         if team is None or None in limiting:
             keepers = sorted({name for _, kind in wishes for name in accounts.keepers(job.team, kind)})
             return Reason(
-                code=HoldCode.OVER_QUOTA,
+                code=HoldCode.KEPT_FOR_TEAMS,
                 text=f"what is free is not enough beside what teams keep that do not lend: {', '.join(keepers)}",
                 unblock="more devices become free than these teams keep, or they lend",
             )

@@ -73,7 +73,7 @@ class _World:
             entry = self.waiting[start.job_id]
             self.waiting.discard(start.job_id)
             self._capacity.take(entry.job, start.placement)
-            self._capacity.expect(start.placement, self.at_s, entry.job.estimated_duration_s)
+            self._capacity.expect(entry.job, start.placement, self.at_s)
             holder = RunningJob(
                 job=entry.job,
                 epoch=start.epoch,

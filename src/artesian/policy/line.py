@@ -18,6 +18,7 @@ from artesian.model.plan import Reason
 from artesian.model.queue import WaitingJob, Walk
 from artesian.model.resources import DeviceRequest
 from artesian.model.snapshot import Snapshot
+from artesian.policy.accounts import Accounts
 from artesian.policy.base import Order, Place
 
 _MOST_PRIORITY = 2**20
@@ -30,6 +31,11 @@ class Line(Protocol):
     @property
     def shape(self) -> int:
         """Number of the shape of the job that came last: with the same number, the same will fit."""
+        ...
+
+    @property
+    def accounts(self) -> Accounts | None:
+        """What teams hold, kept up to date by ``started``; None where nobody is guaranteed anything, or limited."""
         ...
 
     def __iter__(self) -> Iterator[WaitingJob]: ...
@@ -53,7 +59,10 @@ class Line(Protocol):
         ...
 
     def refusal(self, job: Job) -> Reason | None:
-        """Return why the job may have no devices at all now, free or not; None where it may."""
+        """Return why the job may have no devices now, though some be free; None where it may.
+
+        One that is over its quota waits for its own team; from others its devices are kept (``KEPT_FOR_TEAMS``).
+        """
         ...
 
     def allowed(self, job: Job, request: DeviceRequest, free: Capacity) -> BoolArray:
@@ -72,6 +81,8 @@ class Shared(Protocol):
 
 class Sorted(Walk):
     """The line of an order that depends on each job alone: the queue as it is sorted."""
+
+    accounts: Accounts | None = None
 
     def place(self, place: Place, job: Job, free: Capacity, allowed: BoolArray) -> Placement | None:
         """Return where the job goes."""

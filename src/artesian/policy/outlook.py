@@ -185,7 +185,7 @@ class _Asked:
                 trial.give(victim.entry.job, victim.entry.placement)
             for entry in moved.values():
                 trial.take(entry.job, entry.placement)
-                capacity.expect(entry.placement, entry.since_s, entry.job.estimated_duration_s)
+                capacity.expect(entry.job, entry.placement, entry.since_s)
             if not self._starts(self.job, running={**self.snapshot.running, **moved}):
                 return None  # it would fit, and yet not be next
         moves = ", ".join(f"{victim.entry.job.name} to {victim.to}" for victim in room.victims)

@@ -15,7 +15,14 @@ from artesian.policy import explain
 from artesian.policy.base import Order, Place
 from artesian.policy.line import Line, line_of, passes_with
 
-_IMPOSSIBLE = frozenset({HoldCode.LARGER_THAN_FLEET, HoldCode.NO_SUCH_DEVICES, HoldCode.OVER_QUOTA})
+_IMPOSSIBLE = frozenset(
+    {
+        HoldCode.LARGER_THAN_FLEET,
+        HoldCode.NO_SUCH_DEVICES,
+        HoldCode.OVER_QUOTA,
+        HoldCode.KEPT_FOR_TEAMS,
+    }
+)
 """Why a job waits that keeps nothing from anybody."""
 
 
@@ -83,8 +90,8 @@ class InOrder:
                 )
                 continue
             line.leave_shape()
-            if line.refusal(job) is not None:
-                cycle.holds.append(Hold(job_id=job.id, code=HoldCode.OVER_QUOTA))
+            if (refusal := line.refusal(job)) is not None:
+                cycle.holds.append(Hold(job_id=job.id, code=refusal.code))
                 continue
             allowed = self._hold(cycle, job, free, allowed)
             if not allowed.any():

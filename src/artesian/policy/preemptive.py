@@ -1,7 +1,7 @@
 """Preemption around any policy: who may have others stopped, and the devices kept for whom they were stopped."""
 
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,8 @@ _LOOKED_AT = 8
 _ENOUGH = 8
 """Stops after which a cycle ends, to be short: the next one begins when the first of them has left."""
 _WAITING = frozenset({HoldCode.DEVICES_BUSY, HoldCode.BEHIND_ANOTHER})
+_WANTING = _WAITING | {HoldCode.KEPT_FOR_TEAMS}
+"""Who waits for devices to come free. For one from whom free ones are kept no room is made: it might be with these."""
 
 
 @dataclass(slots=True)
@@ -118,15 +120,34 @@ class Preemptive:
     def _serve(self, snapshot: Snapshot, trial: Trial, cycle: _Cycle) -> None:
         """Ask ``inner`` what is to start, make room for those who wait all the same, and ask again."""
         holders = Holders(snapshot, self.limits)
+        with snapshot.waiting.hiding() as hide:
+            is_over = self._make_room(snapshot, trial, cycle, holders, hide)
+        if (
+            is_over
+            and self.moves
+            and not cycle.kept
+            and not any(hold.code in _WANTING for hold in cycle.plan.holds)
+        ):
+            self._grow(snapshot, trial, cycle, holders)
+
+    def _make_room(
+        self,
+        snapshot: Snapshot,
+        trial: Trial,
+        cycle: _Cycle,
+        holders: Holders,
+        hide: Callable[[Iterable[str]], None],
+    ) -> bool:
+        """Do so until no more can be made; return False where that is enough for a cycle before."""
         while True:
-            with snapshot.waiting.without(cycle.hidden):
-                cycle.plan = self.inner.plan(snapshot)
-                is_enough = len(cycle.stops) >= _ENOUGH or len(holders.gone) >= self.limits.most_stopping
-                if not snapshot.running or is_enough:
-                    return
-                rooms = self._rooms(snapshot, cycle.plan, holders) if cycle.plan.holds else []
+            hide(cycle.hidden)
+            cycle.plan = self.inner.plan(snapshot)
+            is_enough = len(cycle.stops) >= _ENOUGH or len(holders.gone) >= self.limits.most_stopping
+            if not snapshot.running or is_enough:
+                return False
+            rooms = self._rooms(snapshot, cycle.plan, holders) if cycle.plan.holds else []
             if not rooms:
-                break
+                return True
             for entry, room, why in rooms:
                 cycle.hidden.add(entry.job.id)
                 cycle.kept[entry.job.id] = tuple(victim.entry.job.name for victim in room.victims)
@@ -134,9 +155,6 @@ class Preemptive:
                 cycle.claims.append(Claim(job_id=entry.job.id, placement=room.placement))
                 for victim in room.victims:
                     self._stop(snapshot, trial, cycle, victim, explain.stop_for(entry.job, why, victim.to))
-
-        if self.moves and not cycle.kept and not any(hold.code in _WAITING for hold in cycle.plan.holds):
-            self._grow(snapshot, trial, cycle, holders)
 
     def _grow(self, snapshot: Snapshot, trial: Trial, cycle: _Cycle, holders: Holders) -> None:
         """Give elastic gangs what nobody wants."""

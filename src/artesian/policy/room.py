@@ -17,7 +17,7 @@ from artesian.model.capacity import BoolArray, FloatArray, Trial
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.resources import MILLI
-from artesian.model.running import Columns, RunningJobs
+from artesian.model.running import Columns, Rising, RunningJobs
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Place
 from artesian.policy.pipeline import wanted_nodes
@@ -99,20 +99,28 @@ class Holders:
     def all(self, choice: Choice) -> Iterator[RunningJob]:
         """Yield those who may be chosen and have not been taken."""
         columns = self._running.columns
-        found = self._stoppable & columns.of(choice.accounts)
-        return self._cheapest(found if choice.among is None else found & choice.among(columns))
+        found = columns.of(choice.accounts)
+        among = found if choice.among is None else found & choice.among(columns)
+        return self._left(self._stoppable_rising.within(among))
 
     def movable(self, choice: Choice) -> Iterator[RunningJob]:
         """Yield those who save their state, and would lose little."""
-        return self._cheapest(self._movable & self._running.columns.of(choice.accounts))
+        return self._left(self._movable_rising.within(self._running.columns.of(choice.accounts)))
 
     def growable(self) -> Iterator[RunningJob]:
         """Yield those of them who could use more devices."""
-        return self._cheapest(self._movable & self._running.columns.is_growable)
+        return self._left(self._movable_rising.within(self._running.columns.is_growable))
 
-    def _cheapest(self, among: BoolArray) -> Iterator[RunningJob]:
-        found = self._running.columns.rising(among, self._lost_s)
+    def _left(self, found: Iterator[RunningJob]) -> Iterator[RunningJob]:
         return (entry for entry in found if entry.job.id not in self.taken)
+
+    @cached_property
+    def _stoppable_rising(self) -> Rising:
+        return self._running.columns.rising(self._stoppable, self._lost_s)
+
+    @cached_property
+    def _movable_rising(self) -> Rising:
+        return self._running.columns.rising(self._movable, self._lost_s)
 
     @cached_property
     def _lost_s(self) -> FloatArray:
@@ -182,7 +190,10 @@ class Maker:
                 for kind, milli in enumerate(free.used.get(account, ())[: free.kinds]):
                     held[kind] += milli
             rows = free.eligible(request)
-            for kind in set(free.kind[rows].tolist()):
+            kinds = set(free.kind[rows].tolist())
+            if any(held[kind] >= request.min_milli for kind in kinds):
+                return True  # the usual answer, and what is free need not be summed up
+            for kind in kinds:
                 there = int(free.free_milli[rows & (free.kind == kind)].clip(min=0).sum())
                 if there + held[kind] >= request.min_milli:
                     return True
