@@ -237,6 +237,8 @@ class Driver:
         begins(self.orders, order.number)
         _kill(self._pids().get(order.rank))
         step = self._last_step()
+        # It may have come as far as it goes before the order is over: to see a new step, let it go on.
+        (self.orders / f"{order.number}.over").touch()
         self._until(lambda: self._last_step() > step or None)
         flag.unlink()
         ballast.unlink(missing_ok=True)
