@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
+from artesian.model.quota import Team, Teams
 from artesian.policy.backfill import EasyBackfill
 from artesian.policy.order import AgedPriority
 from artesian.policy.place import Pack
 from artesian.policy.preemptive import Preemptive
+from artesian.policy.registry import fair_share
 from artesian.policy.room import Limits
 from builders import Kernel, a_job, a_node, ended, ticked
 from simulations import a_fleet, a_sim_job, job, run
@@ -61,6 +63,27 @@ def test_what_it_grows_into_is_kept_for_it() -> None:
 )
 def test_it_does_not_grow_where_that_does_not_pay(told: dict[str, Any]) -> None:
     assert elastic(**told).step(ticked(200.0)).stops == ()
+
+
+@pytest.mark.parametrize(
+    ("teams", "most"),
+    [
+        ((Team(name="vision", guaranteed=(("cpu", 2),), borrow_limit=4),), 6),
+        ((Team(name="vision", guaranteed=(("cpu", 2),), borrow_limit=1),), None),  # it has as many already
+        ((Team(name="vision"), Team(name="archive", guaranteed=(("cpu", 3),), lends=False)), 5),
+        ((Team(name="vision"),), 8),
+    ],
+)
+def test_it_grows_to_what_its_team_may_have(teams: tuple[Team, ...], most: int | None) -> None:
+    kernel = Kernel(a_node(devices=8), policy=fair_share(Teams(teams)))
+    told = {"estimated_duration_s": 1e5, "checkpoint_every_s": 10.0, "team": "vision"}
+    kernel.run(a_job("a", devices="cpu:5", team="archive"))
+    kernel.run(a_job("e", devices="cpu:2..8", **told))
+    kernel.step(ended("a", 1, Cause.COMPLETED, 50.0))
+    plan = kernel.step(ticked(5_000.0))
+    assert [stop.job_id for stop in plan.stops] == ([] if most is None else ["e"])
+    if most is not None:
+        assert sizes(kernel.step(ended("e", 1, Cause.SIGNAL, 5_001.0))) == {"e": most}
 
 
 def test_it_does_not_grow_where_somebody_waits() -> None:

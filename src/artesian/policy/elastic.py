@@ -8,21 +8,31 @@ from collections.abc import Iterator
 from artesian.model.capacity import Capacity
 from artesian.model.placement import Placement
 from artesian.model.snapshot import RunningJob, Snapshot
-from artesian.policy.base import Place
+from artesian.policy.base import Order, Place
+from artesian.policy.line import line_of
 from artesian.policy.room import Holders, Limits, Victim
 
 _MARGIN = 2.0
 """How many times what it costs a restart has to save: estimates are no more than that."""
 
 
-def growing(snapshot: Snapshot, place: Place, limits: Limits, holders: Holders) -> Iterator[Victim]:
-    """Yield gangs that gain by going on with more devices, and where."""
+def growing(
+    snapshot: Snapshot, place: Place, limits: Limits, holders: Holders, order: Order | None = None
+) -> Iterator[Victim]:
+    """Yield gangs that gain by going on with more devices, and where; with no more than their teams may have by ``order``."""
+    line = None if order is None else line_of(order, snapshot)
     for entry in holders.growable():
         if not _is_room_above(entry, snapshot.capacity):
             continue
         with snapshot.capacity.trial() as trial:
             trial.give(entry.job, entry.placement)
-            to = place.place(entry.job, trial.capacity, trial.capacity.is_up)
+            free = trial.capacity
+            if line is None or line.accounts is None:
+                to = place.place(entry.job, free, free.is_up)
+            else:
+                line.accounts.add(entry.job, entry.placement, -1)
+                to = line.place(place, entry.job, free, free.is_up)
+                line.accounts.add(entry.job, entry.placement)
         cost_s = entry.lost_s(snapshot.at_s) + limits.restart_s
         if to is not None and saved_s(entry, to, snapshot.at_s) > _MARGIN * cost_s:
             yield Victim(entry=entry, to=to)

@@ -6,14 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from msgspec.structs import replace
+
 from artesian.model.capacity import Trial
 from artesian.model.job import Cause
 from artesian.model.plan import Claim, Hold, HoldCode, Plan, Reason, Start, Stop
 from artesian.model.queue import WaitingJob, shape_of
 from artesian.model.running import RunningJobs
-from artesian.model.snapshot import Snapshot
+from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy import explain
-from artesian.policy.base import Place, Policy, Timed
+from artesian.policy.base import Order, Place, Policy, Timed
 from artesian.policy.claims import keep, reserve
 from artesian.policy.elastic import growing
 from artesian.policy.rights import Right
@@ -55,6 +57,8 @@ class Preemptive:
     rights: tuple[Right, ...] = ()
     limits: Limits = field(default_factory=Limits)
     moves: bool = True
+    order: Order | None = None
+    """Where it goes by teams, these bound what gangs grow to."""
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """Return the stops and starts of this cycle, and the jobs that it looked at in vain."""
@@ -76,8 +80,9 @@ class Preemptive:
                 return explain.room_is_made(cycle.kept[job_id])
             if any(start.job_id == entry.job.id for start in cycle.starts):
                 return None
+            begun = _begun(snapshot, cycle.starts)
             with snapshot.waiting.without(cycle.hidden):
-                return self.inner.explain(snapshot, job_id)
+                return self.inner.explain(begun, job_id)
 
     def next_wake_s(self, snapshot: Snapshot) -> float | None:
         """Return when to look again whether those have run long enough that others wait for, or that could grow."""
@@ -164,7 +169,7 @@ class Preemptive:
             with snapshot.capacity.trial() as after:
                 for job, placement in kept:
                     after.take(job, placement)
-                grown = next(growing(snapshot, self.place, self.limits, holders), None)
+                grown = next(growing(snapshot, self.place, self.limits, holders, self.order), None)
             if grown is None:
                 return
             holders.take([grown.entry])
@@ -235,6 +240,26 @@ class Preemptive:
             if (room := maker.by_right(partial(right.choice, entry, snapshot))) is not None:
                 return room, right.text
         return None
+
+
+def _begun(snapshot: Snapshot, starts: list[Start]) -> Snapshot:
+    """Return the view in which these hold what they start on: it is their names that others are told."""
+    if not starts:
+        return snapshot
+    running = dict(snapshot.running)
+    for start in starts:
+        entry = snapshot.waiting[start.job_id]
+        running[start.job_id] = RunningJob(
+            job=entry.job,
+            epoch=start.epoch,
+            placement=start.placement,
+            since_s=snapshot.at_s,
+            is_stopping=False,
+            submitted_s=entry.submitted_s,
+            served_device_s=entry.served_device_s,
+            served_by_accelerator=entry.served_by_accelerator,
+        )
+    return replace(snapshot, running=running)
 
 
 def _has_elastic(snapshot: Snapshot) -> bool:

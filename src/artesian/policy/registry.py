@@ -76,7 +76,7 @@ def _first_come(name: str) -> Policy:
 
 
 def _preemptive(place: Place, order: Order, *rights: Right) -> Policy:
-    return Preemptive(EasyBackfill(order=order, place=place), place, rights)
+    return Preemptive(EasyBackfill(order=order, place=place), place, rights, order=order)
 
 
 def fair_share(teams: Teams, place: Place | None = None) -> Policy:
