@@ -410,6 +410,8 @@ class Waits:
 
     def are_holders(self, by: str | None, request: DeviceRequest, area: list[Node]) -> bool:
         """Whether those named hold what they are said to, on nodes that the request could be met on."""
+        if by is None and self.reason.code is HoldCode.BEHIND_ANOTHER:
+            return True  # that is told to the one ahead
         wanted = {node.id for node in area if request.suits(node)}
         held = [(entry.job.name, entry.placement) for entry in self.snapshot.running.values()]
         held += [(self.snapshot.waiting[s.job_id].job.name, s.placement) for s in self.plan.starts]

@@ -174,13 +174,15 @@ class EasyBackfill:
             wanted = _Needs.of(job, free).nodes
             ahead = [promise for promise in cycle.promises if promise.nodes & wanted]
             allowed = partial(cycle.line.allowed, job, free=free)
-            busy = explain.devices_busy(job, cycle.holders(snapshot), free, allowed)
             if ahead[0].job.id == job_id:
+                busy = explain.devices_busy(job, cycle.holders(snapshot), free, allowed)
                 when = due(ahead[0], snapshot.at_s)
                 return Reason(code=busy.code, text=busy.text, unblock=busy.unblock + when)
             passes = passes_with(self.order, snapshot.waiting[job_id], snapshot.waiting[ahead[0].job.id])
             behind = explain.behind(ahead[0].job, passes)
             if cycle.line.place(self.place, job, free, free.is_up) is None:
+                # Who holds what is for the one ahead to hear: on a large fleet these are thousands.
+                busy = explain.devices_busy(job, None, free, allowed)
                 return replace(behind, text=f"{behind.text}; {busy.text}")
             return _fitting(job, behind, ahead, snapshot.at_s)
 

@@ -113,11 +113,11 @@ def _too_large(job: Job, what: str, most: int) -> Reason:
 
 def devices_busy(
     job: Job,
-    holders: Iterable[tuple[Job, Placement]],
+    holders: Iterable[tuple[Job, Placement]] | None,
     free: Capacity,
     allowed: Callable[[DeviceRequest], BoolArray] | None = None,
 ) -> Reason:
-    """Return why the first in the queue cannot start: who has the devices.
+    """Return why the first in the queue cannot start: who has the devices (``holders`` None: that is not told).
 
     Of the job's alternatives it names the one that is nearest to what it needs. ``allowed`` returns the nodes [N]
     that it may have an alternative on at all (None: any).
@@ -135,7 +135,7 @@ def devices_busy(
         ),
         key=lambda choice: choice[0],
     )
-    by = _held_by(holders, nodes(request), free)
+    by = "" if holders is None else _held_by(holders, nodes(request), free)
     if request.is_fraction:
         return Reason(
             code=HoldCode.DEVICES_BUSY,
