@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from artesian.train.errors import CheckpointError
+from artesian.train.errors import CheckpointError, SupersededError
 from artesian.train.fence import WRITERS, Writer, hold
 from artesian.train.manifest import (
     MANIFEST,
@@ -51,9 +51,15 @@ class ObjectStore:
     def save(self, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:
         folder = folder_name(facts.step)
         file = f"state-{uuid.uuid4().hex}.bin"
+        hold(self)
         size_bytes, crc32s = self.put_part(folder, file, pieces)
         manifest = make_manifest(facts, file, document_bytes, size_bytes, crc32s)
-        hold(self)
+        try:
+            hold(self)  # again: a successor may have come while it was written
+        except SupersededError:
+            with contextlib.suppress(OSError):  # else the successor sweeps it
+                self._files.rm_file(f"{self._root}/{folder}/{file}")
+            raise
         self.put_note(folder, MANIFEST, encode_manifest(manifest))
         for path in self._list(f"{self._root}/{folder}"):
             if path.rsplit("/", 1)[-1] not in (MANIFEST, file):
