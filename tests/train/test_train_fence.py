@@ -271,7 +271,7 @@ def test_saves_in_parts_are_fenced_at_every_part_and_at_the_commit(place: Place)
 def test_a_sharded_save_is_refused_on_the_way_in_and_a_claim_too(tmp_path: Path) -> None:
     model = Linear(2, 1)
     optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(1, 2)).sum().backward()
+    model(torch.ones(1, 2)).square().mean().backward()
     optimizer.step()
     old = ShardedCheckpointer(tmp_path, environ=attempt(1))
     old.save(1, model, optimizer)
@@ -280,7 +280,8 @@ def test_a_sharded_save_is_refused_on_the_way_in_and_a_claim_too(tmp_path: Path)
     new.save(2, model, optimizer)
     (tmp_path / ".tmp-step-00000003-x").mkdir()  # of a save of the new one
     before = files_of(tmp_path)
-    for act in (lambda: old.save(1, model, optimizer), old.claim):
+    acts: tuple[Callable[[], object], ...] = (lambda: old.save(1, model, optimizer), old.claim)
+    for act in acts:
         with pytest.raises(SupersededError, match=r"rank 0: .*this is attempt 1") as caught:
             act()
         assert caught.value.hint

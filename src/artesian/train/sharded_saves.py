@@ -224,6 +224,9 @@ class ShardedSaves:
             self._is_storage_due = False
             self._last_saved = (at.step, start_s)
             if self._parts is not None:
+                # A save that is begun has its snapshot first: on other ranks it may be under way. Whoever takes the
+                # next snapshot waits for this one anyway.
+                self._memory.finish()
                 self._parts.want(at.step)
         self._is_sending = self._sender is not None
         self._last_s = start_s
