@@ -3,15 +3,18 @@
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from artesian.train import Membership, Run, alone, join
 from artesian.train.membership import current
+from recovery_harness import STEPS, Job
 
 
 def test_without_torchruns_variables_a_worker_is_alone() -> None:
@@ -21,9 +24,27 @@ def test_without_torchruns_variables_a_worker_is_alone() -> None:
     member.leave()
 
 
-def test_a_single_worker_under_the_agent_needs_no_group() -> None:
-    assert join({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) == alone()
-    assert not dist.is_initialized()
+def test_a_single_worker_that_was_launched_has_a_group_of_its_own_as_ddp_wants_it() -> None:
+    environ = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    for _ in range(2):  # one after the other
+        member = join(environ)
+        try:
+            assert replace(member, is_joined=False) == alone()
+            assert (dist.get_rank(), dist.get_world_size()) == (0, 1)
+            model = DistributedDataParallel(torch.nn.Linear(2, 1).to(member.device))
+            model(torch.ones(3, 2, device=member.device)).square().mean().backward()
+            assert all(parameter.grad is not None for parameter in model.parameters())
+        finally:
+            member.leave()
+        assert not dist.is_initialized()
+
+
+@pytest.mark.usefixtures("own_group")
+def test_a_single_worker_with_a_group_of_its_scripts_own_gets_no_other() -> None:
+    member = join({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
+    assert member == alone()
+    member.leave()
+    assert dist.is_initialized()
 
 
 @pytest.mark.parametrize(
@@ -112,3 +133,13 @@ def test_a_membership_says_where_it_stands() -> None:
     member = alone("cpu")
     assert isinstance(member, Membership)
     assert member.device == torch.device("cpu")
+
+
+@pytest.mark.slow
+def test_a_script_that_always_uses_ddp_runs_with_one_worker_that_is_not_restarted(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    try:
+        job.run("--nproc-per-node", "1")
+        assert max(step for _, step in job.losses()) == STEPS
+    finally:
+        job.end()

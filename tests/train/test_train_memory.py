@@ -367,6 +367,26 @@ def test_a_worker_killed_at_any_instant_leaves_a_whole_snapshot_at_most_one_step
         reached = int(value)
 
 
+def test_who_has_waited_for_a_snapshot_finds_it_told(folder: JobFolder) -> None:
+    """Else what it was taken for could go to the next one, on this rank alone."""
+    may_tell, is_finished = threading.Event(), threading.Event()
+    memory = Memory(folder, 0, on_commit=lambda _: may_tell.wait())
+    memory.begin(1, {"x": torch.ones(10)})
+
+    def finish() -> None:
+        memory.finish()
+        is_finished.set()
+
+    waiting = threading.Thread(target=finish)
+    waiting.start()
+    try:
+        assert not is_finished.wait(0.2)
+    finally:
+        may_tell.set()
+        waiting.join()
+    memory.close()
+
+
 def test_one_process_at_a_time_writes_a_rank(folder: JobFolder) -> None:
     memory = Memory(folder, 0)
     code = textwrap.dedent(WORKER)

@@ -161,3 +161,35 @@ def _snapshot(step: int) -> Snapshot:
         image_bytes=1,
         document_crc32=0,
     )
+
+
+def test_a_save_whose_snapshot_has_not_come_when_the_next_is_due_is_given_up_by_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And nobody takes the next one's part for its part: the others would wait for that for ever."""
+    monkeypatch.setattr(part_saver, "Persister", Writer)
+    monkeypatch.setattr(part_saver, "Hold", Held)
+    Held.held = []
+    first, other = savers = [PartSaver({}, on_report=lambda _: None) for _ in range(2)]
+    writers: list[Any] = [saver._persister for saver in savers]
+    for saver in savers:
+        saver.want(1)
+    first.committed(_snapshot(1))
+    for saver in savers:
+        saver.go_on(is_anybody_busy=False, failed_step=0)
+    assert writers[0].step == 1
+    for saver in savers:
+        saver.want(2)
+        saver.committed(_snapshot(2))
+    other.committed(_snapshot(1))  # too late
+    assert (writers[1].step, other.failed_step) == (None, 1)
+    for saver in savers:
+        saver.go_on(is_anybody_busy=True, failed_step=other.failed_step)
+    assert writers[0].is_given_up
+    writers[0].done("given up")
+    for saver in savers:
+        saver.go_on(is_anybody_busy=False, failed_step=1)
+    assert [writer.step for writer in writers] == [2, 2]
+    for writer in writers:
+        writer.done()
+    assert Held.held == []

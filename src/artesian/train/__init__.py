@@ -18,6 +18,7 @@
 ``image``           the bytes of a state, the same everywhere; ``plain`` is the part that is no tensors
 ``persist``         brings snapshots to storage or a peer, through the helper ``persist_process``
 ``checkpoint``      atomic, verified checkpoints in a ``storage``: a ``directory`` or an ``object_store``
+``fence``           keeps an earlier attempt of a job from saving where a later one does
 ``sharded``         the same for sharded state, in the format of ``torch.distributed.checkpoint``
 ``data``            text as bytes, in an order that the job owns
 ``loader``          global batches, dealt to the ranks: exactly once; from ``sources``, by a ``cursor``
@@ -37,7 +38,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from artesian.train.checkpoint import Checkpointer
     from artesian.train.data import ByteText, SampleOrder
-    from artesian.train.errors import CheckpointError, DataError, TrainError
+    from artesian.train.errors import CheckpointError, DataError, SupersededError, TrainError
     from artesian.train.interval import BestInterval, EverySteps
     from artesian.train.membership import Membership, alone, join
     from artesian.train.memory import Memory
@@ -64,6 +65,7 @@ __all__ = [
     "SampleOrder",
     "Saver",
     "ShardedCheckpointer",
+    "SupersededError",
     "TrainError",
     "alone",
     "join",
@@ -86,6 +88,7 @@ _HOME = {
     "SampleOrder": "data",
     "Saver": "saver",
     "ShardedCheckpointer": "sharded",
+    "SupersededError": "errors",
     "TrainError": "errors",
     "alone": "membership",
     "join": "membership",

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from artesian.train.errors import CheckpointError
+from artesian.train.fence import Writer, claim, hold
 from artesian.train.finality import is_lasting
 from artesian.train.image import Layout, Slot, encode_tree, parse, pieces_of
 from artesian.train.manifest import FORMAT, Facts, Manifest, parse_manifest
@@ -57,8 +59,11 @@ class Checkpointer:
         keep_last: int = 2,
         keep_every: int | None = None,
         options: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Use a folder, or a URL of fsspec's with its ``options``.
+
+        ``environ`` says which attempt of a job this is: an earlier one than has saved there may not save.
 
         Keep the newest ``keep_last`` checkpoints; two, so that one is whole if the other is damaged; and
         for good those of every ``keep_every`` steps.
@@ -68,7 +73,7 @@ class Checkpointer:
         if keep_every is not None and keep_every < 1:
             raise ValueError(f"keep_every must be positive, got {keep_every}")
         self.folder = Path(where)
-        self.storage: Storage = open_storage(where, options)
+        self.storage: Storage = open_storage(where, options, writer=Writer.from_env(environ))
         self._keep_last = keep_last
         self._keep_every = keep_every
 
@@ -81,7 +86,8 @@ class Checkpointer:
         them behind. ``state`` may hold tensors on any device, arrays, plain data and containers of them.
 
         Raises CheckpointError when it cannot be written (a full disk), or when ``state`` holds what a
-        checkpoint cannot: the checkpoints from before are untouched.
+        checkpoint cannot; SupersededError when a later attempt of this job has come: the checkpoints from before are
+        untouched.
         """
         tree, tensors = to_plain(state)
         text = encode_tree({}, tree)
@@ -95,6 +101,13 @@ class Checkpointer:
             keep_last=self._keep_last,
             keep_every=self._keep_every,
         )
+
+    def claim(self) -> None:
+        """Keep earlier attempts of this job from saving here. For a run that restores; who only reads leaves it.
+
+        Raises SupersededError when a later one has come, CheckpointError when that cannot be read or noted.
+        """
+        claim(self.storage)
 
     def load_newest(self, *, at_most: int | None = None) -> Checkpoint | None:
         """Return the newest whole checkpoint, its tensors on the CPU; None where none was ever saved.
@@ -126,9 +139,12 @@ class Checkpointer:
     def sweep(self) -> int:
         """Remove what a crash in the middle of a save has left, and return how many leftovers there were.
 
-        For the process that saves. Raises OSError when a leftover cannot be removed.
+        For the process that saves. Raises OSError when a leftover cannot be removed, SupersededError when it may be
+        of a later attempt.
         """
-        return self.storage.sweep()
+        with self.storage.alone():
+            hold(self.storage)
+            return self.storage.sweep()
 
     def _read(self, step: int) -> tuple[Manifest, Mapping[str, Any]]:
         """Raises OSError or ValueError, which say what is wrong with it."""

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from artesian.train.errors import SupersededError
+from artesian.train.fence import WRITERS, Writer, hold
 from artesian.train.manifest import (
     MANIFEST,
     Facts,
@@ -35,19 +38,25 @@ _RENAME_EXCHANGE = 2
 class Directory:
     """Checkpoints in a directory, which all nodes share if there are several."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, writer: Writer | None = None) -> None:
+        """``writer`` is who saves there, where that is an attempt of a job."""
         self.folder = folder
         self.name = str(folder)
+        self.writer = writer
 
     def save(self, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:
         target = self.path(facts.step)
-        temporary = self.folder / f"{_TEMPORARY}{target.name}"
+        # Attempts do not write into each other's, where there are no locks to keep them apart.
+        whose = "" if self.writer is None else f"-{self.writer.epoch}"
+        temporary = self.folder / f"{_TEMPORARY}{target.name}{whose}"
+        hold(self)
         self.sweep()
         try:
             temporary.mkdir()
             manifest = _write(temporary, facts, pieces, document_bytes)
+            hold(self)  # again: where there are no locks, a successor may have come while it was written
             self._install(temporary, target)
-        except OSError:
+        except (OSError, SupersededError):
             with contextlib.suppress(OSError):  # what is left is swept at the next save
                 shutil.rmtree(temporary)
             raise
@@ -63,6 +72,23 @@ class Directory:
             yield
         finally:
             os.close(folder)
+
+    def writers(self) -> bytes | None:
+        try:
+            return (self.folder / WRITERS).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def put_writers(self, note: bytes) -> None:
+        temporary = self.folder / f".{WRITERS}-{secrets.token_hex(4)}"
+        try:
+            _write_note(temporary, note)
+            os.rename(temporary, self.folder / WRITERS)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(self.folder)
 
     def steps(self) -> list[int]:
         return steps_among(os.listdir(self.folder)) if self.folder.exists() else []

@@ -4,6 +4,7 @@
 
     TrainError
     ├── CheckpointError     a checkpoint that cannot be written, or none that can be read
+    │   └── SupersededError   a save by an attempt that a later one has followed
     ├── DataError           training data that is not there, or too little
     └── UnstableError       losses that leap or are no numbers, and a policy that says to stop
 
@@ -29,6 +30,12 @@ class TrainError(Exception):
 
 class CheckpointError(TrainError):
     """A checkpoint that could not be written; or checkpoints, of which none is whole."""
+
+
+class SupersededError(CheckpointError):
+    """A save by an attempt of a job that a later attempt has followed: nothing is published, nothing removed."""
+
+    is_final = True  # of the same attempt; the later one has taken its place
 
 
 class DataError(TrainError):

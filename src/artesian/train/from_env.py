@@ -91,6 +91,7 @@ def read_parts(
             keep_every=keep_every,
             node=_whole_number(environ, "GROUP_RANK") or 0,
             holder=decode(holder) if holder else None,
+            environ=environ,
         )
         sharded = ShardedSaves(places, what, member, reporter)
         return Parts(reporter=reporter, saves=sharded, faults=faults, age=age)
@@ -107,6 +108,7 @@ def read_parts(
             keep_last=keep_last,
             keep_every=keep_every,
             on_report=reports.append,
+            environ=environ,
         )
     return Parts(
         reporter=reporter,

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from artesian.train.errors import CheckpointError
+from artesian.train.fence import Writer
 from artesian.train.last_save import NOTE
 from artesian.train.manifest import Facts
 from artesian.train.parts import Save, commit_parts, write_part
@@ -37,13 +38,13 @@ def bring(folder: JobFolder, until_s: float) -> int | None:
     """Save the newest state in ``folder`` that is newer than all in storage, and return its step; None: there is none.
 
     ``until_s``, on the monotonic clock, is how long parts of other nodes are waited for. Raises CheckpointError or
-    OSError when it cannot be saved.
+    OSError when it cannot be saved; SupersededError where a later attempt has come, which has what it needs.
     """
     try:
         settings = json.loads((folder.path / NOTE).read_bytes())
     except FileNotFoundError:  # the workers save nowhere, or have left
         return None
-    storage = open_storage(settings["where"], settings["options"])
+    storage = open_storage(settings["where"], settings["options"], writer=Writer.of(settings))
     stored = max(storage.steps(), default=0)
     ranks = {rank: folder.snapshots(rank) for rank in folder.ranks() if rank < _RANKS}
     if settings.get("is_in_parts"):

@@ -65,31 +65,35 @@ def join(environ: Mapping[str, str] = os.environ) -> Membership:
     """Meet the other workers that torchrun's variables in ``environ`` speak of.
 
     Gradients go over NCCL (or the device's own) when every worker of the node has an accelerator to itself,
-    over gloo otherwise. Without the variables there is no group; nor is there for one worker, unless its
-    agent serves a store: then the gang may have been larger, or become so, and DDP wants a group all the
-    same. Each attempt meets under a name of its own, so that a late worker of an older one is never mistaken
-    for a member.
+    over gloo otherwise. Without the variables there is no group. One worker that was launched with them has a group
+    of its own, so that DDP takes it as it takes several; the gang may have been larger, too, or become so. Each
+    attempt meets under a name of its own, so that a late worker of an older one is never mistaken for a member.
 
     Raises ValueError when the variables are incomplete, torch.distributed.DistStoreError when the others
     do not come.
     """
     world_size = _integer(environ, "WORLD_SIZE", 1)
     is_served = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if world_size == 1 and not is_served:
+    is_alone = world_size == 1 and not is_served
+    if is_alone and (not {"RANK", "WORLD_SIZE"} <= environ.keys() or dist.is_initialized()):
         return alone()
-    rank, local_rank = _integer(environ, "RANK"), _integer(environ, "LOCAL_RANK")
-    if not environ.get("MASTER_ADDR"):
+    rank, local_rank = _integer(environ, "RANK"), _integer(environ, "LOCAL_RANK", 0 if is_alone else None)
+    if not is_alone and not environ.get("MASTER_ADDR"):
         raise ValueError("$MASTER_ADDR must be set, as torchrun sets it, got nothing")
     device = _device(local_rank, _integer(environ, "LOCAL_WORLD_SIZE", world_size))
     if device.type != "cpu":
         torch.accelerator.set_device_index(local_rank)
-    server = dist.TCPStore(  # type: ignore[attr-defined]  # exported, but not in __all__
-        environ["MASTER_ADDR"],
-        _integer(environ, "MASTER_PORT"),
-        world_size,
-        # torchrun's agent serves the store itself, and says so; so does ours.
-        is_master=rank == 0 and not is_served,
-        timeout=_RENDEZVOUS_TIMEOUT,
+    server = (
+        dist.HashStore()  # type: ignore[attr-defined]  # exported, but not in __all__; there is nobody to meet
+        if is_alone
+        else dist.TCPStore(  # type: ignore[attr-defined]
+            environ["MASTER_ADDR"],
+            _integer(environ, "MASTER_PORT"),
+            world_size,
+            # torchrun's agent serves the store itself, and says so; so does ours.
+            is_master=rank == 0 and not is_served,
+            timeout=_RENDEZVOUS_TIMEOUT,
+        )
     )
     if not dist.is_initialized():
         # An init that failed, of a gang that was lost on the way, has counted its group: under the next number

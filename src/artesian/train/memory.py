@@ -131,7 +131,7 @@ class Memory:
                 raise self._copy.error
 
     def finish(self) -> Snapshot | None:
-        """Return the newest snapshot, after the one that was begun is committed or has failed."""
+        """Return the newest snapshot, after the one that was begun is committed, and told, or has failed."""
         if self._copy is not None:
             self._copy.help()
             self._copy.is_finished.wait()
@@ -208,9 +208,11 @@ class Memory:
                 self._sequence += 1
                 self._newest = snapshot
             self._changing |= copy.changed
-            copy.is_finished.set()
-            if snapshot is not None and self._on_commit is not None:
-                self._on_commit(snapshot)
+            try:
+                if snapshot is not None and self._on_commit is not None:
+                    self._on_commit(snapshot)
+            finally:
+                copy.is_finished.set()  # what it was committed for is known to whoever has waited for it
             # The other buffers are made beside the steps that follow. Where there is no room for them,
             # that is told by the `begin` that needs one.
             with contextlib.suppress(CheckpointError):

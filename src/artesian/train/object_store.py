@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from artesian.train.errors import CheckpointError
+from artesian.train.errors import CheckpointError, SupersededError
+from artesian.train.fence import WRITERS, Writer, hold
 from artesian.train.manifest import (
     MANIFEST,
     Facts,
@@ -32,7 +33,8 @@ class ObjectStore:
     Parts lie in a folder of their save's, which is none of a checkpoint: that begins with its manifest.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], writer: Writer | None = None) -> None:
+        """``writer`` is who saves there, where that is an attempt of a job."""
         try:
             core = importlib.import_module("fsspec.core")
             self._files, self._root = core.url_to_fs(url, **options)
@@ -42,14 +44,22 @@ class ObjectStore:
                 hint="pip install 'artesian[storage]', and the package of the file system (s3fs, gcsfs, ...)",
             ) from error
         self.name = url
+        self.writer = writer
         self._named: set[str] = set()
         """Saves in parts that a manifest is known to name."""
 
     def save(self, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:
         folder = folder_name(facts.step)
         file = f"state-{uuid.uuid4().hex}.bin"
+        hold(self)
         size_bytes, crc32s = self.put_part(folder, file, pieces)
         manifest = make_manifest(facts, file, document_bytes, size_bytes, crc32s)
+        try:
+            hold(self)  # again: a successor may have come while it was written
+        except SupersededError:
+            with contextlib.suppress(OSError):  # else the successor sweeps it
+                self._files.rm_file(f"{self._root}/{folder}/{file}")
+            raise
         self.put_note(folder, MANIFEST, encode_manifest(manifest))
         for path in self._list(f"{self._root}/{folder}"):
             if path.rsplit("/", 1)[-1] not in (MANIFEST, file):
@@ -92,6 +102,19 @@ class ObjectStore:
             f"{self._root}/{Path(save).name}/{Path(file).name}", "rb"
         )
         return found
+
+    def writers(self) -> bytes | None:
+        with _as_os_error():
+            try:
+                note: bytes = self._files.cat_file(f"{self._root}/{WRITERS}")
+            except FileNotFoundError:
+                return None
+        return note
+
+    def put_writers(self, note: bytes) -> None:
+        with _as_os_error():
+            self._files.makedirs(self._root, exist_ok=True)
+            self._files.pipe_file(f"{self._root}/{WRITERS}", note)
 
     def steps(self) -> list[int]:
         """Those that have a manifest: what a death in the middle of a save has left is no checkpoint."""

@@ -47,6 +47,10 @@ class PartSaver:
         """Have the snapshot of ``step``, which is about to be taken, brought to storage."""
         with self._lock:
             replaced, self._next_step = self._next_step, step
+            if (
+                self._is_begun and replaced is not None
+            ):  # its snapshot has not come; the others may be writing theirs
+                self.failed_step, self._is_begun = replaced, False
             self._is_spoiled = False
             if self._next is not None:
                 self._next.let_go()

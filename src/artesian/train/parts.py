@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import artesian
+from artesian.train.fence import check, hold
 from artesian.train.manifest import MANIFEST, folder_name, sealed, unsealed
 from artesian.train.storage import PIECE_BYTES, Storage, not_saved, remove_old, verified
 
@@ -69,10 +70,12 @@ def write_part(
 ) -> Part:
     """Write a rank's image, given in pieces of 16 MiB; it is durable when this returns.
 
-    Raises CheckpointError when it cannot be written (a full disk): the checkpoints from before are intact.
+    Raises CheckpointError when it cannot be written (a full disk), SupersededError where a later attempt has come: the
+    checkpoints from before are intact.
     """
     stem = f"part-{rank:05d}"
     try:
+        check(storage)
         size_bytes, crc32s = storage.put_part(save.name, f"{stem}.bin", pieces)
         part = Part(
             rank=rank,
@@ -96,11 +99,13 @@ def commit_parts(
     Then the older checkpoints are removed as ``write_checkpoint`` does; not by one that ``is_tidying`` no more, as
     its run may have been followed by another.
 
-    Raises CheckpointError when it cannot be written: the checkpoints from before are intact.
+    Raises CheckpointError when it cannot be written, SupersededError where a later attempt has come: the checkpoints from
+    before are intact.
     """
     try:
         parts = _parts_there(storage, save)
         if len(parts) < save.world_size:
+            check(storage)  # which has swept them: they would be waited for in vain
             return None
         manifest = PartsManifest(
             format=FORMAT,
@@ -113,6 +118,7 @@ def commit_parts(
             parts=tuple(parts),
         )
         with storage.alone():
+            hold(storage)
             storage.commit(save.name, save.step, sealed(asdict(manifest)))
             if is_tidying:
                 with contextlib.suppress(OSError):  # tried again at the next save; the new one is safe

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from artesian.train.errors import SupersededError
 from artesian.train.persist_process import deliver, encode_snapshot
 from artesian.train.segment import Snapshot
 
@@ -23,7 +24,8 @@ class Report:
     """What became of a snapshot that was to be persisted.
 
     ``size_bytes`` and ``duration_s`` are known of one that is durable now. ``failure`` says why it is not;
-    ``replaced_by`` is the step that was written in its place, because storage was still busy.
+    ``replaced_by`` is the step that was written in its place, because storage was still busy. With ``is_superseded``
+    no other will be saved either: a later attempt of the job has come.
     """
 
     step: int
@@ -32,6 +34,12 @@ class Report:
     failure: str | None = None
     hint: str | None = None
     replaced_by: int | None = None
+    is_superseded: bool = False
+
+    def raise_superseded(self) -> None:
+        """Raise SupersededError where that is what has become of it."""
+        if self.is_superseded:
+            raise SupersededError(str(self.failure), hint=self.hint)
 
 
 class Persister:

@@ -7,7 +7,6 @@ what it has begun when the worker is killed. It ends when stdin does.
 Needs the standard library only: it starts in a twentieth of a second and holds no copy of torch.
 """
 
-import contextlib
 import functools
 import json
 import math
@@ -22,7 +21,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from artesian.train.errors import CheckpointError
+from artesian.train import fence
+from artesian.train.errors import CheckpointError, SupersededError
+from artesian.train.fence import Writer
 from artesian.train.manifest import Facts
 from artesian.train.parts import Save, commit_parts, write_part
 from artesian.train.peer import Peer, send
@@ -42,13 +43,15 @@ def to_storage(
     keep_last: int = 2,
     keep_every: int | None = None,
     options: Mapping[str, Any] | None = None,
+    writer: Writer | None = None,
 ) -> dict[str, Any]:
-    """Return the settings of a helper that writes to storage."""
+    """Return the settings of a helper that writes to storage, for ``writer`` where that is an attempt of a job."""
     return {
         "where": str(where),
         "options": dict(options or {}),
         "keep_last": keep_last,
         "keep_every": keep_every,
+        "writer": None if writer is None else asdict(writer),
     }
 
 
@@ -72,7 +75,7 @@ def deliver(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None
     ``words`` are listened to while rank 0 waits for the other ranks' parts.
 
     ``{"gone": true}`` if it was overwritten before it could be held; else ``step``, and either
-    ``size_bytes`` and ``duration_s``, or ``failure`` and ``hint``.
+    ``size_bytes`` and ``duration_s``, or ``failure`` and ``hint``; ``is_superseded`` where that is why.
     """
     start_s = time.monotonic()
     size_bytes: int | None = snapshot.image_bytes
@@ -86,20 +89,26 @@ def deliver(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None
         else:
             is_there = _persist(settings, snapshot)
     except CheckpointError as error:
-        return {"step": snapshot.step, "failure": str(error), "hint": error.hint}
+        why = {"is_superseded": True} if isinstance(error, SupersededError) else {}
+        return {"step": snapshot.step, "failure": str(error), "hint": error.hint, **why}
     if not is_there:
         return {"gone": True}
     return {"step": snapshot.step, "size_bytes": size_bytes, "duration_s": time.monotonic() - start_s}
 
 
+def _storage_of(settings: Mapping[str, Any]) -> Storage:
+    options = json.dumps(settings["options"], sort_keys=True)
+    return _opened(settings["where"], options, Writer.of(settings))
+
+
 @functools.cache
-def _storage_of(where: str, options: str) -> Storage:
+def _opened(where: str, options: str, writer: Writer | None) -> Storage:
     """Return the storage of a helper, which has one: what it knows of the place it need not ask again."""
-    return open_storage(where, json.loads(options))
+    return open_storage(where, json.loads(options), writer=writer)
 
 
 def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
-    storage = _storage_of(settings["where"], json.dumps(settings["options"], sort_keys=True))
+    storage = _storage_of(settings)
     with reading(snapshot) as image:
         if image is None:
             return False
@@ -118,14 +127,13 @@ def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
 def _persist_part(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None) -> int | None:
     """Write a rank's part and, on rank 0, commit the save when all parts are there; return the bytes written."""
     start_s = time.monotonic()
-    storage = _storage_of(settings["where"], json.dumps(settings["options"], sort_keys=True))
+    storage = _storage_of(settings)
     with reading(snapshot) as image:
         if image is None:
             return None
         save, rank = save_of(snapshot.step, meta_of(snapshot, image))
         if rank == 0:
-            with contextlib.suppress(OSError):  # what is in the way is told by the write
-                storage.sweep(save.name)
+            fence.sweep(storage, save.name)
         write_part(storage, save, rank, in_pieces(image), snapshot.document_bytes)
     if rank != 0:
         return snapshot.image_bytes
@@ -173,8 +181,7 @@ def _committed(
                 give_up_s = time.monotonic() + patience_s
             time.sleep(wait_s)
         elif word.get("give_up") == save.step:
-            with contextlib.suppress(OSError):  # it takes room that the next one may need
-                storage.sweep()
+            fence.sweep(storage)  # it takes room that the next one may need
             raise CheckpointError(
                 f"another rank could not write its part of the checkpoint of step {save.step}"
             )

@@ -286,8 +286,8 @@ class Run:
         reported on stderr and counted in ``failed_saves``, and training goes on. A guard may skip the batch, or
         go back to an earlier step; ``step`` tells.
 
-        Raises Preempted (SystemExit with code 143) when the job was asked to stop with SIGTERM: all ranks
-        finish the same step, which is saved first. Raises UnstableError when a guard says to stop.
+        Raises Preempted (SystemExit with code 143) when the job was asked to stop with SIGTERM: all ranks finish the same
+        step, which is saved first. Raises UnstableError when a guard says to stop, SupersededError when a later attempt saves.
         """
         if (kind := self._faults.get(self.step + 1)) is not None:
             inject(kind, self.step + 1)

@@ -14,6 +14,7 @@
 """
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from artesian.train.checkpoint import Checkpointer, Rejected
-from artesian.train.errors import CheckpointError
+from artesian.train.errors import CheckpointError, SupersededError
+from artesian.train.fence import Writer
 from artesian.train.interval import Interval
 from artesian.train.last_save import leave_note
 from artesian.train.memory import Memory
@@ -51,7 +53,8 @@ class Restored:
 
 
 class Saver:
-    """Saves one rank's state. Failures of saves are reported, and training goes on."""
+    """Saves one rank's state. Failures of saves are reported, and training goes on; but not where a later attempt of
+    the job saves to the same place: then the next call of ``begin`` or ``wait`` raises SupersededError."""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Saver:
         peer: Peer | None = None,
         shared_memory: Path = SHARED_MEMORY,
         on_report: Callable[[Report], object] | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Save to ``where``, a folder or URL, and to the shared memory of ``job`` on this node; either may be None.
 
@@ -76,7 +80,7 @@ class Saver:
         states on an accelerator, whose next work waits for the copy, it is the copy's. To storage when ``interval`` says so (None: never but by
         ``save_now``). Every snapshot goes to ``peer`` too, the newest next; where this node has none of the
         rank, the peer's is fetched. ``saved_step`` and ``peer_step`` are the newest that arrived. ``on_report`` is called, from any thread, for every save to storage and every failure;
-        ``failures`` counts them too. What killed jobs of this user left in shared memory is swept.
+        ``failures`` counts them too. ``environ`` says which attempt of a job this is. What killed jobs of this user left in shared memory is swept.
 
         Raises CheckpointError when the rank's memory belongs to another process.
         """
@@ -85,6 +89,8 @@ class Saver:
         self.failures = 0
         self.saved_step: int | None = None
         self.peer_step: int | None = None
+        self._refused: Report | None = None
+        """The save that was refused for good, as a later attempt has come."""
         self._due_steps: set[int] = set()
         self._last = (0, time.monotonic())
         self._stall_s = 0.0
@@ -99,7 +105,9 @@ class Saver:
         self._checkpointer = (
             None
             if where is None
-            else Checkpointer(where, keep_last=keep_last, keep_every=keep_every, options=options)
+            else Checkpointer(
+                where, keep_last=keep_last, keep_every=keep_every, options=options, environ=environ
+            )
         )
         self._folder: JobFolder | None = None
         self._memory: Memory | None = None
@@ -113,7 +121,13 @@ class Saver:
             buffers = 2 + (where is not None) + (peer is not None)
             self._memory = Memory(self._folder, rank, buffers=buffers, on_commit=self._committed)
             if where is not None:
-                storage = to_storage(where, keep_last=keep_last, keep_every=keep_every, options=options)
+                storage = to_storage(
+                    where,
+                    keep_last=keep_last,
+                    keep_every=keep_every,
+                    options=options,
+                    writer=Writer.from_env(environ),
+                )
                 leave_note(self._folder, storage)
                 self._persister = Persister(storage, newest=self._newest, on_report=self._report)
             if peer is not None:
@@ -143,8 +157,10 @@ class Saver:
     def restore(self) -> Restored | None:
         """Return the newest whole state, of memory or storage; None if there never was one.
 
-        Raises CheckpointError when there are checkpoints, but nothing is whole.
+        From now on earlier attempts of the job save nothing to the same place. Raises CheckpointError when there are
+        checkpoints, but nothing is whole; SupersededError when a later attempt has come.
         """
+        self._claim()
         remembered = self.restore_from_memory()
         stored = [] if self._checkpointer is None else self._checkpointer.steps()
         if remembered is None:
@@ -156,6 +172,15 @@ class Saver:
         except CheckpointError:
             return remembered
         return remembered if found is None or remembered.step >= found.step else found
+
+    def _claim(self) -> None:
+        try:
+            if self._checkpointer is not None:
+                self._checkpointer.claim()
+        except SupersededError:
+            raise
+        except CheckpointError as error:  # as for a save that fails; the next one claims it
+            self._report(Report(step=self._last[0], failure=str(error), hint=error.hint))
 
     def restore_from_memory(self, step: int | None = None) -> Restored | None:
         """Return the newest state in memory, or that of ``step``; None if it is not there.
@@ -208,6 +233,7 @@ class Saver:
     def begin(self, step: int, make_state: MakeState, *, position: int = 0, world_size: int = 1) -> None:
         """Save the state after ``step`` where it is due; ``wait`` before anything changes it."""
         start_s = time.monotonic()
+        self._check()
         is_due = self._is_due(step, start_s)
         if is_due:
             self._last = (step, start_s)
@@ -228,6 +254,7 @@ class Saver:
 
     def wait(self) -> None:
         """Return when the state may change."""
+        self._check()
         start_s = time.monotonic()
         if self._memory is not None:
             try:
@@ -272,6 +299,10 @@ class Saver:
             self._folder.leave(keep=keep)
             self._folder = None
 
+    def _check(self) -> None:
+        if self._refused is not None:
+            self._refused.raise_superseded()
+
     def _is_due(self, step: int, now_s: float) -> bool:
         if self._interval is None or self._checkpointer is None:
             return False
@@ -296,6 +327,8 @@ class Saver:
         assert self._checkpointer is not None
         try:
             manifest = self._checkpointer.save(step, make_state(), position=position, world_size=world_size)
+        except SupersededError:
+            raise
         except CheckpointError as error:
             self._report(Report(step=step, failure=str(error), hint=error.hint))
         else:
@@ -333,6 +366,8 @@ class Saver:
     def _report(self, report: Report) -> None:
         if report.failure is not None:
             self.failures += 1
+        if report.is_superseded:
+            self._refused = report
         if report.size_bytes is not None:
             self.saved_step = report.step
         if self._on_report is not None:

@@ -165,4 +165,5 @@ class Saves:
                 self._reporter.checkpoint(report.step, report.size_bytes)
             if report.failure is not None:
                 self.failed += 1
+            if report.failure is not None and not report.is_superseded:  # which ends the run, and tells why
                 say(f"{report.failure}; training goes on ({self.failed} saves failed so far)")

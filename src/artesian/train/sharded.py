@@ -7,6 +7,7 @@ Every rank calls the same functions in the same order, with a folder that all no
 """
 
 import contextlib
+import os
 import secrets
 import warnings
 import zlib
@@ -25,8 +26,10 @@ from torch.distributed.checkpoint.storage import StorageReader
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from artesian.train import fence
 from artesian.train.checkpoint import Rejected, none_is_whole
-from artesian.train.errors import CheckpointError
+from artesian.train.errors import CheckpointError, SupersededError
+from artesian.train.fence import Writer
 from artesian.train.finality import is_lasting
 from artesian.train.image import Layout, encode_tree, pieces_of
 from artesian.train.manifest import MANIFEST, folder_name, seal_of
@@ -79,18 +82,20 @@ class ShardedCheckpointer:
         keep_every: int | None = None,
         group: dist.ProcessGroup | None = None,
         options: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         """``folder`` is one that all nodes share, or a URL of fsspec's with its ``options``.
 
         Keep the newest ``keep_last``, and for good those of every ``keep_every`` steps. ``group`` needs a CPU backend
-        (gloo) for what the ranks tell each other; None: the default group.
+        (gloo) for what the ranks tell each other; None: the default group. ``environ`` says which attempt of a job
+        this is: an earlier one than has saved there may not save.
         """
         if keep_last < 1:
             raise ValueError(f"keep_last must be positive, got {keep_last}")
         if keep_every is not None and keep_every < 1:
             raise ValueError(f"keep_every must be positive, got {keep_every}")
         self.folder = Path(folder)
-        self.storage = open_storage(folder, options)
+        self.storage = open_storage(folder, options, writer=Writer.from_env(environ))
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._group = group
@@ -108,7 +113,8 @@ class ShardedCheckpointer:
 
         ``extra`` is plain data. The older checkpoints are removed then, and those of later steps.
 
-        Raises CheckpointError on every rank when one of them cannot write: those before are intact.
+        Raises CheckpointError on every rank when one of them cannot write, SupersededError when a later attempt of this
+        job has come: those before are intact.
         """
         inner = model.module if isinstance(model, DistributedDataParallel) else model
         state = {"model": inner.state_dict(), "optimizer": optimizer.state_dict(), "extra": dict(extra or {})}
@@ -127,10 +133,9 @@ class ShardedCheckpointer:
         what = f"the checkpoint of step {step} to {self.storage.name}"
         size_bytes = None
         try:
-            if self._is_first:
-                with contextlib.suppress(OSError):  # what is in the way is told by the write
-                    self.storage.sweep()
-            self._gathered(None)
+            with self._together(f"cannot write {what}"):
+                if self._is_first:
+                    fence.sweep(self.storage)  # what is in the way is told by the write
             with self._together(f"cannot write {what}"):
                 tree, tensors = to_plain(local_shards(state))
                 text = encode_tree(table.meta(state), tree)
@@ -146,10 +151,19 @@ class ShardedCheckpointer:
                     size_bytes = _size_of(manifest)
         except CheckpointError:
             if self._is_first:
-                with contextlib.suppress(OSError):  # tried again at the next save
-                    self.storage.sweep()
+                with contextlib.suppress(SupersededError):  # it is the later attempt's to sweep
+                    fence.sweep(self.storage)
             raise
         return size_bytes
+
+    def claim(self) -> None:
+        """Keep earlier attempts of this job from saving here. For a run that restores, on all ranks.
+
+        Raises on every rank: SupersededError when a later attempt has come, CheckpointError when that cannot be noted.
+        """
+        with self._together(f"cannot save to {self.storage.name}"):
+            if self._is_first:
+                fence.claim(self.storage)
 
     def load_newest(
         self, model: nn.Module, optimizer: Optimizer, *, at_most: int | None = None
@@ -246,19 +260,25 @@ class ShardedCheckpointer:
     def _together(self, what: str) -> Iterator[None]:
         """Raise CheckpointError on every rank when one of them has failed within the block."""
         failure: tuple[str, bool] | None = None
+        refused: str | None = None
         try:
             yield
         except CheckpointException as error:  # DCP's, the same on all ranks, with a trace of each
             first, _ = next(iter(error.failures.values()))
             failure = f"{type(first).__name__}: {first}", is_lasting(first)
+        except SupersededError as error:
+            failure, refused = (str(error), True), error.hint
         except CheckpointError as error:
             failure = str(error), error.is_final
         except Exception as error:
             failure = f"{type(error).__name__}: {error}", isinstance(error, OSError) and is_lasting(error)
-        failures = dict(enumerate(self._gathered(failure)))
-        told = {rank: failure for rank, failure in failures.items() if failure is not None}
+        said = self._gathered((failure, refused))
+        told = {rank: failure for rank, (failure, _) in enumerate(said) if failure is not None}
+        hint = next((hint for _, hint in said if hint is not None), None)
         if told:
             reasons = "; ".join(f"rank {rank}: {reason}" for rank, (reason, _) in told.items())
+            if hint is not None:
+                raise SupersededError(f"{what}: {reasons}", hint=hint)
             raise CheckpointError(
                 f"{what}: {reasons}",
                 hint="earlier checkpoints are intact",

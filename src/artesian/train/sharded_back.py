@@ -3,8 +3,8 @@
 All ranks must go back to the same step, each with its own part of it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ _FETCHED = 1 << 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where a rank's parts go: storage, the node's shared memory, and the node's own holder, for others."""
+    """Where a rank's parts go: storage, the node's shared memory, and the node's own holder, for others.
+
+    ``environ`` says which attempt of a job saves to storage.
+    """
 
     folder: Path | str | None
     interval: Interval | None
@@ -36,6 +39,7 @@ class Places:
     keep_every: int | None
     node: int
     holder: Peer | None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 class WayBack:

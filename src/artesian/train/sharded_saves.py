@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
-from artesian.train.errors import CheckpointError
+from artesian.train.errors import CheckpointError, SupersededError
 from artesian.train.last_save import leave_note
 from artesian.train.membership import Membership
 from artesian.train.memory import Memory
@@ -72,11 +72,14 @@ class ShardedSaves:
                 keep_last=places.keep_last,
                 keep_every=places.keep_every,
                 group=member.control,
+                environ=places.environ,
             )
         )
         self._votes = None if member.control is None else Vote(member.control, dist.ReduceOp.MAX, 6)
         self._own_votes = _Votes()
         self._reports: deque[Report] = deque()
+        self._refused: Report | None = None
+        """The save that was refused for good, as a later attempt has come."""
         self._job: JobFolder | None = None
         self._memory: Memory | None = None
         self._sender: Persister | None = None
@@ -106,9 +109,11 @@ class ShardedSaves:
     def restore(self) -> Position | None:
         """Bring back the newest state that all ranks have a part of; None where there is none.
 
-        Raises CheckpointError when there are checkpoints but none is whole.
+        From now on earlier attempts of the job save nothing to the same place. Raises CheckpointError when there are
+        checkpoints but none is whole, SupersededError when a later attempt has come.
         """
         start_s = self._reporter.end_start_up()
+        self._claim()
         self._run = str(self._back.gathered(secrets.token_hex(6))[0])
         self._back.meet_peers()
         found = self._back.find(None, self._memory)
@@ -119,6 +124,16 @@ class ShardedSaves:
         self._vote(0 if found is None else found.step)
         return found
 
+    def _claim(self) -> None:
+        try:
+            if self._storage is not None:
+                self._storage.claim()
+        except SupersededError:
+            raise
+        except CheckpointError as error:  # as for a save that fails; the next one claims it
+            if self._member.rank == 0:
+                self._reports.append(Report(step=0, failure=str(error), hint=error.hint))
+
     def _start_helpers(self, peer: Peer | None) -> None:
         if self._memory is None:
             return
@@ -128,9 +143,15 @@ class ShardedSaves:
                 newest=lambda: None if self._memory is None else self._memory.newest,
                 on_report=self._sent,
             )
-        if self._places.folder is not None:
-            keep_last, keep_every = self._places.keep_last, self._places.keep_every
-            settings = in_parts(to_storage(self._places.folder, keep_last=keep_last, keep_every=keep_every))
+        if self._places.folder is not None and self._storage is not None:
+            settings = in_parts(
+                to_storage(
+                    self._places.folder,
+                    keep_last=self._places.keep_last,
+                    keep_every=self._places.keep_every,
+                    writer=self._storage.storage.writer,
+                )
+            )
             if self._job is not None:
                 leave_note(self._job, settings)
             self._parts = PartSaver(settings, self._reports.append)
@@ -171,7 +192,10 @@ class ShardedSaves:
             self._begun_s = None
 
     def begin(self, at: Position) -> None:
-        """Save the state after a step, where all ranks have found at the step before that it is due."""
+        """Save the state after a step, where all ranks have found at the step before that it is due.
+
+        Raises SupersededError where a save was refused, as a later attempt has come.
+        """
         start_s = self._reporter.now_s()
         all_say = self._outcome()
         self._is_storage_due |= bool(all_say.is_storage_due) and self._storage is not None
@@ -185,6 +209,8 @@ class ShardedSaves:
         if end_s - start_s > _STALL_S:
             self._reporter.phase(Phase.CHECKPOINT_STALL, start_s, end_s)
         self._tell_reports()
+        if self._refused is not None:
+            self._refused.raise_superseded()
         self._vote(at.step)
 
     def _snapshot(self, at: Position) -> None:
@@ -198,6 +224,9 @@ class ShardedSaves:
             self._is_storage_due = False
             self._last_saved = (at.step, start_s)
             if self._parts is not None:
+                # A save that is begun has its snapshot first: on other ranks it may be under way. Whoever takes the
+                # next snapshot waits for this one anyway.
+                self._memory.finish()
                 self._parts.want(at.step)
         self._is_sending = self._sender is not None
         self._last_s = start_s
@@ -297,6 +326,8 @@ class ShardedSaves:
         try:
             self._drain(at.step)
             self._save(self._storage, at)
+        except SupersededError:
+            raise
         except CheckpointError as error:
             self._reports.append(Report(step=at.step, failure=str(error), hint=error.hint))
         self._last_saved = (at.step, time.monotonic())
@@ -347,6 +378,9 @@ class ShardedSaves:
             report = self._reports.popleft()
             if report.failure is not None:
                 self.failed += 1
+                if report.is_superseded:  # which ends the run, and tells why
+                    self._refused = report
+                    continue
                 say(f"{report.failure}; training goes on ({self.failed} saves failed so far)")
             elif report.size_bytes is not None and self._member.rank == 0:
                 self._saved_step = report.step

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Protocol
 
 from artesian.train.directory import Directory, set_direct
 from artesian.train.errors import CheckpointError
+from artesian.train.fence import Writer, hold
 from artesian.train.finality import is_lasting
 from artesian.train.manifest import Facts, Manifest
 
@@ -33,6 +34,8 @@ class Storage(Protocol):
     """Where checkpoints lie. One process at a time may save; any number may read."""
 
     name: str
+    writer: Writer | None
+    """Whose saves are fenced by their epoch; None: nobody's."""
 
     def alone(self) -> AbstractContextManager[None]:
         """Wait until no other process saves, and keep others from it within the block, where that can be.
@@ -44,8 +47,17 @@ class Storage(Protocol):
     def save(self, facts: Facts, pieces: Iterable[memoryview], document_bytes: int) -> Manifest:
         """Write an image, given in pieces of 16 MiB; it is durable when this returns.
 
-        Raises OSError when it cannot be written: the checkpoints from before are untouched.
+        Raises OSError when it cannot be written, SupersededError where the ``writer`` has been followed by a later
+        attempt: the checkpoints from before are untouched.
         """
+        ...
+
+    def writers(self) -> bytes | None:
+        """Return the note of who has come to save here; None where there is none. Raises OSError."""
+        ...
+
+    def put_writers(self, note: bytes) -> None:
+        """Replace that note, at once; durable when this returns. Raises OSError."""
         ...
 
     def steps(self) -> list[int]:
@@ -95,20 +107,23 @@ class Storage(Protocol):
         ...
 
 
-def open_storage(where: Path | str, options: Mapping[str, Any] | None = None) -> Storage:
+def open_storage(
+    where: Path | str, options: Mapping[str, Any] | None = None, *, writer: Writer | None = None
+) -> Storage:
     """Return the storage at a path, or at a URL of any of fsspec's file systems (``s3://bucket/run``).
 
-    ``options`` are the file system's, such as credentials. Raises CheckpointError when fsspec or the file
+    ``options`` are the file system's, such as credentials; ``writer`` is who will save there, where that is an
+    attempt of a job. Raises CheckpointError when fsspec or the file
     system's package is missing.
     """
     scheme, mark, rest = str(where).partition("://")
     if not mark:
-        return Directory(Path(where))
+        return Directory(Path(where), writer)
     if scheme in ("file", "local"):
-        return Directory(Path(rest))
+        return Directory(Path(rest), writer)
     from artesian.train.object_store import ObjectStore  # few need it
 
-    return ObjectStore(str(where), options or {})
+    return ObjectStore(str(where), options or {}, writer)
 
 
 def write_checkpoint(
@@ -125,7 +140,8 @@ def write_checkpoint(
     Those of steps divisible by ``keep_every`` stay for good. Those of later steps go: a run that saves
     ``step`` has left them behind.
 
-    Raises CheckpointError when it cannot be written (a full disk): the checkpoints from before are intact.
+    Raises CheckpointError when it cannot be written (a full disk), SupersededError where the writer has been followed by
+    a later attempt: the checkpoints from before are intact.
     """
     try:
         with storage.alone():
@@ -153,7 +169,8 @@ def in_pieces(image: memoryview) -> Iterator[memoryview]:
 
 
 def remove_old(storage: Storage, newest: int, keep_last: int, keep_every: int | None) -> None:
-    """Remove the checkpoints that are not to be kept once ``newest`` is there. Raises OSError."""
+    """Remove the checkpoints that are not to be kept once ``newest`` is there. Raises OSError, SupersededError."""
+    hold(storage)
     steps = storage.steps()
     older = [step for step in steps if step <= newest]
     kept = {*older[-keep_last:], *(step for step in older if keep_every and step % keep_every == 0)}
