@@ -8,7 +8,8 @@ from artesian.model.capacity import Capacity
 from artesian.model.history import NO_HISTORY, History
 from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
-from artesian.model.queue import NOTHING_SERVED, WaitingQueue
+from artesian.model.plan import Start
+from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.speeds import NOTHING_MEASURED, Speeds
 
 
@@ -33,6 +34,20 @@ class RunningJob(Struct, frozen=True, kw_only=True, gc=False):
     claim: Placement | None = None
     started_s: float | None = None
     saved_s: float | None = None
+
+    @classmethod
+    def begun(cls, entry: WaitingJob, start: Start, at_s: float) -> "RunningJob":
+        """Return what a job that waited is once it holds what it starts on."""
+        return cls(
+            job=entry.job,
+            epoch=start.epoch,
+            placement=start.placement,
+            since_s=at_s,
+            is_stopping=False,
+            submitted_s=entry.submitted_s,
+            served_device_s=entry.served_device_s,
+            served_by_accelerator=entry.served_by_accelerator,
+        )
 
     @property
     def saves(self) -> bool:

@@ -9,7 +9,7 @@ from artesian.model.capacity import Capacity
 from artesian.model.placement import Placement
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Order, Place
-from artesian.policy.line import line_of
+from artesian.policy.line import Line, is_shared
 from artesian.policy.room import Holders, Limits, Victim
 
 _MARGIN = 2.0
@@ -20,10 +20,12 @@ def growing(
     snapshot: Snapshot, place: Place, limits: Limits, holders: Holders, order: Order | None = None
 ) -> Iterator[Victim]:
     """Yield gangs that gain by going on with more devices, and where; with no more than their teams may have by ``order``."""
-    line = None if order is None else line_of(order, snapshot)
+    line: Line | None = None
     for entry in holders.growable():
         if not _is_room_above(entry, snapshot.capacity):
             continue
+        if line is None and order is not None and is_shared(order):
+            line = order.line(snapshot)  # made where a gang might grow, which is seldom
         with snapshot.capacity.trial() as trial:
             trial.give(entry.job, entry.placement)
             free = trial.capacity

@@ -74,16 +74,7 @@ class _World:
             self.waiting.discard(start.job_id)
             self._capacity.take(entry.job, start.placement)
             self._capacity.expect(entry.job, start.placement, self.at_s)
-            holder = RunningJob(
-                job=entry.job,
-                epoch=start.epoch,
-                placement=start.placement,
-                since_s=self.at_s,
-                is_stopping=False,
-                submitted_s=entry.submitted_s,
-                served_device_s=entry.served_device_s,
-                served_by_accelerator=entry.served_by_accelerator,
-            )
+            holder = RunningJob.begun(entry, start, self.at_s)
             self._running[start.job_id] = holder
             self._foresee_end(holder)
         for claim in plan.claims:

@@ -248,17 +248,7 @@ def _begun(snapshot: Snapshot, starts: list[Start]) -> Snapshot:
         return snapshot
     running = dict(snapshot.running)
     for start in starts:
-        entry = snapshot.waiting[start.job_id]
-        running[start.job_id] = RunningJob(
-            job=entry.job,
-            epoch=start.epoch,
-            placement=start.placement,
-            since_s=snapshot.at_s,
-            is_stopping=False,
-            submitted_s=entry.submitted_s,
-            served_device_s=entry.served_device_s,
-            served_by_accelerator=entry.served_by_accelerator,
-        )
+        running[start.job_id] = RunningJob.begun(snapshot.waiting[start.job_id], start, snapshot.at_s)
     return replace(snapshot, running=running)
 
 
