@@ -351,3 +351,8 @@ def test_a_cancelled_job_has_trained_up_to_its_last_checkpoint() -> None:
 
 def test_whatever_an_attempt_ends_of_can_be_got_over() -> None:
     assert {cause.value for cause in Cause if cause is not Cause.COMPLETED} < {*RecoveryCause}
+
+
+def test_a_recovery_has_each_cause_that_an_attempt_can_fail_by_and_that_of_a_straggler() -> None:
+    ends = {cause.value for cause in Cause} - {Cause.COMPLETED.value}
+    assert {cause.value for cause in RecoveryCause} == ends | {"straggler"}
