@@ -58,12 +58,14 @@ def main():
                 asked, data.asked = data.asked, []
                 print(run.step + 1, *asked, file=seen)
                 loss = (model(batch) - 1).square().mean()
-                loss.backward()
+                try:
+                    loss.backward()
+                finally:  # a step in which it neither fails nor looks up
+                    if run.step == 3 and os.environ.get("HEARS_NOTHING") == os.environ["RANK"]:
+                        if os.environ["ARTESIAN_RESTART"] == "0":
+                            time.sleep(10**6)
                 time.sleep(float(os.environ.get("STEP_S", "0")))
                 run.commit(loss)
-                if run.step == 4 and os.environ.get("HEARS_NOTHING") == os.environ["RANK"]:
-                    if os.environ["ARTESIAN_RESTART"] == "0":
-                        time.sleep(10**6)
                 while run.step == 4 and "WAITS_TO_GO" in os.environ and not run._stop._is_requested:
                     time.sleep(0.05)  # until it is to make room for another
                 if run.step == {STEPS} and "FULL" in os.environ:
