@@ -19,9 +19,10 @@ from pathlib import Path
 
 import guardian
 from limits import needs
+from ports import free_ports
 from proc import processes, read
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 180.0
 _STARTS = 2
 SILENT_S = 10
 """On a busy machine a slurmd that lives may say nothing for some seconds, and that must kill no test's job."""
@@ -141,7 +142,7 @@ class SlurmCluster:
             auth = f"AuthType=auth/munge\nCredType=cred/munge\nAuthInfo=socket={self.folder}/run/munge.sock"
             (self.folder / "munge.key").write_bytes(os.urandom(1024))
             (self.folder / "munge.key").chmod(0o400)
-        port, *node_ports = _free_ports(1 + len(self.node_names))
+        port, *node_ports = free_ports(1 + len(self.node_names))
         host = socket.gethostname().partition(".")[0]
         user = pwd.getpwuid(os.geteuid()).pw_name
         facts = {"folder": self.folder, "host": host, "port": port, "user": user, "auth": auth}
@@ -358,15 +359,6 @@ def slurm_cluster(
         finally:
             cluster.stop()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [server.getsockname()[1] for server in sockets]
-    finally:
-        for server in sockets:
-            server.close()
 
 
 def _until(holds: Callable[[], object], what: str) -> None:

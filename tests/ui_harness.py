@@ -125,7 +125,7 @@ class Looker:
         self.context: BrowserContext = browser.new_context(
             locale={"en": "en-GB", "zh": "zh-CN"}[language], viewport={"width": size[0], "height": size[1]}
         )
-        self.context.set_default_timeout(TIMEOUT_S * 1000 / 3)
+        self.context.set_default_timeout(TIMEOUT_S * 1000)
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
         self.page.on("console", lambda said: self._note(said.type, said.text))

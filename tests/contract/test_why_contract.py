@@ -71,7 +71,10 @@ def test_what_would_let_a_job_start_now_does(name: str, seed: int) -> None:
     policy = POLICIES[name]()
     snapshot = rebuilt(World(seed, policy).snapshot())
     starts = {start.job_id for start in policy.plan(snapshot).starts}
-    for job_id in sorted(snapshot.waiting)[:4]:
+    most = (
+        2 if isinstance(policy, Rounds) else 4
+    )  # a nearest start takes hundreds of plans, and these solve programs
+    for job_id in sorted(snapshot.waiting)[:most]:
         told = outlook(policy, snapshot, job_id, TEAMS)
         check_nearest_start(policy, snapshot, job_id, told, starts_now=job_id in starts)
         for text in told.would_start:

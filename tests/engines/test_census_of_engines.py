@@ -16,7 +16,7 @@ from artesian.server.node_census import NodeCensuses
 from builders import a_node
 from censuses import CORES
 from cli_harness import Cli, until
-from engines_harness import Session
+from engines_harness import TIMEOUT_S, Session
 from ray_cluster import RayCluster, ray_cluster
 from slurm_cluster import Kind, SlurmCluster, slurm_cluster
 
@@ -96,7 +96,7 @@ def test_who_asks_to_wait_gets_busy_nodes_when_they_are_free(cli: Cli, slurm: Sl
     )
     until(lambda: len(slurm.job_ids()) == 2)
     slurm("scancel", others)
-    assert running.process.wait(60) == 0, running.stderr
+    assert running.process.wait(TIMEOUT_S) == 0, running.stderr
     assert json.loads(running.stdout)["nodes"][0]["census"] is not None
 
 
@@ -105,7 +105,7 @@ def test_a_census_that_is_interrupted_leaves_no_job_behind(cli: Cli, slurm: Slur
     running = cli.start("census", "--engine", "cluster", "--nodes", "h1")
     until(lambda: slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i").split())
     running.process.terminate()
-    assert running.process.wait(60) != 0
+    assert running.process.wait(TIMEOUT_S) != 0
     until(lambda: slurm.job_ids() == [])
 
 
@@ -200,4 +200,4 @@ def served_beside(cli: Cli) -> Iterator[str]:
         yield running.stdout.strip()
     finally:
         running.process.terminate()
-        assert running.process.wait(60) == 0, running.stderr
+        assert running.process.wait(TIMEOUT_S) == 0, running.stderr

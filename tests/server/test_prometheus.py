@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from artesian.wire.channel import ProgressWriter, worker_file
 from builders import Kernel, a_job, a_node, ended, joined, started, submitted
 from cli_harness import Cli, until
 from limits import needs
+from ports import free_port
 from worker_messages import began, slow, step
 
 ROOT = Path(__file__).parents[2]
@@ -42,9 +42,7 @@ def prometheus(folder: Path, target: str) -> Iterator[httpx.Client]:
             }
         )
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [
         "prometheus",
         f"--config.file={config}",

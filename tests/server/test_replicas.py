@@ -54,7 +54,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once(replicas: Replicas) ->
     replicas.until(lambda: replicas.starts() == ["runs-on/1"])
     second = replicas.start()
     first.send_signal(signal.SIGTERM)
-    assert first.wait(timeout=30) == 0
+    assert first.wait(timeout=180) == 0
     assert replicas.leading() is second
     replicas.submit(replicas.noting_job("next"))
     check_that_every_job_ran_once(replicas, 2)

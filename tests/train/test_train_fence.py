@@ -384,8 +384,9 @@ with Run.from_env(model=model, optimizer=optimizer, member=member, memory_every=
             run._save_now()  # so that nothing is under way
             if member.rank == 0:
                 Path(sys.argv[1], "stays").touch()
-            while not Path(sys.argv[1], "go").exists():
-                time.sleep(0.02)
+            with run.paused():
+                while not Path(sys.argv[1], "go").exists():
+                    time.sleep(0.02)
 """
 
 
