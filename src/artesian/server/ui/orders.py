@@ -12,6 +12,7 @@ from artesian.model.resources import resized
 from artesian.model.units import format_duration
 from artesian.server.tokens import Principal, Role
 from artesian.server.ui.markup import Markup, join, tag
+from artesian.server.ui.phrases import in_words
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import asked
@@ -128,7 +129,7 @@ async def resize_job(visit: Visit, record: JobRecord, who: Principal, count: str
     except UnitError as error:
         raise Refused(texts("resize_wrong")) from error
     except JobImpossible as error:
-        raise Refused(texts("resize_impossible", why=error)) from error
+        raise Refused(texts("resize_impossible", why=in_words(str(error), texts))) from error
     except AlreadyOver as error:
         raise Refused(texts("resize_over")) from error
     now = visit.service.find(record.job.id, who)

@@ -1,4 +1,4 @@
-"""All that the dashboard says, in English and Chinese. What the scheduler says of a job is English only."""
+"""All that the dashboard says by itself, in English and Chinese. What it passes on is in the ``phrasebook``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "loading": ("Loading …", "正在加载……"),
     "unknown": ("unknown", "未知"),
     "none": ("none", "无"),
+    "colon": (": ", "："),
+    "semicolon": ("; ", "；"),
     "refresh": ("Refresh", "刷新"),
     "close": ("Close", "关闭"),
     "failed": ("This cannot be shown", "无法显示"),
