@@ -1,6 +1,7 @@
 """Snapshots in shared memory: whole and of their step, or not there, whatever dies at whatever instant."""
 
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -385,6 +386,55 @@ def test_who_has_waited_for_a_snapshot_finds_it_told(folder: JobFolder) -> None:
         may_tell.set()
         waiting.join()
     memory.close()
+
+
+def test_who_cannot_pass_a_snapshot_on_is_told_and_the_next_ones_come(folder: JobFolder) -> None:
+    passed_on: list[int] = []
+
+    def pass_on(snapshot: Any) -> None:
+        if snapshot.step == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        passed_on.append(snapshot.step)
+
+    memory = Memory(folder, 0, on_commit=pass_on)
+    memory.begin(1, state(1.0))
+    finished_within(10.0, memory)
+    with pytest.raises(CheckpointError, match="step 1 failed: OSError.*Too many open files"):
+        memory.wait()
+    memory.begin(2, state(2.0))
+    finished_within(10.0, memory)
+    memory.wait()
+    assert passed_on == [2]
+    assert loaded_value(folder) == 2.0
+    memory.close()
+
+
+def test_a_tensor_that_cannot_be_copied_is_told_and_the_next_snapshot_comes(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise RuntimeError("its storage is gone")
+
+    memory = Memory(folder, 0)
+    monkeypatch.setattr(memory_module, "_move", lost)
+    memory.begin(1, state(1.0))
+    finished_within(10.0, memory)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="step 1 failed: RuntimeError: its storage is gone"):
+        memory.wait()
+    assert loaded_value(folder) is None
+    memory.begin(2, state(2.0))
+    finished_within(10.0, memory)
+    assert loaded_value(folder) == 2.0
+    memory.close()
+
+
+def finished_within(limit_s: float, memory: Memory) -> None:
+    """Finish the snapshot, or fail instead of waiting for good."""
+    waiter = threading.Thread(target=memory.finish, daemon=True)
+    waiter.start()
+    waiter.join(limit_s)
+    assert not waiter.is_alive(), "nobody tells that the snapshot has ended"
 
 
 def test_one_process_at_a_time_writes_a_rank(folder: JobFolder) -> None:

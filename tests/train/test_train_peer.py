@@ -6,6 +6,7 @@ Two nodes are two folders, each the shared memory of one.
 import secrets
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import torch
 from artesian.train import CheckpointError
 from artesian.train.holder_process import decode, holding
 from artesian.train.memory import Memory, load
-from artesian.train.peer import Holder, Peer, fetch, held, held_steps, send
+from artesian.train.peer import Holder, Peer, _asked, _facts, fetch, held, held_steps, send
 from artesian.train.persist import Report
 from artesian.train.saver import Saver
-from artesian.train.segment import SHARED_MEMORY, JobFolder
+from artesian.train.segment import SHARED_MEMORY, JobFolder, reading
 from artesian.train.sharded_back import valid_steps
 from artesian.wire import environment
 
@@ -160,6 +161,36 @@ def test_a_copy_that_breaks_off_or_is_damaged_leaves_the_one_before(
     assert held(holder.peer) == {0: 2}
     memory.close()
     folder.leave(keep=False)
+
+
+def test_a_killed_workers_copy_on_its_way_does_not_mix_with_its_successors(
+    node_a: Path, holder: Holder, tmp_path: Path
+) -> None:
+    memory = Memory(JobFolder("j", base=node_a), 1, buffers=3)
+    first, second = snapshot_of(memory, 1), snapshot_of(memory, 2)
+    with reading(first) as image:
+        assert image is not None
+        data = bytes(image)
+    half = len(data) // 2
+    with (
+        pytest.raises(CheckpointError),
+        _asked(holder.peer, {"op": "put", "rank": 1, **_facts(first)}) as slow,
+    ):
+        slow.answer()
+        slow.file.write(data[:half])
+        slow.file.flush()
+        assert send(holder.peer, 1, second)
+        slow.file.write(data[half:] + zlib.crc32(data).to_bytes(4, "little"))
+        slow.file.flush()
+        slow.answer()
+    folder = JobFolder("j", base=tmp_path / "b")
+    found = [load(folder, 1, step) for step in held_steps(holder.peer, 1)]
+    assert [recalled and recalled.snapshot.step for recalled in found] == [2]
+    for recalled in found:
+        assert recalled is not None
+        assert_is(recalled.state, recalled.snapshot.step)
+    folder.leave()
+    memory.close()
 
 
 def test_a_snapshot_that_was_overwritten_is_not_sent(node_a: Path, holder: Holder) -> None:

@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import itertools
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -122,7 +123,7 @@ class Memory:
         """Return when the state may change: the copy is done, or is ordered before this device's next work.
 
         The caller helps with what is left to copy. Raises CheckpointError when the snapshot was spoiled
-        because something wrote to its tensors before this call.
+        because something wrote to its tensors before this call, or when it could not be copied or passed on.
         """
         if self._copy is not None:
             self._copy.release()
@@ -203,20 +204,27 @@ class Memory:
 
     def _work(self) -> None:
         while (copy := self._queue.get()) is not None:
-            snapshot = copy.run(self._sequence + 1)
-            if snapshot is not None:
-                self._sequence += 1
-                self._newest = snapshot
-            self._changing |= copy.changed
             try:
-                if snapshot is not None and self._on_commit is not None:
-                    self._on_commit(snapshot)
+                self._bring_home(copy)
+            except Exception as error:  # who waits for it, or for one after it, would wait for good
+                traceback.print_exception(error)  # `wait` may have been called already
+                copy.fail(error)
             finally:
                 copy.is_finished.set()  # what it was committed for is known to whoever has waited for it
             # The other buffers are made beside the steps that follow. Where there is no room for them,
             # that is told by the `begin` that needs one.
             with contextlib.suppress(CheckpointError):
                 self._fill_up(copy.layout)
+
+    def _bring_home(self, copy: "_Copy") -> None:
+        snapshot = copy.run(self._sequence + 1)
+        self._changing |= copy.changed
+        if snapshot is None:
+            return
+        self._sequence += 1
+        self._newest = snapshot
+        if self._on_commit is not None:
+            self._on_commit(snapshot)
 
 
 def load(folder: JobFolder, rank: int, step: int | None = None) -> Recalled | None:
@@ -288,12 +296,20 @@ class _Copy:
         for index in self._next:  # the count is shared: a piece goes to one thread
             if index >= len(self._pieces):
                 break
-            self._pieces[index]()
+            try:
+                self._pieces[index]()
+            except Exception as error:
+                self.fail(error)
             with self._lock:
                 self._left -= 1
                 if self._left == 0:
                     self._is_copied.set()
         self._is_copied.wait()
+
+    def fail(self, error: Exception) -> None:
+        """Note what has gone wrong with it, for whoever waits."""
+        text = f"the snapshot of step {self._step} failed: {type(error).__name__}: {error}"
+        self.error = self.error or CheckpointError(text)
 
     def release(self) -> None:
         """Let the tensors change from here on."""

@@ -160,7 +160,31 @@ class _Server(socketserver.ThreadingTCPServer):
     def __init__(self, address: tuple[str, int], folder: JobFolder, token: str) -> None:
         self.folder = folder
         self.token = token
+        self._changed = threading.Condition()
+        self._receiving: dict[int, socket.socket] = {}
+        """By rank, who brings a copy of it."""
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Request)
+
+    @contextlib.contextmanager
+    def receiving(self, rank: int, connection: socket.socket) -> Iterator[None]:
+        """Have ``connection`` alone bring a copy of ``rank``. One that has come before it is cut off.
+
+        The helper of a killed worker goes on sending, while the worker that has followed sends its first snapshot. The
+        lock of ``Writer`` is a process's, and does not keep this one's threads out of each other's buffers.
+        """
+        with self._changed:
+            while (before := self._receiving.get(rank)) is not None:
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    before.shutdown(socket.SHUT_RDWR)
+                self._changed.wait()
+            self._receiving[rank] = connection
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._receiving[rank]
+                self._changed.notify_all()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of connections that broke: the other end has its own error."""
@@ -196,9 +220,10 @@ class _Request(socketserver.StreamRequestHandler):
                 found = folder.snapshots(int(request["rank"]))
                 self._answer(theirs, {"steps": [snapshot.step for snapshot in found]})
             case "put":
-                self._answer(theirs, {})
-                file = cast(BinaryIO, self.rfile)
-                _receive_image(file, folder, int(request["rank"]), request)
+                rank = int(request["rank"])
+                with self.server.receiving(rank, self.connection):
+                    self._answer(theirs, {})
+                    _receive_image(cast(BinaryIO, self.rfile), folder, rank, request)
                 self._answer(theirs, {})
             case "get":
                 self._send_newest(int(request["rank"]), request.get("step"), theirs)
@@ -227,6 +252,7 @@ class _Conversation:
     def __init__(self, file: BinaryIO, peer: Peer, request: Mapping[str, Any]) -> None:
         self.file = file
         self._peer = peer
+        self._is_known = False
         self._ours = secrets.token_bytes(_NONCE_BYTES)
         theirs = _exactly(file, _NONCE_BYTES)
         line = json.dumps({**request, "nonce": self._ours.hex()}).encode() + b"\n"
@@ -237,11 +263,14 @@ class _Conversation:
         """Read one answer, and see that it comes from who knows the token."""
         line = self.file.readline(_LINE_BYTES)
         proof = self.file.readline(_LINE_BYTES).strip()
+        if self._is_known and not line:  # to a stranger it would not have answered before
+            raise EOFError("the connection ended")
         if not hmac.compare_digest(proof, _proof(self._peer.token, self._ours + line)):
             raise CheckpointError(
                 f"{self._peer!r} does not know the job's token, or does not accept ours",
                 hint="all nodes of a job need the same token",
             )
+        self._is_known = True
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise CheckpointError(f"{self._peer!r}: {answer['error']}")
