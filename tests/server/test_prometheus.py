@@ -90,6 +90,7 @@ def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_quer
             cycles = "artesian_scheduling_cycle_duration_seconds"
             assert float(ask(http, f"{cycles}_count")[0]["value"][1]) >= 1, "it planned the start"
             assert ask(http, f"histogram_quantile(0.99, sum by (le) ({cycles}_bucket)) < 30")
+            assert ask(http, "artesian_scheduling_cycles_noticed_total")[0]["value"][1] == "0"
             assert ask(http, "artesian_event_loop_delay_seconds_count")
             assert ask(http, 'artesian_append_duration_seconds_count{stage="commit"}')
             stages = {one["metric"]["stage"] for one in ask(http, "artesian_waterfall_device_seconds")}
@@ -109,7 +110,7 @@ def test_the_alert_rules_are_sound() -> None:
     needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
     done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 rules found" in done.stdout
+    assert "10 rules found" in done.stdout
 
 
 def test_long_cycles_raise_their_alert_and_short_ones_do_not(tmp_path: Path) -> None:
