@@ -212,7 +212,7 @@ class Council(ABC):
     def _lose_member(self, member: str) -> None:
         del self._members[member]
         self._tell_members()
-        if member in self._nodes:
+        if member in self._nodes and member not in self._done:  # whose workers have ended well is not missed
             rank = self._nodes.index(member)
             lost = Failure(rank=-1, text=f"node {rank} was lost", is_suspect=False, exit_code=1)
             self._take_failure(self._asides.pop(member, lost))
