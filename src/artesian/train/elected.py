@@ -132,7 +132,7 @@ class Elected(Council):
     def _fit(self, cause: Failure | None) -> list[str]:
         """Return all, but who has failed again: where there is a spare, it is a spare itself from here on."""
         failed, is_again = (None, False) if cause is None else self._accused.get(cause.rank, (None, False))
-        is_unfit = failed is not None and failed == self._failed_last and is_again and self.has_spare
+        is_unfit = failed is not None and failed == self._failed_last and is_again and self.at_hand[0] > 0
         self._accused.clear()
         self._failed_last = failed
         if is_unfit:
