@@ -21,7 +21,7 @@ from builders import Kernel, a_job, a_node, ended, joined, started, submitted
 from cli_harness import Cli, until
 from limits import needs
 from ports import free_port
-from worker_messages import began, slow, step
+from worker_messages import apart, began, slow, step
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -306,11 +306,12 @@ def held_up(folder: Path) -> None:
     place.create()
     for rank in (0, 1):
         writer = ProgressWriter(worker_file(place.progress, rank))
-        writer.send(replace(began(rank, 2.0), seeks_stragglers=True))
+        writer.send(replace(began(rank, 2.0), seeks_stragglers=True, checks_replicas=True))
         for number in (1, 2):
             writer.send(step(rank, number, 2.0 * number, 2.0 * number + 2))
         if rank == 0:
             writer.send(slow(1, 2, 6.5, window=2, excess_s=2.0))
+            writer.send(apart((0, 1), 2, 6.5, is_certain=False))
         writer.close()
 
 
@@ -327,6 +328,9 @@ def test_stragglers_are_on_the_jobs_page_in_why_and_in_the_servers_losses(tmp_pa
         assert 'artesian_job_stragglers{job_id="j1"} 1\n' in page
         assert 'artesian_job_straggler_ratio{job_id="j1",worker="1"} 2.0\n' in page
         assert 'artesian_job_device_seconds{job_id="j1",cause="straggler"} 2.0\n' in page
+        assert 'artesian_job_diverged_replicas{job_id="j1"} 2\n' in page
+        [differ] = served.client().decision("j1").divergences or ()
+        assert (differ.workers, differ.step, differ.is_now) == ((0, 1), 2, True)
         [one] = served.client().decision("j1").stragglers or ()
         assert (one.worker, one.place, one.wait_s, one.since_s, one.is_now) == (1, "n2[0]", 2.0, 2.0, True)
         assert "artesian nodes exclude n2" in one.remedy

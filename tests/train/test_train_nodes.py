@@ -114,6 +114,8 @@ def test_a_spare_takes_the_place_of_a_node_that_is_found_to_be_bad_before_the_fi
     nodes.append(start_node(job, port, "2", CHECKS_FIRST="1", HAS_XID="1"))
     assert nodes[0].stderr is not None
     assert any("rank 1 should be left out: Xid 79" in line for line in nodes[0].stderr)
+    assert nodes[1].stderr is not None
+    assert any("is unfit: Xid 79; training goes on with it: no spare" in line for line in nodes[1].stderr)
     nodes.append(start_node(job, port, "2", CHECKS_FIRST="1"))
     lost = nodes.pop(1)
     _, errors = lost.communicate(timeout=DEADLINE_S)
@@ -125,6 +127,22 @@ def test_a_spare_takes_the_place_of_a_node_that_is_found_to_be_bad_before_the_fi
     (record,) = job.records()
     assert record.layer is Layer.SPARE
     assert (record.rank, record.is_straggler, record.failures) == (-1, False, 1)
+    assert "is unfit: Xid 79" in record.cause
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_without_a_spare_a_node_that_is_found_to_be_bad_is_left_out_where_enough_are_left(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "1:2", CHECKS_FIRST="1")]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "1:2", CHECKS_FIRST="1", HAS_XID="1"))
+    said = [agent.communicate(timeout=DEADLINE_S)[1] for agent in nodes]
+    assert [agent.returncode for agent in nodes] == [0, 1], said
+    assert "is unfit: Xid 79; this node is left out, and no other takes its place" in said[1]
+    (record,) = job.records()
+    assert record.layer is Layer.SHRINK
     assert "is unfit: Xid 79" in record.cause
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH

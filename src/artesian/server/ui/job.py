@@ -9,6 +9,7 @@ from nicegui import ui
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.errors import UnknownJob
+from artesian.model.replicas import DivergedReplicas
 from artesian.model.stragglers import SlowWorker
 from artesian.model.units import format_duration
 from artesian.model.views import AttemptView, JobView, OutcomeView
@@ -136,8 +137,14 @@ def _track(attempt: AttemptView, begin_s: float, span_s: float, now_s: float) ->
 
 
 def troubles(summary: TrainingSummary, texts: Texts) -> Markup:
-    """Return the failures that the job got over, and the workers that held it up."""
-    return join((recoveries(summary.recoveries, texts), stragglers(summary.stragglers, texts)))
+    """Return the failures that the job got over, the workers that held it up, and those that went apart."""
+    return join(
+        (
+            recoveries(summary.recoveries, texts),
+            stragglers(summary.stragglers, texts),
+            divergences(summary.divergences, texts),
+        )
+    )
 
 
 def recoveries(found: tuple[Recovery, ...], texts: Texts) -> Markup:
@@ -186,6 +193,27 @@ def _straggler(slow: SlowWorker, texts: Texts) -> Markup:
     else:
         mend = texts("straggler_census")
     return join((texts("since"), " ", moment(slow.since_s), " · ", said, tag("div", mend, class_="faint")))
+
+
+def divergences(found: tuple[DivergedReplicas, ...] | None, texts: Texts) -> Markup:
+    """Return the replicas that went apart, the latest first; nothing where they are not compared."""
+    if found is None:
+        return join(())
+    head = tag("h2", texts("replicas"))
+    if not found:
+        return join((head, tag("p", texts("replicas_alike"), class_="faint")))
+    return join((head, tag("ul", *(tag("li", _divergence(each, texts)) for each in reversed(found)))))
+
+
+def _divergence(one: DivergedReplicas, texts: Texts) -> Markup:
+    names = ", ".join(map(str, one.workers))
+    return join(
+        (
+            moment(one.at_s),
+            " · ",
+            texts("replicas_differ", step=one.step, workers=names, epoch=one.epoch),
+        )
+    )
 
 
 def figures(curves: Curves, texts: Texts) -> Markup:

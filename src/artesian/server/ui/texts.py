@@ -277,6 +277,12 @@ TABLE: Mapping[str, tuple[str, str]] = {
         "artesian census tells whether the device is slow; look for what else keeps it busy. Under artesian launch, StragglerPolicy(replaces=True) has the process started anew.",
         "artesian census 可检查设备是否变慢；也请查看是否有其他程序占用。使用 artesian launch 时，StragglerPolicy(replaces=True) 会重启该进程。",
     ),
+    "replicas": ("Replicas", "模型副本"),
+    "replicas_alike": ("They are alike.", "各副本一致。"),
+    "replicas_differ": (
+        "After step {step} the parameters of workers {workers} were not those of the others (attempt {epoch})",
+        "第 {step} 步之后，进程 {workers} 的参数与其余进程不同（第 {epoch} 次尝试）",
+    ),
     "training": ("Training", "训练"),
     "no_training": (
         "No steps were reported. A script reports them with artesian.train.",
