@@ -236,6 +236,25 @@ def test_a_successor_that_comes_while_a_save_is_written_is_noticed_before_it_is_
     assert new.steps() == [10, 11]
 
 
+def test_a_successor_that_has_done_nothing_but_come_is_noticed_after_the_write(place: Place) -> None:
+    """It has swept nothing yet, so that nothing else is in the way of who has looked before."""
+    old = place.storage(1)
+    write_checkpoint(old, Facts(step=10), [memoryview(IMAGE)], 10, keep_last=2, keep_every=None)
+    seen: list[set[str]] = []
+
+    def pieces() -> Iterator[memoryview]:
+        yield memoryview(IMAGE)
+        hold(place.storage(2))
+        seen.append(set(place.files()))
+        yield memoryview(IMAGE)
+
+    with pytest.raises(SupersededError, match="this is attempt 1"):
+        write_checkpoint(old, Facts(step=12), pieces(), 10, keep_last=1, keep_every=None)
+    # Nothing of it is left, not even what it had written by then, and nothing is removed.
+    assert set(place.files()) == {name for name in seen[0] if "step-00000012" not in name}
+    assert place.storage(2).steps() == [10]
+
+
 def test_a_save_that_is_under_way_is_waited_for_and_restored(tmp_path: Path) -> None:
     old, new = (open_storage(tmp_path, writer=Writer(job="j", epoch=epoch)) for epoch in (1, 2))
     is_writing = threading.Event()
