@@ -47,7 +47,7 @@ def the_jobs(folder: Path) -> list[Job]:
 def drive(state: StateDir, instant: int, count_file: Path) -> int:
     """Run the daemon to its end, or to its death at ``instant``; return its exit code."""
     words = [sys.executable, DAEMON, str(state.path), IDLE_EXIT_S, str(instant), str(count_file)]
-    return subprocess.run(words, timeout=120, check=False, stdin=subprocess.DEVNULL).returncode
+    return subprocess.run(words, timeout=600, check=False, stdin=subprocess.DEVNULL).returncode
 
 
 def submit(state: StateDir, jobs: list[Job]) -> None:
