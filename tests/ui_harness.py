@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from artesian.engines.local.engine import attempt_folder
 from artesian.model.job import Cause, JobKind
@@ -20,6 +20,7 @@ from builders import Kernel, a_job, a_node, ended, joined, lost, retry, started,
 from cli_harness import TIMEOUT_S, Cli, Running, until
 from limits import needs
 
+expect.set_options(timeout=TIMEOUT_S * 1000)  # Playwright's own 5 s are none on a busy machine
 CHROMIUM = "/usr/bin/chromium"
 DESKTOP, PHONE = (1280, 800), (390, 844)
 USER = "amy"

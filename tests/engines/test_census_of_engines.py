@@ -57,7 +57,7 @@ def test_each_node_of_slurm_is_measured_by_a_job_and_the_state_keeps_it(
     cli: Cli, slurm: SlurmCluster
 ) -> None:
     name_slurm(cli, slurm)
-    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", "h2")["nodes"]
+    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", "h2", "--wait")["nodes"]
     assert (taken["node"], taken["is_busy"], taken["problem"]) == ("h2", False, None)
     (measured,) = taken["census"]["measurements"]
     assert measured["fp32_flops"]["total"] > 0
@@ -125,10 +125,11 @@ def test_each_node_of_ray_is_measured_by_a_job(cli: Cli, ray: RayCluster) -> Non
         f'[engines.cluster]\nkind = "ray"\naddress = "{ray.address}"\nfolder = "{cli.folder}/shared"\n'
         f'[engines.here]\nkind = "local"\n'
     )
-    found = cli.json("census", "--engine", "cluster", "--no-benchmark")["nodes"]
+    found = cli.json("census", "--engine", "cluster", "--no-benchmark", "--wait")["nodes"]
     assert len(found) == 4
     assert all(entry["node"].startswith("cluster/") for entry in found), "as the control plane calls them"
-    assert all(entry["problem"] is None and entry["census"]["host"]["hostname"] for entry in found)
+    assert [entry["problem"] for entry in found] == [None] * 4
+    assert all(entry["census"]["host"]["hostname"] for entry in found)
     assert cli.json("census", "--engine", "cluster", "--cached")["nodes"] == found
 
 
@@ -182,7 +183,7 @@ def measured_by_the_engine(cli: Cli, node: str) -> Ceiling:
 
     How fast it was is filled in: on a machine that others keep busy, what is measured is no ceiling of anything.
     """
-    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", node, "--no-benchmark")["nodes"]
+    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", node, "--no-benchmark", "--wait")["nodes"]
     assert taken["problem"] is None
     kept = NodeCensuses(cli.state.node_censuses)
     ((id_, census),) = kept
