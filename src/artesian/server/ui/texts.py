@@ -347,6 +347,8 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "file_chosen": ("{name} is read.", "已读取 {name}。"),
     "too_large": ("{name} is too large.", "{name} 过大。"),
     "no_file": ("Choose a file with jobs first.", "请先选择作业文件。"),
+    "policies_wrong": ("Choose 1 to {most} policies.", "请选择 1 至 {most} 个策略。"),
+    "load_wrong": ("Write a number from {least} to {most}.", "请写 {least} 至 {most} 之间的数。"),
     "policies": ("Policies", "策略"),
     "load": (
         "Load (0.9: the fleet is made so large that the jobs fill 90% of it)",
