@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,17 @@ from hypothesis import strategies as st
 from artesian.formulas.goodput import optimal_interval_s
 from artesian.train import Checkpointer, CheckpointError, persist_process
 from artesian.train import persist as persist_module
+from artesian.train import saves as saves_module
 from artesian.train.directory import Directory
 from artesian.train.interval import Age, BestInterval, EverySteps
+from artesian.train.membership import alone
 from artesian.train.memory import Memory
 from artesian.train.persist import Persister, Report
 from artesian.train.persist_process import to_storage
-from artesian.train.saver import Saver
+from artesian.train.reporter import Reporter
+from artesian.train.restorable import Restorable
+from artesian.train.saver import Restored, Saver
+from artesian.train.saves import Saves
 from artesian.train.segment import JobFolder, reading
 from artesian.train.storage import verified
 from limits import small_file_system
@@ -338,6 +344,45 @@ def test_a_storage_that_cannot_be_listed_does_not_hide_what_memory_has(
     with pytest.raises(CheckpointError, match="cannot list the checkpoints"):
         without_memory.restore()
     without_memory.close()
+
+
+class Model:
+    """What a gang's saves bring back."""
+
+    def __init__(self) -> None:
+        self.loaded: list[float] = []
+
+    def load(self, state: dict[str, Any], *, is_own: bool) -> None:
+        self.loaded.append(value_of(state))
+
+
+@pytest.mark.parametrize("way", ["restore", "go_back"])
+def test_what_rank_0_cannot_read_in_storage_another_ranks_memory_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    Checkpointer(tmp_path / "run").save(3, state(3))
+    (tmp_path / "run" / "step-00000003" / "state.bin").write_bytes(b"damaged")
+    others: list[Restored | None] = [
+        Restored(step=5, position=50, state=state(5), layer="memory"),
+        None,
+    ]
+    monkeypatch.setattr(saves_module, "newest_of_all", lambda own, _: (own or others.pop(0), own is not None))
+    model, member = Model(), alone("cpu")
+    saves = Saves(
+        Saver(tmp_path / "run"),
+        deque(),
+        cast(Restorable, model),
+        member,
+        Reporter(member, None, None),
+        has_storage=True,
+    )
+    bring_back = {"restore": saves.restore, "go_back": lambda: saves.go_back(9)}[way]
+    found = bring_back()
+    assert found is not None
+    assert (found.step, found.samples, model.loaded) == (5, 50, [5.0])
+    with pytest.raises(CheckpointError, match="is whole"):  # nobody has anything: that is no beginning
+        bring_back()
+    saves.close(keep=False)
 
 
 def test_a_save_on_its_way_when_the_run_goes_back_is_none_of_the_step_that_comes_again(
