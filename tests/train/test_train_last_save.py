@@ -182,14 +182,22 @@ def test_where_nobody_saves_nothing_is_brought(tmp_path: Path) -> None:
     folder.leave(keep=False)
 
 
-def sharded_node(base: Path, rank: int, steps: tuple[int, ...]) -> tuple[JobFolder, Memory]:
+def sharded_node(
+    base: Path, rank: int, steps: tuple[int, ...], *, world_size: int = 2
+) -> tuple[JobFolder, Memory]:
     """Return a node that has one rank of two, with its parts of two steps at most in its memory."""
     base.mkdir()
     folder = JobFolder("j", base=base)
     leave_note(folder, in_parts(to_storage(base.parent / "run")))
     memory = Memory(folder, 0)
     for step in steps:
-        meta = {"position": 4 * step, "world_size": 2, "rank": rank, "save": f"run-{step}", "names": []}
+        meta = {
+            "position": 4 * step,
+            "world_size": world_size,
+            "rank": rank,
+            "save": f"run-{step}",
+            "names": [],
+        }
         tree = {"model": {"w": torch.full((4,), float(rank))}, "optimizer": {"state": {}, "param_groups": []}}
         shards = {"model.w": [[8], [4 * rank]]}
         memory.begin(step, tree, {**meta, "shards": shards})
@@ -222,6 +230,18 @@ def test_nodes_bring_the_newest_step_that_all_of_them_have(tmp_path: Path) -> No
     for folder, memory in nodes:
         memory.close()
         folder.leave(keep=False)
+
+
+def test_what_a_rank_has_left_that_is_no_more_does_not_hold_the_others_up(tmp_path: Path) -> None:
+    folder, memory = sharded_node(tmp_path / "a", 0, (5, 6), world_size=1)
+    before = Memory(folder, 1)  # of the run before, which had two ranks here
+    meta = {"position": 8, "world_size": 2, "rank": 1, "save": "earlier-2", "names": [], "shards": {}}
+    before.begin(2, {"model": {}, "optimizer": {"state": {}, "param_groups": []}}, meta)
+    before.close(keep=True)
+    assert bring(folder, 0) == 6
+    assert open_parts(tmp_path / "run").manifest.step == 6
+    memory.close()
+    folder.leave(keep=False)
 
 
 def test_parts_that_do_not_come_in_time_are_no_checkpoint(tmp_path: Path) -> None:

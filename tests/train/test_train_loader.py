@@ -208,6 +208,28 @@ def test_a_loop_goes_on_from_where_a_rewind_has_gone_back_to() -> None:
     assert loader.cursor.excluded_samples == 2
 
 
+def test_what_was_passed_over_stays_so_when_an_earlier_state_is_loaded() -> None:
+    loader = Loader(list(range(100)), global_batch=4)
+    before = loader.state_dict()
+    handed: list[list[int]] = []
+    for batch in loader:
+        handed.append(list(batch.taken))
+        match len(handed):
+            case 2:
+                loader.load_state_dict(before)
+                loader.rewind(exclude=[range(4, 8)])
+            case 4:
+                loader.load_state_dict(before)  # once more, to before both
+                loader.rewind(exclude=[range(8, 12)])
+            case 7:
+                break
+            case _:
+                loader.commit()
+    loader.close()
+    assert handed[2:4] == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert handed[4:] == [[0, 1, 2, 3], [12, 13, 14, 15], [16, 17, 18, 19]]
+
+
 def test_dropped_samples_are_counted_also_when_more_is_prepared_already() -> None:
     loader = Loader(Counting(100), global_batch=2, ahead=3)
     for number, _ in enumerate(loader):

@@ -399,7 +399,7 @@ def test_who_cannot_pass_a_snapshot_on_is_told_and_the_next_ones_come(folder: Jo
     memory = Memory(folder, 0, on_commit=pass_on)
     memory.begin(1, state(1.0))
     finished_within(10.0, memory)
-    with pytest.raises(CheckpointError, match="step 1 failed: OSError.*Too many open files"):
+    with pytest.raises(CheckpointError, match=r"step 1 failed: OSError: .* Too many open files"):
         memory.wait()
     memory.begin(2, state(2.0))
     finished_within(10.0, memory)
@@ -489,6 +489,73 @@ def test_what_a_killed_job_left_is_swept_and_the_living_and_ones_own_are_not(tmp
     ]
     living.leave(keep=False)
     mine.leave(keep=False)
+
+
+class Killed(BaseException):
+    """Goes past whatever handles errors, as a kill does."""
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_what_a_kill_in_the_middle_of_a_removal_leaves_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    folder = JobFolder("job", base=tmp_path)
+    for number in range(3):
+        folder.buffer(0, number).write_bytes(b"gigabytes")
+    unlink, left = os.unlink, after
+
+    def unlink_some(*arguments: Any, **options: Any) -> None:
+        nonlocal left
+        if not left:
+            raise Killed
+        left -= 1
+        unlink(*arguments, **options)
+
+    def rmdir(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", unlink_some)
+        patched.setattr(os, "rmdir", rmdir)
+        with pytest.raises(Killed):
+            folder.leave(keep=False)
+    assert folder.lock is not None
+    os.close(folder.lock)  # as the kernel does
+    folder.lock = None
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_whose_maker_was_killed_before_it_had_a_lock_is_swept(tmp_path: Path) -> None:
+    (tmp_path / f"artesian-{os.getuid()}-job").mkdir(mode=0o700)
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_enters_while_the_last_one_leaves_keeps_what_it_puts_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = JobFolder("job", base=tmp_path)
+    for number in range(3):
+        leaving.buffer(0, number).write_bytes(b"of the one before")
+    unlink = os.unlink
+    entered: list[JobFolder] = []
+
+    def unlink_late(name: Any, **options: Any) -> None:
+        unlink(name, **options)
+        if name == "lock":
+            entered.append(JobFolder("job", base=tmp_path))
+            for number in range(3):
+                entered[0].buffer(0, number).write_bytes(b"of the next")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", unlink_late)
+        leaving.leave(keep=False)
+    (folder,) = entered
+    assert sweep(tmp_path) == []
+    assert [path.read_bytes() for path in folder.buffers(0)] == 3 * [b"of the next"]
+    folder.leave(keep=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_others_may_enter_is_not_used(tmp_path: Path) -> None:

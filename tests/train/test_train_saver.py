@@ -1,15 +1,19 @@
 """A run's saves: to memory and storage, reported each, and the newest whole state found again."""
 
+import errno
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pytest
 import torch
@@ -19,12 +23,19 @@ from hypothesis import strategies as st
 from artesian.formulas.goodput import optimal_interval_s
 from artesian.train import Checkpointer, CheckpointError, persist_process
 from artesian.train import persist as persist_module
+from artesian.train import saves as saves_module
+from artesian.train.directory import Directory
 from artesian.train.interval import Age, BestInterval, EverySteps
+from artesian.train.membership import alone
 from artesian.train.memory import Memory
 from artesian.train.persist import Persister, Report
 from artesian.train.persist_process import to_storage
-from artesian.train.saver import Saver
+from artesian.train.reporter import Reporter
+from artesian.train.restorable import Restorable
+from artesian.train.saver import Restored, Saver
+from artesian.train.saves import Saves
 from artesian.train.segment import JobFolder, reading
+from artesian.train.storage import verified
 from limits import small_file_system
 
 
@@ -222,6 +233,185 @@ def test_a_helper_that_was_killed_is_reported_and_started_anew(tmp_path: Path) -
     folder.leave(keep=False)
     assert (reports[-1].step, reports[-1].failure) == (1, None)
     assert "the process that writes it ended with code -9" in (reports[0].failure or "")
+
+
+def drained_within(limit_s: float, persister: Persister) -> None:
+    """Wait for what was given to it, or fail instead of waiting for good."""
+    waiter = threading.Thread(target=persister.drain, daemon=True)
+    waiter.start()
+    waiter.join(limit_s)
+    assert not waiter.is_alive(), "nobody tells what has become of the snapshot"
+
+
+def test_where_no_helper_can_be_started_that_is_reported_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[Report] = []
+    folder = JobFolder("j", base=tmp_path)
+    memory = Memory(folder, 0)
+    memory.begin(1, state(1))
+    snapshot = memory.finish()
+    assert snapshot is not None
+    persister = Persister(
+        to_storage(tmp_path / "run"), newest=lambda: memory.newest, on_report=reports.append
+    )
+    assert persister._helper is not None
+    os.kill(persister._helper._process.pid, signal.SIGKILL)
+    persister._helper._process.wait()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(tmp_path / "missing"))
+        persister.persist(snapshot)
+        drained_within(10.0, persister)
+    persister.persist(snapshot)
+    drained_within(60.0, persister)
+    persister.close()
+    memory.close()
+    folder.leave(keep=False)
+    assert "the process that writes it cannot start" in (reports[0].failure or "")
+    assert (reports[-1].step, reports[-1].failure) == (1, None)
+
+
+def test_a_listener_that_fails_does_not_end_the_saves(tmp_path: Path) -> None:
+    reports: list[Report] = []
+
+    def listen(report: Report) -> None:
+        reports.append(report)
+        if len(reports) == 1:
+            raise ZeroDivisionError
+
+    folder = JobFolder("j", base=tmp_path)
+    memory = Memory(folder, 0)
+    persister = Persister(to_storage(tmp_path / "run"), newest=lambda: memory.newest, on_report=listen)
+    for step in (1, 2):
+        memory.begin(step, state(step))
+        snapshot = memory.finish()
+        assert snapshot is not None
+        persister.persist(snapshot)
+        drained_within(60.0, persister)
+    persister.close()
+    memory.close()
+    folder.leave(keep=False)
+    assert [(report.step, report.failure) for report in reports] == [(1, None), (2, None)]
+
+
+NOISY = """
+    from artesian.train import persist_process
+
+    def deliver(settings, snapshot, words):
+        print("a library says something")
+        return {"step": snapshot.step, "size_bytes": 1, "duration_s": 0.0}
+
+    persist_process.deliver = deliver
+    persist_process.main()
+"""
+
+
+def test_a_helper_answers_only_what_it_is_asked_and_ends_at_half_a_line(tmp_path: Path) -> None:
+    snapshot = {"path": "p", "sequence": 1, "step": 7, "document_bytes": 1, "image_bytes": 1}
+    said = f'{{}}\n{json.dumps({**snapshot, "document_crc32": 0})}\n{{"path": '
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(NOISY)],
+        input=said,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert [json.loads(line)["step"] for line in done.stdout.splitlines()] == [7]
+    assert "a library says something" in done.stderr
+
+
+def test_a_storage_that_cannot_be_listed_does_not_hide_what_memory_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver = Saver(tmp_path / "run", job="j", shared_memory=tmp_path)
+    run(saver, 1, 3)
+    saver.close(keep=True)
+
+    def gone(_: Directory) -> list[int]:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Directory, "steps", gone)
+    reports: list[Report] = []
+    successor = Saver(tmp_path / "run", job="j", shared_memory=tmp_path, on_report=reports.append)
+    found = successor.restore()
+    assert found is not None
+    assert (found.step, found.layer) == (3, "memory")
+    assert "cannot list the checkpoints" in (reports[-1].failure or "")
+    successor.close()
+    without_memory = Saver(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="cannot list the checkpoints"):
+        without_memory.restore()
+    without_memory.close()
+
+
+class Model:
+    """What a gang's saves bring back."""
+
+    def __init__(self) -> None:
+        self.loaded: list[float] = []
+
+    def load(self, state: dict[str, Any], *, is_own: bool) -> None:
+        self.loaded.append(value_of(state))
+
+
+@pytest.mark.parametrize("way", ["restore", "go_back"])
+def test_what_rank_0_cannot_read_in_storage_another_ranks_memory_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    Checkpointer(tmp_path / "run").save(3, state(3))
+    (tmp_path / "run" / "step-00000003" / "state.bin").write_bytes(b"damaged")
+    others: list[Restored | None] = [
+        Restored(step=5, position=50, state=state(5), layer="memory"),
+        None,
+    ]
+    monkeypatch.setattr(saves_module, "newest_of_all", lambda own, _: (own or others.pop(0), own is not None))
+    model, member = Model(), alone("cpu")
+    saves = Saves(
+        Saver(tmp_path / "run"),
+        deque(),
+        cast(Restorable, model),
+        member,
+        Reporter(member, None, None),
+        has_storage=True,
+    )
+    bring_back = {"restore": saves.restore, "go_back": lambda: saves.go_back(9)}[way]
+    found = bring_back()
+    assert found is not None
+    assert (found.step, found.samples, model.loaded) == (5, 50, [5.0])
+    with pytest.raises(CheckpointError, match="is whole"):  # nobody has anything: that is no beginning
+        bring_back()
+    saves.close(keep=False)
+
+
+def test_a_save_on_its_way_when_the_run_goes_back_is_none_of_the_step_that_comes_again(
+    tmp_path: Path, slow_storage: threading.Event
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    saver = Saver("memory://back", job="j", interval=EverySteps(4), shared_memory=tmp_path)
+    run(saver, 1, 4)
+    assert saver.memory is not None
+    saver.memory.finish()
+    assert saver.restore_at_most(3) is not None
+    slow_storage.set()
+    saver.save_now(4, partial(state, 40))
+    saver.close()
+    found = Checkpointer("memory://back").load_newest()
+    assert found is not None
+    assert value_of(found.state) == 40
+    fsspec.filesystem("memory").rm("/back", recursive=True)
+
+
+def test_a_file_that_refuses_to_be_read_is_no_reason_to_try_for_good(tmp_path: Path) -> None:
+    class Refusing(io.FileIO):
+        def readinto(self, _: Any) -> int:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    path = tmp_path / "image"
+    path.write_bytes(b"1234")
+    with Refusing(path) as file, pytest.raises(OSError, match="Invalid argument"):
+        list(verified(cast(BinaryIO, file), "image", 4, [0], [0]))
 
 
 WORKER = """

@@ -133,8 +133,14 @@ class Checkpointer:
         return None
 
     def steps(self) -> list[int]:
-        """Return the steps of the checkpoints, lowest first, unverified."""
-        return self.storage.steps()
+        """Return the steps of the checkpoints, lowest first, unverified. Raises CheckpointError where they cannot be listed."""
+        try:
+            return self.storage.steps()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot list the checkpoints in {self.storage.name}: {error.strerror or error}",
+                is_final=is_lasting(error),
+            ) from error
 
     def sweep(self) -> int:
         """Remove what a crash in the middle of a save has left, and return how many leftovers there were.

@@ -211,16 +211,21 @@ def _write_all(file: int, data: memoryview) -> None:
         try:
             data = data[os.write(file, data) :]
         except OSError as error:
-            if error.errno != errno.EINVAL or not fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT:
+            if error.errno != errno.EINVAL or not is_direct(file):
                 raise
             set_direct(file, False)
 
 
-def set_direct(file: int, is_direct: bool) -> None:
+def is_direct(file: int) -> bool:
+    """Return whether ``file`` is read and written past the page cache."""
+    return bool(fcntl.fcntl(file, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+def set_direct(file: int, is_past: bool) -> None:
     """Read and write past the page cache, or through it; where a file system has only that, through it."""
     flags = fcntl.fcntl(file, fcntl.F_GETFL)
     with contextlib.suppress(OSError):
-        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT if is_direct else flags & ~os.O_DIRECT)
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | os.O_DIRECT if is_past else flags & ~os.O_DIRECT)
 
 
 def sync_folder(folder: Path) -> None:

@@ -32,6 +32,8 @@ _SHARE = 0.25
 _RANKS = 1 << 20
 """Buffers of numbers beyond are copies for others, or on their way."""
 _POLL_S = 0.1
+_LAST = "-last"
+"""Ends the number of such a save: the workers may be writing parts of their own of it."""
 
 
 def bring(folder: JobFolder, until_s: float) -> int | None:
@@ -76,6 +78,8 @@ def _bring_parts(
     storage: Storage, ranks: Mapping[int, list[Snapshot]], stored: int, until_s: float
 ) -> int | None:
     found: dict[Save, dict[int, tuple[Snapshot, memoryview]]] = defaultdict(dict)
+    here: dict[str, set[int]] = defaultdict(set)
+    """By run, which of this node's ranks were in it: where one had more of them, those that are gone have left theirs."""
     with ExitStack() as held:
         for snapshots in ranks.values():
             for snapshot in snapshots:
@@ -87,16 +91,17 @@ def _bring_parts(
                 ):
                     continue
                 save, rank = save_of(snapshot.step, meta)
-                found[replace(save, number=f"{save.number}-last")][rank] = (snapshot, image)
+                here[_run_of(save)].add(rank)
+                found[replace(save, number=f"{save.number}{_LAST}")][rank] = (snapshot, image)
         ready = sorted(
-            (save for save, parts in found.items() if len(parts) == len(ranks)),
+            (save for save, parts in found.items() if len(parts) == len(here[_run_of(save)])),
             key=lambda save: save.step,
             reverse=True,
         )
         for save in ready:
             for rank, (snapshot, image) in found[save].items():
                 write_part(storage, save, rank, in_pieces(image), snapshot.document_bytes)
-            if len(ranks) == save.world_size:  # no other node has one of this step
+            if len(found[save]) == save.world_size:  # no other node has one of this step
                 break
         has_first = any(0 in found[save] for save in ready)
     while has_first:
@@ -109,6 +114,10 @@ def _bring_parts(
             )
         time.sleep(_POLL_S)
     return None
+
+
+def _run_of(save: Save) -> str:
+    return save.number.removesuffix(_LAST).rpartition("-")[0]
 
 
 def main(memory: str, grace_s: float, base: Path = SHARED_MEMORY) -> None:

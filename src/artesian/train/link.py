@@ -135,12 +135,16 @@ class Link:
 
     def _send(self, message: dict[str, object]) -> None:
         with contextlib.suppress(OSError):  # the agent is gone, and the kernel ends us
-            self._control.send(json.dumps({**message, "round": self._number}).encode())
+            self._control.send(_packet({**message, "round": self._number}))
 
     def _serve(self) -> None:
         unblock_in: int | None = None
+        waiting = (
+            select.poll()
+        )  # select takes no more than 1024 files, and an agent may have given us a later one
+        waiting.register(self._control, select.POLLIN)
         while True:
-            ready, _, _ = select.select([self._control], [], [], _ALIVE_EVERY_S)
+            ready = waiting.poll(1000 * _ALIVE_EVERY_S)
             self.heart.alive()
             if ready:
                 data = self._control.recv(_MESSAGE_BYTES)
@@ -160,6 +164,15 @@ class Link:
                     unblock_in = None
                     with contextlib.suppress(Exception):  # where it cannot help, the agent kills us
                         self._unblock()
+
+
+def _packet(message: dict[str, object]) -> bytes:
+    """Return ``message`` as one packet that the agent reads whole: the ends of texts that are too long in bytes."""
+    while len(data := json.dumps(message).encode()) > _MESSAGE_BYTES:
+        message = {
+            key: text[-(len(text) // 2) :] if isinstance(text, str) else text for key, text in message.items()
+        }
+    return data
 
 
 _link: Link | None = None

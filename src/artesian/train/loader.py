@@ -97,6 +97,8 @@ class Loader:
         self._source_state = self._handed_state = self._stream_state()
         self._unsettled = self._dropped = self._iterations = 0
         self._is_within_step = self._is_closed = False
+        self._passed_over: tuple[range, ...] = ()
+        """By ``rewind``: an earlier state, which knows nothing of them, does not bring them back."""
         self._feed: Generator[_Step] | None = None
         self.resize(rank, world_size)
 
@@ -170,9 +172,13 @@ class Loader:
         self._dropped += dropped  # what is prepared already does not know of them
 
     def rewind(self, exclude: Iterable[range] = ()) -> None:
-        """Go back to the last committed step, or to what ``load_state_dict`` brought; pass over ``exclude`` from there on."""
+        """Go back to the last committed step, or to what ``load_state_dict`` brought; pass over ``exclude`` from there on.
+
+        What was passed over once stays so, also where a later call goes back to before it.
+        """
         self._end_feed()
-        self._committed = self._handed = self._committed.excluding(exclude)
+        self._passed_over = (*self._passed_over, *exclude)
+        self._committed = self._handed = self._committed.excluding(self._passed_over)
         self._handed_state = self._source_state
         self._unsettled, self._dropped, self._is_within_step = 0, 0, False
         if isinstance(self._source, StreamSource) and self._source_state is not None:

@@ -60,7 +60,7 @@ class Neighbour:
         line = b""
         while not line.endswith(b"\n"):
             left_s = deadline_s - time.monotonic()
-            if left_s <= 0 or len(line) > _LINE_BYTES or not select.select([self.socket], [], [], left_s)[0]:
+            if left_s <= 0 or len(line) > _LINE_BYTES or not _is_readable(self.socket, left_s):
                 return None
             try:
                 seen = self.socket.recv(65_536, socket.MSG_PEEK)
@@ -77,6 +77,13 @@ class Neighbour:
     def close(self) -> None:
         """Close the connection. Calling it again does nothing."""
         self.socket.close()
+
+
+def _is_readable(connection: socket.socket, timeout_s: float) -> bool:
+    """Wait until something has come, or the time is over. Not by ``select``, which takes no more than 1024 files."""
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    return bool(waiting.poll(1000 * timeout_s))
 
 
 def admit(connection: socket.socket, token: str) -> tuple[Neighbour, Message] | None:

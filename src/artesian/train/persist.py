@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -114,11 +115,17 @@ class Persister:
                 if snapshot is None:
                     break
                 self._is_busy = True
-            for report in self._written(snapshot):
-                self._on_report(report)
-            with self._changed:
-                self._is_busy = False
-                self._changed.notify_all()
+            try:
+                for report in self._written(snapshot):
+                    self._on_report(report)
+            except (
+                Exception
+            ) as error:  # of who is told; who waits in `drain`, or for the next one, would wait for good
+                traceback.print_exception(error)
+            finally:
+                with self._changed:
+                    self._is_busy = False
+                    self._changed.notify_all()
         if self._is_left and self._helper is not None:
             self._helper.close()
 
@@ -150,7 +157,10 @@ class _Helper:
     def ask(self, snapshot: Snapshot) -> dict[str, Any]:
         if self._process.poll() is not None:
             self.close()
-            self._process = self._start()
+            try:
+                self._process = self._start()
+            except OSError as error:  # no room for another process; there may be for the next snapshot
+                return {"step": snapshot.step, "failure": f"the process that writes it cannot start: {error}"}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -194,6 +204,8 @@ class _Helper:
             process_group=0,  # a signal that ends the worker's group leaves it to finish
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps(self._settings) + "\n")
-        process.stdin.flush()
+        # One that has ended at once is found so by who asks it first.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(self._settings) + "\n")
+            process.stdin.flush()
         return process

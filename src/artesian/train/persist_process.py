@@ -7,6 +7,7 @@ what it has begun when the worker is killed. It ends when stdin does.
 Needs the standard library only: it starts in a twentieth of a second and holds no copy of torch.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -204,6 +205,9 @@ def main() -> None:
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)
     os.nice(NICE)
+    # What a library prints is not for the worker, which waits for answers alone.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     settings = json.loads(sys.stdin.readline())
     words: Words = SimpleQueue()
     threading.Thread(target=_hear, args=(words,), name="artesian-words", daemon=True).start()
@@ -212,15 +216,16 @@ def main() -> None:
             continue
         answer = deliver(settings, decode_snapshot(word), words)
         try:
-            sys.stdout.write(json.dumps(answer) + "\n")
-            sys.stdout.flush()
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
         except BrokenPipeError:  # the worker was killed meanwhile
             os._exit(0)  # not to flush into the pipe again
 
 
 def _hear(words: Words) -> None:
-    for line in sys.stdin:
-        words.put(json.loads(line))
+    with contextlib.suppress(ValueError):  # half a line: the worker was killed on the way
+        for line in sys.stdin:
+            words.put(json.loads(line))
     words.put(None)
 
 

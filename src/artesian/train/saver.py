@@ -92,6 +92,7 @@ class Saver:
         self._refused: Report | None = None
         """The save that was refused for good, as a later attempt has come."""
         self._due_steps: set[int] = set()
+        self._has_gone_back = False
         self._last = (0, time.monotonic())
         self._stall_s = 0.0
         self._interval = interval
@@ -162,14 +163,15 @@ class Saver:
         """
         self._claim()
         remembered = self.restore_from_memory()
-        stored = [] if self._checkpointer is None else self._checkpointer.steps()
         if remembered is None:
             return self.restore_from_storage()
-        if not stored or remembered.step >= stored[-1]:
-            return remembered
         try:
+            stored = [] if self._checkpointer is None else self._checkpointer.steps()
+            if not stored or remembered.step >= stored[-1]:
+                return remembered
             found = self.restore_from_storage()
-        except CheckpointError:
+        except CheckpointError as error:
+            self._report(Report(step=remembered.step, failure=str(error), hint=error.hint))
             return remembered
         return remembered if found is None or remembered.step >= found.step else found
 
@@ -202,7 +204,8 @@ class Saver:
 
         Raises CheckpointError when there are such checkpoints in storage, but none is whole.
         """
-        self.saved_step = None
+        # What is on its way to storage may be of a step that comes again, and is another then.
+        self.saved_step, self._has_gone_back = None, True
         if self._memory is not None and self._folder is not None:
             self._memory.finish()
             for snapshot in self._folder.snapshots(self._rank):
@@ -280,7 +283,7 @@ class Saver:
             self._memory.finish()
         if self._persister is not None:
             self._persister.drain()
-        if self._checkpointer is None or self.saved_step == step:
+        if self._checkpointer is None or (self.saved_step == step and not self._has_gone_back):
             return
         size_bytes = self._checkpointer.save(
             step, make_state(), position=position, world_size=world_size

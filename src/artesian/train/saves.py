@@ -7,14 +7,14 @@ due. Back comes the newest that any rank has.
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
 
 from artesian.train.agreement import newest_of_all
-from artesian.train.errors import CheckpointError
+from artesian.train.errors import CheckpointError, SupersededError
 from artesian.train.membership import Membership
 from artesian.train.persist import Report
 from artesian.train.reporter import Reporter, say
@@ -70,13 +70,7 @@ class Saves:
         Raises CheckpointError when there are checkpoints but none is whole.
         """
         start_s = self._reporter.end_start_up()
-        own = None if self._saver is None else self._saver.restore()
-        for rejected in own.rejected if own else ():
-            say(f"{rejected.path} is not whole, going back to an older one: {rejected.reason}")
-        found = self._take(own)
-        if found is not None:
-            self._reporter.restored(found.step, start_s)
-        return found
+        return self._brought_back(start_s, lambda saver: saver.restore())
 
     def go_back(self, step: int) -> Position | None:
         """Bring back the newest state of ``step`` or before that any rank has; None where there is none.
@@ -85,7 +79,24 @@ class Saves:
         """
         start_s = self._reporter.now_s()
         self._saved_step = None  # a step of that number may come again, and be another
-        found = self._take(None if self._saver is None else self._saver.restore_at_most(step))
+        return self._brought_back(start_s, lambda saver: saver.restore_at_most(step))
+
+    def _brought_back(self, start_s: float, restored: Callable[[Saver], Restored | None]) -> Position | None:
+        """Take the newest that any rank has; what this one cannot read ends the run only where the others have nothing."""
+        own, failure = None, None
+        try:
+            own = None if self._saver is None else restored(self._saver)
+        except SupersededError:
+            raise
+        except CheckpointError as error:
+            failure = error
+        for rejected in own.rejected if own else ():
+            say(f"{rejected.path} is not whole, going back to an older one: {rejected.reason}")
+        found = self._take(own)
+        if failure is not None:
+            if found is None:
+                raise failure
+            say(f"{failure}; going on from step {found.step}, which another rank has in memory")
         if found is not None:
             self._reporter.restored(found.step, start_s)
         return found

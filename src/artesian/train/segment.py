@@ -25,6 +25,7 @@ import json
 import mmap
 import os
 import re
+import secrets
 import shutil
 import stat
 import struct
@@ -46,6 +47,8 @@ _SEQUENCE = struct.Struct("<Q")
 _FIELDS = struct.Struct("<16sQqQQI")
 _CHECK = struct.Struct("<I")
 _JOB = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_GONE = "~"
+"""Begins the name of a folder that is being removed; no job's does."""
 _BUFFER = re.compile(r"rank-(\d+)\.(\d+)")
 
 
@@ -108,7 +111,7 @@ class JobFolder:
         if self.lock is None:
             return
         if not keep and _is_alone(self.lock):
-            shutil.rmtree(self.path, ignore_errors=True)
+            _discard(self.path)
         os.close(self.lock)
         self.lock = None
 
@@ -126,12 +129,20 @@ def sweep(base: Path = SHARED_MEMORY) -> list[str]:
     swept = []
     for path in base.glob(f"{_prefix()}*"):
         try:
+            if path.name.startswith(_prefix() + _GONE):  # whoever was to remove it may have been killed
+                _see_ours(path)
+                shutil.rmtree(path, ignore_errors=True)
+                continue
             lock = _open_lock(path, make=False)
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):  # who has made it was killed before it had a lock
+                path.rmdir()
+            continue
         except (OSError, CheckpointError):
-            continue  # gone meanwhile, or not ours
+            continue  # not ours
         try:
             if _is_alone(lock):
-                shutil.rmtree(path, ignore_errors=True)
+                _discard(path)
                 swept.append(path.name.removeprefix(_prefix()))
         finally:
             os.close(lock)
@@ -155,8 +166,12 @@ class Buffer:
             if os.fstat(self._file).st_size != size:
                 os.close(self._file)
                 self._file = _allocated(path, size)
+        except OSError as error:
+            raise _no_room(path, size, error) from error
+        try:
             self.map = mmap.mmap(self._file, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         except OSError as error:
+            os.close(self._file)
             raise _no_room(path, size, error) from error
 
     @property
@@ -317,20 +332,37 @@ def _enter(path: Path) -> int | None:
     except OSError as error:
         raise CheckpointError(f"cannot make {path}: {error.strerror}") from error
     fcntl.flock(lock, fcntl.LOCK_SH)
-    if os.fstat(lock).st_nlink:
-        return lock
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(lock), (path / "lock").lstat()):
+            return lock
     os.close(lock)
     return None
 
 
+def _discard(path: Path) -> None:
+    """Remove a folder of which we have the lock alone.
+
+    At once, by another name first: who enters meanwhile gets a new one, and what is left when we are killed is swept.
+    """
+    gone = path.with_name(f"{_prefix()}{_GONE}{secrets.token_hex(8)}")
+    with contextlib.suppress(OSError):
+        os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def _open_lock(path: Path, *, make: bool) -> int:
+    _see_ours(path)
+    return os.open(path / "lock", os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if make else 0), 0o600)
+
+
+def _see_ours(path: Path) -> None:
+    """Raises CheckpointError where others could have put things there, OSError where there is nothing."""
     facts = path.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise CheckpointError(
             f"{path} should be a folder of user {os.getuid()} that nobody else may enter",
             hint="somebody else has taken the name: remove it, or name the job differently",
         )
-    return os.open(path / "lock", os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if make else 0), 0o600)
 
 
 def _is_alone(lock: int) -> bool:

@@ -76,7 +76,7 @@ class WayBack:
         own = self._own_steps(memory)
         mine = valid_steps(own, self._copied_steps(own), at_most)
         is_first = self._member.rank == 0  # its word counts, and listing a store costs
-        stored = self._storage.steps() if self._storage is not None and is_first else []
+        stored = self._stored_steps() if is_first else []
         newest = max((step for step in stored if at_most is None or step <= at_most), default=0)
         told = self.gathered((sorted(mine), newest))
         common = max(set.intersection(*(set(steps) for steps, _ in told)), default=0)
@@ -95,6 +95,14 @@ class WayBack:
         if common and (found is None or found.step < common):
             return self._from_memory(common, is_own=common in own) or found
         return found
+
+    def _stored_steps(self) -> list[int]:
+        """Return the steps in storage; none where that cannot be said, for the others wait."""
+        try:
+            return [] if self._storage is None else self._storage.steps()
+        except OSError as error:
+            say(f"cannot list the checkpoints: {error.strerror or error}")
+            return []
 
     def _from_memory(self, step: int, *, is_own: bool) -> Position | None:
         """Load the step's snapshot, this rank's or the peer's copy of it; None where a rank could not."""

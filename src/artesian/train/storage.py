@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from artesian.train.directory import Directory, set_direct
+from artesian.train.directory import Directory, is_direct, set_direct
 from artesian.train.errors import CheckpointError
 from artesian.train.fence import Writer, hold
 from artesian.train.finality import is_lasting
@@ -225,7 +225,7 @@ def _fill(file: BinaryIO, piece: memoryview) -> None:
         try:
             count = file.readinto(piece[done:])  # type: ignore[attr-defined]
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno != errno.EINVAL or not is_direct(file.fileno()):
                 raise
             set_direct(file.fileno(), False)
             continue
