@@ -14,11 +14,11 @@ import pytest
 from artesian.train.elected import Elected
 from artesian.train.neighbour import Message, Neighbour, admit, introduce
 from artesian.train.terms import Address, Terms
+from ports import free_port
 from recovery_harness import (
     DEADLINE_S,
     Idle,
     Job,
-    free_port,
     lose_node,
     start_node,
     wait_for,
