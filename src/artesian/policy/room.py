@@ -311,10 +311,13 @@ class Maker:
                 in_the_way.append(entry)
         victims = []
         for entry in in_the_way:
-            to = self._placed(entry.job, free, self._line())
+            to = self.place.place(entry.job, free, free.is_up)
+            gains = to is not None and self._gains(entry.placement, to)
+            if gains:  # which is seldom, and a line takes its time
+                to = self._placed(entry.job, free, self._line())
             if to is not None:
                 trial.take(entry.job, to)
-                if not self._may_have(entry.job, to):
+                if gains and not self._may_have(entry.job, to):
                     trial.give(entry.job, to)
                     to = None
             victims.append(Victim(entry=entry, to=to))
@@ -326,6 +329,12 @@ class Maker:
             return None
         line = self.order.line(self.snapshot)
         return None if line.accounts is None else line
+
+    def _gains(self, now: Placement, to: Placement) -> bool:
+        """Return whether a team would hold more of a model of device than it does."""
+        free = self.snapshot.capacity
+        kinds = [free.kind[free.row[placement.shares[0].node_id]] for placement in (now, to)]
+        return bool(kinds[0] != kinds[1]) or to.whole_devices > now.whole_devices
 
     def _placed(self, job: Job, free: Capacity, line: Line | None) -> Placement | None:
         if line is None:
