@@ -7,16 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from artesian.model.capacity import Capacity
+from artesian.model.fleet import Fleet, Node
+from artesian.model.quota import Team, Teams
+from artesian.model.resources import MILLI
 from artesian.model.snapshot import Snapshot
+from artesian.policy.accounts import Accounts
 from artesian.policy.base import Policy, Timed
 from artesian.policy.moves import Move, moves_of, possible_moves
+from artesian.policy.place import Pack
 from artesian.policy.preemptive import Preemptive
 from artesian.policy.proposals import Standing, moves_by_itself, proposals
-from artesian.policy.registry import BUILT_IN, policy, pooled
+from artesian.policy.registry import BUILT_IN, fair_share, policy, pooled
 from artesian.policy.room import Limits
 from artesian.sim import simulate
 from artesian.sim.moves import moves_dict, watched
-from builders import Kernel, a_job, a_node, ended, free_of, ticked
+from builders import Kernel, a_job, a_node, a_snapshot, ended, free_of, ticked
 from simulations import a_fleet, a_sim_job, job, run
 from strategies import snapshots
 
@@ -233,3 +239,124 @@ def test_a_dry_run_is_as_if_nobody_could_be_moved() -> None:
     dry = simulate(a_fleet(4, 4), jobs, watched(policy("priority"), is_dry=True))
     without = simulate(a_fleet(4, 4), jobs, dataclasses.replace(priority(), moves=False))
     assert dry.records == without.records
+
+
+# -- quotas ---------------------------------------------------------------------------------------------
+
+
+def two_models() -> tuple[Node, Node]:
+    """Four V100s, with CPUs for two of them, and two K80s."""
+    return a_node("v", accelerator="V100", devices=4, cpus=2), a_node(
+        "k", accelerator="K80", devices=2, cpus=2
+    )
+
+
+def crowded(*teams: Team) -> Kernel:
+    """Team a's job has the CPUs of the V100s, and could go on on K80s; team b's will want V100s, and nothing else."""
+    chosen = fair_share(Teams(teams))
+    assert isinstance(chosen, Preemptive)
+    kernel = Kernel(*two_models(), policy=dataclasses.replace(chosen, limits=NO_LIMITS))
+    kernel.run(a_job("a", devices="V100:2 | K80:2", cpus_per_device=1.0, team="a", checkpoint_every_s=60.0))
+    assert str(kernel.job("a").attempt.placement) == "v[0,1]"
+    return kernel
+
+
+A = Team(name="a", guaranteed=(("V100", 2),))
+NO_BORROWER = replace(A, borrow_limit=0)
+KEEPER = Team(name="c", guaranteed=(("K80", 2),), lends=False)
+
+
+def test_a_job_is_moved_to_another_model_where_its_team_may_have_that() -> None:
+    plan = crowded(A).submit(a_job("b", devices="V100:2", cpus_per_device=1.0, team="b"), at_s=9.0)
+    assert [stop.job_id for stop in plan.stops] == ["a"]
+    assert {claim.job_id: str(claim.placement) for claim in plan.claims} == {"a": "k[0,1]", "b": "v[0,1]"}
+
+
+@pytest.mark.parametrize("teams", [(NO_BORROWER,), (A, KEEPER), (NO_BORROWER, KEEPER)], ids=len)
+def test_nobody_is_moved_to_a_model_that_its_team_may_not_have_or_that_is_kept_for_others(
+    teams: tuple[Team, ...],
+) -> None:
+    kernel = crowded(*teams)
+    plan = kernel.submit(a_job("b", devices="V100:2", cpus_per_device=1.0, team="b"), at_s=9.0)
+    assert plan.stops == ()
+    assert kernel.scheduler.proposals(900.0) == []
+    found = kernel.scheduler.outlook("b", Teams(teams))
+    assert found is not None
+    assert not any("moved" in change for change in found.would_start)
+
+
+def test_a_dry_run_proposes_no_move_to_what_is_kept_for_others() -> None:
+    jobs = [
+        a_sim_job("a", "V100:2 | K80:2", takes=5000.0, saves_every_s=0.0, cpus_per_device=1.0, team="a"),
+        a_sim_job("b", "V100:2", at=1000.0, takes=10.0, cpus_per_device=1.0, team="b"),
+    ]
+    for teams, starters in (((A,), {"b"}), ((A, KEEPER), set())):
+        seen = watched(fair_share(Teams(teams)), is_dry=True)
+        run(Fleet(nodes=two_models()), *jobs, policy=seen)
+        assert {move.lets_start for move in seen.moves} == starters
+
+
+def test_who_is_stopped_by_right_goes_on_at_once_only_where_its_team_may() -> None:
+    """Team b gets its V100s back whatever becomes of a; a waits where it would take what is kept for c."""
+    for teams, to in (((), "k[0,1]"), ((KEEPER,), None)):
+        owner = Team(name="b", guaranteed=(("V100", 2),))
+        kernel = crowded(owner, *teams)
+        plan = kernel.submit(a_job("b", devices="V100:2", cpus_per_device=1.0, team="b"), at_s=9.0)
+        assert [stop.job_id for stop in plan.stops] == ["a"]
+        claims = {claim.job_id: str(claim.placement) for claim in plan.claims}
+        assert (claims["b"], claims.get("a")) == ("v[0,1]", to)
+
+
+GUARANTEES = st.sampled_from([(), (("V100", 2),), (("K80", 1),), (("V100", 1), ("K80", 1))])
+
+
+@st.composite
+def teams_of_two_models(draw: st.DrawFn) -> Teams:
+    limits = st.sampled_from([None, 0, 1, 2])
+    return Teams(
+        tuple(
+            Team(name=name, guaranteed=draw(GUARANTEES), borrow_limit=draw(limits), lends=draw(st.booleans()))
+            for name in "abc"
+        )
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(teams=teams_of_two_models(), data=st.data())
+def test_no_plan_gives_a_team_more_than_its_limit_to_borrow(teams: Teams, data: st.DataObject) -> None:
+    sizes, owners = st.sampled_from([1, 1, 2]), st.sampled_from("abc")
+    fleet = [*two_models(), a_node("w", accelerator="V100", devices=4, cpus=2)]
+    capacity, running = Capacity(fleet), []
+    for number in range(data.draw(st.integers(1, 4))):
+        size = data.draw(sizes)
+        job = a_job(
+            f"r{number}",
+            devices=f"V100:{size} | K80:{size}",
+            cpus_per_device=1.0,
+            team=data.draw(owners),
+            checkpoint_every_s=60.0,
+        )
+        if (placement := Pack().place(job, capacity, capacity.is_up)) is not None:
+            capacity.take(job, placement)
+            running.append((job, placement))
+    waiting = [
+        a_job(f"w{number}", devices=f"V100:{data.draw(sizes)}", cpus_per_device=1.0, team=data.draw(owners))
+        for number in range(3)
+    ]
+    seen = a_snapshot(fleet, running=running, waiting=waiting, at_s=10.0)
+    chosen = fair_share(teams)
+    assert isinstance(chosen, Preemptive)
+    plan = dataclasses.replace(chosen, limits=NO_LIMITS).plan(seen)
+    jobs = {job.id: job for job in (*waiting, *(job for job, _ in running))}
+    before = Accounts(teams, seen.capacity)
+    most = {team.name: max(before.borrowed(team), (team.borrow_limit or 0) * MILLI) for team in teams.teams}
+    with seen.capacity.trial() as trial:
+        for stop in plan.stops:
+            trial.give(jobs[stop.job_id], seen.running[stop.job_id].placement)
+        for start in plan.starts:
+            trial.take(jobs[start.job_id], start.placement)
+        for claim in plan.claims:
+            trial.take(jobs[claim.job_id], claim.placement)
+        after = Accounts(teams, seen.capacity)
+        for team in teams.teams:
+            assert team.borrow_limit is None or after.borrowed(team) <= most[team.name]

@@ -45,10 +45,29 @@ def gains(found: Problem, shares: FloatArray) -> FloatArray:
 @given(found=problems(weights=(2.0**-20, 1.0, 2.0**20)))
 def test_no_priority_keeps_the_solver_from_an_optimum(found: Problem) -> None:
     for objective in OBJECTIVES:
-        if objective != MaxMin(
-            levels=5
-        ):  # beyond a millionfold, its later levels are below what the solver sees
-            assert (objective.shares(found).sum(1) <= 1 + 1e-6).all()
+        shares = objective.shares(found)
+        assert (shares.sum(1) <= 1 + 1e-6).all()
+        assert ((shares * found.devices).sum(0) <= found.capacity + 1e-6).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    doublings=st.lists(st.integers(-20, 20), min_size=2, max_size=6),
+    devices=st.integers(1, 6),
+)
+def test_levels_fill_up_by_weight_however_far_apart_the_weights_are(
+    doublings: list[int], devices: int
+) -> None:
+    """On one kind each has its weight's part, and who would have more than all of its time leaves the rest to others."""
+    weight = np.exp2(np.array(doublings, dtype=np.float64))
+    is_open, left = np.ones(len(weight), dtype=np.bool_), float(devices)
+    while left > 0 and (is_full := is_open & (weight * left >= weight[is_open].sum())).any():
+        is_open, left = is_open & ~is_full, left - np.count_nonzero(is_full)
+        if not is_open.any():
+            break
+    expected = np.where(is_open, weight * left / max(weight[is_open].sum(), 1e-9), 1.0)
+    found = a_problem([[1.0]] * len(weight), capacity=[devices], weight=weight.tolist())
+    np.testing.assert_allclose(MaxMin(levels=len(weight)).shares(found).sum(1), expected, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=60)

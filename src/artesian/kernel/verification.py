@@ -53,7 +53,7 @@ def _is_taken(plan: Plan, snapshot: Snapshot, trial: Trial) -> bool:
     for start, (job, placement, sign, since_s, _) in zip(plan.starts, taken, strict=True):
         wanting = snapshot.waiting.get(start.job_id)
         is_it = wanting is not None and wanting.job is job and placement is start.placement
-        if not is_it or sign < 0 or since_s != at_s or _wants_host(job):
+        if not is_it or sign < 0 or since_s != at_s or job.wants_host:
             return False
     return True
 
@@ -100,7 +100,7 @@ def _fault(job: Job, placement: Placement, free: Capacity, *, is_taken: bool = F
 
     ``is_taken``: it is placed like this, and the question is whether it may be.
     """
-    hosted = free.hosted(job) if _wants_host(job) else None
+    hosted = free.hosted(job) if job.wants_host else None
     rows = []
     for share in placement.shares:
         row = free.row.get(share.node_id)
@@ -129,7 +129,3 @@ def _fault(job: Job, placement: Placement, free: Capacity, *, is_taken: bool = F
         ):
             return None
     return f"{placement} is no gang that the job asked for"
-
-
-def _wants_host(job: Job) -> bool:
-    return bool(job.cpus_per_device or job.memory_bytes_per_device)

@@ -198,8 +198,7 @@ class Capacity:
         """
         owned = 1 if request.is_host_only else self.free_whole
         count: IntArray = np.where(self.eligible(request), owned, 0)
-        is_limited = job.cpus_per_device is not None or job.memory_bytes_per_device is not None
-        return np.minimum(count, self.hosted(job)) if is_limited else count
+        return np.minimum(count, self.hosted(job)) if job.wants_host else count
 
     def has_free(self, row: int, share: NodeShare) -> bool:
         """Return whether all that the share takes of the devices of its node, in this row, is free."""
@@ -240,8 +239,7 @@ class Capacity:
 
     def fits(self, job: Job, placement: Placement) -> bool:
         """Return whether all that the placement takes is free, on nodes that are up."""
-        is_limited = job.cpus_per_device is not None or job.memory_bytes_per_device is not None
-        hosted = self.hosted(job) if is_limited else None
+        hosted = self.hosted(job) if job.wants_host else None
         for share in placement.shares:
             row = self.row[share.node_id]
             if not self.is_up[row]:
@@ -312,7 +310,7 @@ class Capacity:
             self._whole[row] = had + whole
             self.levels.move(row, had, had + whole)
             self.free_by_kind[self._kinds[row]] += whole
-        if job.cpus_per_device or job.memory_bytes_per_device:
+        if job.wants_host:
             rations = max(1, len(devices))
             self._free_cpu[row] += sign * round((job.cpus_per_device or 0) * MILLI) * rations
             self._free_memory[row] += sign * (job.memory_bytes_per_device or 0) * rations

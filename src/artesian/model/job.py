@@ -197,6 +197,11 @@ class Job(Struct, frozen=True, kw_only=True, gc=False):
             )
 
     @property
+    def wants_host(self) -> bool:
+        """Whether it wants CPUs or memory of the host with its devices."""
+        return self.cpus_per_device is not None or self.memory_bytes_per_device is not None
+
+    @property
     def fewest_devices(self) -> int:
         """The fewest devices that one of its alternatives takes; at least 1."""
         return min(max(1, request.min_devices) for request in self.devices)

@@ -59,7 +59,7 @@ class Usage:
         used = self.used.get(account)
         if used is None:
             used = self.used[account] = [0] * (self._kinds + 2)
-        if job.cpus_per_device or job.memory_bytes_per_device:
+        if job.wants_host:
             milli, cpu_milli, memory_bytes = amounts(job, placement)
             used[kind] += sign * milli
             used[-2] += sign * cpu_milli

@@ -151,10 +151,22 @@ class Accounts:
         path = self.teams.path(team_name)
         room = min(self._allowance(team, kind) for team in path)
         if (kept := self._kept(path, kind)) > 0:
-            rows = self._capacity.is_up & (self._capacity.kind == kind)
-            free = int(np.sum(self._capacity.free_whole[rows])) * MILLI
-            room = min(room, max(0, self.within(path[-1], kind), free - kept))
+            room = min(room, max(0, self.within(path[-1], kind), self._free(kind) - kept))
         return room
+
+    def _free(self, kind: int) -> int:
+        rows = self._capacity.is_up & (self._capacity.kind == kind)
+        return int(np.sum(self._capacity.free_whole[rows])) * MILLI
+
+    def may_hold(self, team_name: str, kind: int) -> bool:
+        """Return whether the team may have what it holds of the kind: beyond its guarantee it is within its limit to
+        borrow, and takes nothing that others keep."""
+        path = self.teams.path(team_name)
+        limited = [team for team in path if team.borrow_limit is not None and self.within(team, kind) < 0]
+        if any(self.borrowed(team) > (team.borrow_limit or 0) * MILLI for team in limited):
+            return False
+        kept = self._kept(path, kind)
+        return kept <= 0 or self.within(path[-1], kind) >= 0 or self._free(kind) >= kept
 
     def limiting(self, team_name: str, kind: int, milli: int) -> Team | None:
         """Return the first team from the top whose limit to borrow leaves less of the kind than so much; None: none."""

@@ -103,7 +103,7 @@ def most_devices(job: Job, capacity: Capacity) -> int:
 
 
 def _too_large(job: Job, what: str, most: int) -> Reason:
-    less = ", or for less CPU and memory with each" if _wants_host(job) else ""
+    less = ", or for less CPU and memory with each" if job.wants_host else ""
     return Reason(
         code=HoldCode.LARGER_THAN_FLEET,
         text=f"the job asks for {_wish(job)}, and {what}",
@@ -198,12 +198,8 @@ def _devices(count: int) -> str:
     return f"{count} device" if count == 1 else f"{count} devices"
 
 
-def _wants_host(job: Job) -> bool:
-    return job.cpus_per_device is not None or job.memory_bytes_per_device is not None
-
-
 def _with_host(job: Job) -> str:
-    return " with CPUs and memory for each" if _wants_host(job) else ""
+    return " with CPUs and memory for each" if job.wants_host else ""
 
 
 def _most(job: Job, request: DeviceRequest, capacity: Capacity) -> int:

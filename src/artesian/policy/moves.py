@@ -13,7 +13,7 @@ from artesian.model.plan import HoldCode, Plan
 from artesian.model.queue import shape_of
 from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob, Snapshot
-from artesian.policy.base import Place, Policy
+from artesian.policy.base import Order, Place, Policy
 from artesian.policy.claims import is_known, keep
 from artesian.policy.place import Pack
 from artesian.policy.pools import Pools
@@ -58,16 +58,21 @@ def moves_of(plan: Plan, snapshot: Snapshot, limits: Limits | None = None) -> li
 
 
 def possible_moves(
-    plan: Plan, snapshot: Snapshot, place: Place | None = None, limits: Limits | None = None
+    plan: Plan,
+    snapshot: Snapshot,
+    place: Place | None = None,
+    limits: Limits | None = None,
+    order: Order | None = None,
 ) -> list[tuple[str, tuple[Move, ...]]]:
     """Return the jobs that wait under the plan and could start now if others moved, each with these moves.
 
-    Each is looked at after those before it, in the order of the plan. It stops nobody.
+    Each is looked at after those before it, in the order of the plan. It stops nobody. Where ``order`` goes by teams,
+    none of them gets what its team may not have.
     """
     limits = limits or Limits()
     with snapshot.capacity.trial() as trial:
         adopt(plan, snapshot, trial)
-        maker = RoomMaker(snapshot, place or Pack(), trial, (limits,))
+        maker = RoomMaker(snapshot, place or Pack(), trial, (limits,), order)
         maker.pass_over(plan)
         found = maker.rooms(plan)
     return [(job_id, moves_for(job_id, room, snapshot, limits)) for job_id, room, _ in found]
@@ -95,7 +100,8 @@ def adopt(plan: Plan, snapshot: Snapshot, trial: Trial) -> set[str]:
 class RoomMaker:
     """Finds what room moves would make for one job after the other, each beside all before it, in a trial.
 
-    ``limits`` are how much may be moved for others; of several the first ones that allow it count. It gives up after
+    ``limits`` are how much may be moved for others; of several the first ones that allow it count. ``order`` bounds
+    what each may have where it goes by teams. It gives up after
     ``most`` rooms, or as many kinds of jobs that were looked at in vain (None: after the last job).
     """
 
@@ -105,10 +111,12 @@ class RoomMaker:
         place: Place,
         trial: Trial,
         limits: tuple[Limits, ...],
+        order: Order | None,
         *,
         most: int | None = None,
     ) -> None:
         self._snapshot, self._place, self._trial, self._most = snapshot, place, trial, most
+        self._order = order
         self._holders = [(each, Holders(snapshot, each)) for each in limits]
         self._found = 0
         self._in_vain: set[Hashable] = set()
@@ -147,7 +155,7 @@ class RoomMaker:
 
     def _room(self, job: Job) -> tuple[Room, Limits] | None:
         for limits, holders in self._holders:
-            room = Maker(job, self._snapshot, self._place, holders).by_moving()
+            room = Maker(job, self._snapshot, self._place, holders, self._order).by_moving()
             if room is not None:
                 for _, each in self._holders:
                     each.take(victim.entry for victim in room.victims)
@@ -172,6 +180,11 @@ def moves_for(job_id: str, room: Room, snapshot: Snapshot, limits: Limits) -> tu
         for victim in room.victims
         if victim.to is not None
     )
+
+
+def order_of(policy: Policy) -> Order | None:
+    """Return the order that bounds what moves may give to whom under the policy; None where none does."""
+    return policy.order if isinstance(policy, Preemptive) else None
 
 
 def without_moves(policy: Policy) -> Policy:

@@ -18,6 +18,7 @@ from artesian.model.units import format_duration
 from artesian.policy.accounts import Accounts
 from artesian.policy.base import Policy
 from artesian.policy.foresight import nearest_start_s
+from artesian.policy.moves import order_of
 from artesian.policy.pipeline import wanted_nodes
 from artesian.policy.place import Pack
 from artesian.policy.rights import parting
@@ -171,7 +172,7 @@ class _Asked:
         place, capacity = Pack(), self.snapshot.capacity
         if place.place(self.job, capacity, capacity.is_up) is not None:
             return None
-        maker = Maker(self.job, self.snapshot, place, Holders(self.snapshot, limits))
+        maker = Maker(self.job, self.snapshot, place, Holders(self.snapshot, limits), order_of(self.policy))
         room = maker.by_moving()
         if room is None:
             return None

@@ -58,7 +58,7 @@ class Preemptive:
     limits: Limits = field(default_factory=Limits)
     moves: bool = True
     order: Order | None = None
-    """Where it goes by teams, these bound what gangs grow to."""
+    """Where it goes by teams, these bound what gangs grow to, and where jobs are moved."""
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """Return the stops and starts of this cycle, and the jobs that it looked at in vain."""
@@ -233,7 +233,7 @@ class Preemptive:
         free = snapshot.capacity
         if self.place.place(entry.job, free, free.is_up) is not None:
             return None  # it waits for its turn, not for devices
-        maker = Maker(entry.job, snapshot, self.place, holders)
+        maker = Maker(entry.job, snapshot, self.place, holders, self.order)
         is_next = hold.code is HoldCode.DEVICES_BUSY
         if self.moves and is_next and (room := maker.by_moving()) is not None:
             return room, "it can go on without these devices"

@@ -13,7 +13,7 @@ from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.units import format_duration
 from artesian.policy.base import Place, Policy
-from artesian.policy.moves import Move, RoomMaker, adopt, move_of, moves_for, moves_of, starter_of
+from artesian.policy.moves import Move, RoomMaker, adopt, move_of, moves_for, moves_of, order_of, starter_of
 from artesian.policy.place import Pack
 from artesian.policy.pools import Pools
 from artesian.policy.preemptive import Preemptive
@@ -81,7 +81,7 @@ def _possible(
     place: Place = Pack()
     if isinstance(policy, Preemptive):  # who would be stopped for others by right is in the plan
         own, place, inner = policy.limits, policy.place, policy.inner
-    maker = RoomMaker(snapshot, place, trial, (own, _ANY), most=_MOST)
+    maker = RoomMaker(snapshot, place, trial, (own, _ANY), order_of(policy), most=_MOST)
     maker.pass_over(plan)
     while True:
         with snapshot.waiting.without(placed):

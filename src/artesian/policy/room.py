@@ -13,13 +13,14 @@ from itertools import chain, islice
 
 import numpy as np
 
-from artesian.model.capacity import BoolArray, FloatArray, Trial
+from artesian.model.capacity import BoolArray, Capacity, FloatArray, Trial
 from artesian.model.job import Job
 from artesian.model.placement import Placement
 from artesian.model.resources import MILLI
 from artesian.model.running import Columns, Rising, RunningJobs
 from artesian.model.snapshot import RunningJob, Snapshot
-from artesian.policy.base import Place
+from artesian.policy.base import Order, Place
+from artesian.policy.line import Line, is_shared
 from artesian.policy.pipeline import wanted_nodes
 from artesian.policy.rights import Choice
 
@@ -151,12 +152,17 @@ class Holders:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Makes room for one job."""
+    """Makes room for one job.
+
+    Where ``order`` goes by teams, nobody goes on where its team may not have it, and by moving alone the job gets
+    no more than its own team may have.
+    """
 
     job: Job
     snapshot: Snapshot
     place: Place
     holders: Holders
+    order: Order | None = None
 
     def by_right(self, choose: Callable[[], Choice | None]) -> Room | None:
         """Return the cheapest room among those whom the job may have stopped; ``choose`` begins to ask anew."""
@@ -258,20 +264,23 @@ class Maker:
 
     def _try(self, order: Iterable[RunningJob], choice: Choice, *, may_wait: bool) -> Room | None:
         """Return the room that those make who come first in the order, and may be chosen."""
+        line = None if may_wait else self._line()  # of before: who is asked to move counts as a holder
         with self.snapshot.capacity.trial() as trial:
-            found = self._free_up(order, choice, trial)
+            found = self._free_up(order, choice, trial, line)
             if found is None:
                 return None
             placement, asked = found
             trial.take(self.job, placement)
             victims = self._settle(asked, trial)
+            if not may_wait and not self._may_have(self.job, placement):
+                return None
         if not victims or (not may_wait and any(victim.to is None for victim in victims)):
             return None
         cost = sum(self.holders.cost(victim.entry) for victim in victims)
         return Room(placement=placement, victims=tuple(victims), cost_device_s=cost)
 
     def _free_up(
-        self, order: Iterable[RunningJob], choice: Choice, trial: Trial
+        self, order: Iterable[RunningJob], choice: Choice, trial: Trial, line: Line | None
     ) -> tuple[Placement, list[RunningJob]] | None:
         """Let one after the other go until the job fits; those first whom nobody would miss."""
         asked: list[RunningJob] = []
@@ -285,7 +294,7 @@ class Maker:
                     continue
                 asked.append(entry)
                 trial.give(entry.job, entry.placement)
-                if (placement := self.place.place(self.job, free, free.is_up)) is not None:
+                if (placement := self._placed(self.job, free, line)) is not None:
                     return placement, asked
                 if len(asked) >= _MOST_VICTIMS:
                     return None
@@ -303,7 +312,39 @@ class Maker:
         victims = []
         for entry in in_the_way:
             to = self.place.place(entry.job, free, free.is_up)
+            gains = to is not None and self._gains(entry.placement, to)
+            if gains:  # which is seldom, and a line takes its time
+                to = self._placed(entry.job, free, self._line())
             if to is not None:
                 trial.take(entry.job, to)
+                if gains and not self._may_have(entry.job, to):
+                    trial.give(entry.job, to)
+                    to = None
             victims.append(Victim(entry=entry, to=to))
         return victims
+
+    def _line(self) -> Line | None:
+        """Return who may have what, as things are in the trial now; None where nobody is guaranteed, or limited."""
+        if self.order is None or not is_shared(self.order):
+            return None
+        line = self.order.line(self.snapshot)
+        return None if line.accounts is None else line
+
+    def _gains(self, now: Placement, to: Placement) -> bool:
+        """Return whether a team would hold more of a model of device than it does."""
+        free = self.snapshot.capacity
+        kinds = [free.kind[free.row[placement.shares[0].node_id]] for placement in (now, to)]
+        return bool(kinds[0] != kinds[1]) or to.whole_devices > now.whole_devices
+
+    def _placed(self, job: Job, free: Capacity, line: Line | None) -> Placement | None:
+        if line is None:
+            return self.place.place(job, free, free.is_up)
+        return line.place(self.place, job, free, free.is_up)
+
+    def _may_have(self, job: Job, placement: Placement) -> bool:
+        """Return whether the job's team may have what the job has got in the trial."""
+        if (line := self._line()) is None:
+            return True
+        assert line.accounts is not None
+        free = self.snapshot.capacity
+        return line.accounts.may_hold(job.team, int(free.kind[free.row[placement.shares[0].node_id]]))
