@@ -83,7 +83,7 @@ Start = Callable[..., Launch]
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
     """Start agents whose workers are executed, or forked from a template: their promises are the same."""
     started: list[Launch] = []
-    preload = ("--preload", "json") if request.param == "forked" else ()
+    preload = ("--preload", "json" if request.param == "forked" else "none")
 
     def start_one(body: str, *options: str, env: Mapping[str, str] | None = None) -> Launch:
         launch = Launch(tmp_path, body, *preload, *options, env=env)
@@ -251,7 +251,21 @@ def test_a_program_that_is_wrong_before_its_first_step_is_not_started_again(
     assert (failure.restarts, failure.exit_code) == (0, code)
 
 
-@pytest.mark.parametrize("start", ["forked"], indirect=True)
+@pytest.mark.parametrize("wrong", ["name", "import", "our argument"])
+def test_a_worker_that_knows_its_agent_tells_of_a_final_error_however_it_was_started(
+    start: Start, wrong: str
+) -> None:
+    """One that was executed tells from where it has got its line to the agent, as ``Run`` does."""
+    body, sign = WRONG_PROGRAMS[wrong]
+    body = f"from artesian.train.link import link\nlink()\n{body}"
+    code, _, err = start(body, "--max-restarts", "3").finish()
+    assert code == 1
+    assert err.count("Traceback (most recent call last)") == 1
+    assert sign in err
+    assert "a restart would come to the same" in err
+    assert "restart 1 of 3" not in err
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -262,7 +276,7 @@ def test_a_program_that_is_wrong_before_its_first_step_is_not_started_again(
     ],
 )
 def test_what_may_go_better_is_worth_a_restart(start: Start, body: str) -> None:
-    first = "from artesian.train.link import link\nif os.environ['ARTESIAN_RESTART'] == '0':\n"
+    first = "from artesian.train.link import link\nlink()\nif os.environ['ARTESIAN_RESTART'] == '0':\n"
     body = first + "".join(f"    {line}\n" for line in body.splitlines())
     code, _, err = start(body, "--max-restarts", "1").finish()
     assert code == 0, err

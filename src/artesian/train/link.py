@@ -26,11 +26,14 @@ import json
 import os
 import select
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
+from artesian.train.finality import is_final
 from artesian.train.heartbeat import Activity, Heart
 from artesian.train.worker_process import TRACE_SIGNAL
 from artesian.wire import environment
@@ -94,6 +97,22 @@ class Link:
     def failed(self, text: str, *, is_final: bool = False, code: int = 1) -> None:
         """Tell the agent that this worker is about to leave with an error, and whether it would come again."""
         self._send({"failed": text[-_TEXT:], "is_final": is_final, "code": code})
+
+    def failed_of(self, error: BaseException) -> None:
+        """Tell the agent that this worker is about to leave with ``error``, and whether it would come again."""
+        text = f"{type(error).__name__}: {error}"[:500]
+        self.failed(text, is_final=is_final(error, is_first_start=self.is_first_start))
+
+    def tell_of_errors(self) -> None:
+        """Have the agent told of an error that ends this process, once it is printed."""
+        before = sys.excepthook
+
+        def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            before(kind, error, trace)
+            if issubclass(kind, Exception):
+                self.failed_of(error)
+
+        sys.excepthook = told
 
     def is_slow(self, text: str) -> None:
         """Tell the agent that this worker holds the others up, and should be replaced."""
@@ -176,6 +195,13 @@ def _packet(message: dict[str, object]) -> bytes:
 
 
 _link: Link | None = None
+_is_told_elsewhere = False
+
+
+def tell_elsewhere() -> None:
+    """Note that what runs this process' program tells the agent of its errors, as the template does."""
+    global _is_told_elsewhere  # noqa: PLW0603  a fact about the process
+    _is_told_elsewhere = True
 
 
 def link() -> Link | None:
@@ -185,4 +211,6 @@ def link() -> Link | None:
         page, control = (int(number) for number in text.split(","))
         os.set_inheritable(control, False)
         _link = Link(page, control, int(os.environ.get(environment.RESTART, "0")))
+        if not _is_told_elsewhere:
+            _link.tell_of_errors()
     return _link

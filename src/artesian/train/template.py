@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from artesian.train.ending import end
 from artesian.train.finality import USAGE, is_final
+from artesian.train.link import link, tell_elsewhere
 from artesian.train.worker_process import die_with
 from artesian.wire import environment
 
@@ -105,6 +106,7 @@ def _run_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()  # else all workers would draw the same: Python's own generator sees to itself
     _take_name(request)
+    tell_elsewhere()
     _beat_with_every_optimizer()
     sys.argv = [request["script"], *request["args"]]
     try:
@@ -145,8 +147,6 @@ def _beat_with_every_optimizer() -> None:
         return
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from artesian.train.link import link
-
     found = link()
     if found is not None:
         register_optimizer_step_post_hook(lambda *_: found.heart.beat())
@@ -161,19 +161,12 @@ def _report(error: BaseException) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-    from artesian.train.link import link
-
     if (found := link()) is not None:
-        found.failed(
-            f"{type(error).__name__}: {error}"[:500],
-            is_final=is_final(error, is_first_start=found.is_first_start),
-        )
+        found.failed_of(error)
 
 
 def _tell_of_usage(asked: SystemExit) -> None:
     """Tell the agent where the script does not take its command line: a number alone would not say so."""
-    from artesian.train.link import link
-
     if (
         asked.code == USAGE
         and (found := link()) is not None
