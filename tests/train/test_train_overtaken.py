@@ -169,7 +169,7 @@ def attempts(draw: st.DrawFn) -> list[dict[str, Any]]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(attempts(), st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60)), max_size=12))
 def test_in_any_order_of_requests_the_newest_attempt_loses_nothing_and_nothing_is_left(
     who: list[dict[str, Any]], draws: list[tuple[int, int]]
@@ -293,10 +293,69 @@ def test_other_names_are_none_of_ours() -> None:
         assert writer_of(text) is None
 
 
-def test_who_was_killed_as_it_came_comes_again() -> None:
+@pytest.fixture
+def root() -> Iterator[str]:
     import fsspec
 
     root = f"/{uuid.uuid4().hex}/run"
+    yield root
+    fsspec.filesystem("memory").rm(root, recursive=True)
+
+
+def save(storage: Storage, step: int, keep_last: int = 2) -> None:
+    write_checkpoint(storage, Facts(step=step), [memoryview(b"x")], 1, keep_last=keep_last, keep_every=None)
+
+
+def test_one_that_looked_too_early_removes_nothing_of_a_later_attempt(root: str) -> None:
+    old, new = store(root, 1), store(root, 2)
+    save(old, 8)
+    save(new, 12)
+    save(new, 8, keep_last=1)  # it went back
+    save(new, 12)
+    on_its_way = Save(step=16, position=0, world_size=WORLD, number="1")
+    write_part(new, on_its_way, 0, [memoryview(b"x")], 1)
+    before = set(old._files.find(root))
+    old.sweep()
+    for step in (8, 12, 16):
+        old.remove(step)
+    assert set(old._files.find(root)) == before
+    assert new.steps() == [8, 12]
+    new.remove(8)
+    new.sweep()
+    assert {path.split("/")[-2] for path in new._files.find(root)} == {"step-00000012.2.j", "writers"}
+
+
+def test_nothing_is_removed_any_more_when_one_that_comes_looks_at_what_there_is(root: str) -> None:
+    old, new = store(root, 1), store(root, 2)
+    save(old, 8)
+    files = new._files
+
+    def find(*words: Any, **options: Any) -> Any:
+        found = files.find(*words, **options)
+        with suppress(SupersededError):
+            save(old, 12, keep_last=1)
+        return found
+
+    new._files = _With(files, find)
+    fence.claim(new)
+    new._files = files
+    assert new.steps() == [8]
+    assert ObjectStore(f"memory:/{root}", {}).steps() == [8]
+
+
+def test_what_is_published_at_the_last_moment_is_not_counted_and_goes_with_the_next_save(root: str) -> None:
+    old, new, reader = store(root, 1), store(root, 2), ObjectStore(f"memory:/{root}", {})
+    save(old, 8)
+    fence.claim(new)
+    old.put_part("step-00000020", "state.bin", [memoryview(b"x")])
+    old.put_note("step-00000020", "manifest.json", b"{}")
+    assert reader.steps() == new.steps() == [8]
+    save(new, 12)
+    assert reader.steps() == [8, 12]
+    assert [path for path in new._files.find(root) if "step-00000020" in path] == []
+
+
+def test_who_was_killed_as_it_came_comes_again(root: str) -> None:
     old, new = store(root, 1), store(root, 2)
     write_checkpoint(old, Facts(step=8), [memoryview(b"1-8")], 1, keep_last=2, keep_every=None)
 
@@ -316,7 +375,6 @@ def test_who_was_killed_as_it_came_comes_again() -> None:
     fence.claim(again)
     files.pipe_file(f"{root}/step-00000012.1.j/manifest.json", b"{}")
     assert again.steps() == [8]
-    fsspec.filesystem("memory").rm(root, recursive=True)
 
 
 class _With:
