@@ -14,6 +14,7 @@ from artesian.model.events import AttemptEnded, AttemptStarted, Event
 from artesian.model.fleet import Node
 from artesian.model.job import Cause, Job, Outcome
 from artesian.model.plan import Start, Stop
+from artesian.policy.base import Policy
 from artesian.server.driver import Driver
 from artesian.store import SqliteJournal, StoreUnavailable
 from artesian.store.chained import ChainedTransaction
@@ -129,10 +130,16 @@ def a_watched_journal(path: Path) -> Iterator[WatchedJournal]:
         yield journal
 
 
-def a_driver(journal: WatchedJournal, engine: PretendEngine) -> Driver:
+def a_driver(
+    journal: WatchedJournal,
+    engine: PretendEngine,
+    *,
+    policy: Policy | None = None,
+    cycled: Callable[[float, bool], object] = lambda *_: None,
+) -> Driver:
     """A driver on what the journal has, as after a start of the daemon."""
     state, seq = journal.load()
-    return Driver(journal, Scheduler(fifo(), state), seq, engine, now_s)
+    return Driver(journal, Scheduler(policy or fifo(), state), seq, engine, now_s, cycled=cycled)
 
 
 async def drive(journal: WatchedJournal, engine: PretendEngine, *, idle_exit_s: float = 5.0) -> None:

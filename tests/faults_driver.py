@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from artesian.train.segment import sweep
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Message, StepCommitted, WorkerStarted
 from faults_orders import begins, tear
+from ports import free_port
 from proc import processes, read
 from recovery_harness import lose_node
 
@@ -148,7 +148,7 @@ class Driver:
     def _start_all(self) -> None:
         self._agents = []
         self._attempts += 1
-        self._port = _free_port()
+        self._port = free_port()
         for _ in range(1 if self._nodes == 1 else self._nodes + 1):
             self._start_one()
 
@@ -375,9 +375,3 @@ def _kill(pid: int | None) -> None:
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port

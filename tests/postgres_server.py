@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from psycopg.sql import SQL, Identifier
 import guardian
 from artesian.store.postgres_journal import PostgresJournal
 from limits import needs
+from ports import free_port
 
 _SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "60", "shared_buffers": "16MB"}
 _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
@@ -50,9 +50,7 @@ class PostgresServer:
         found = programs()
         assert found is not None
         self._programs = found
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         if os.geteuid() == 0:  # initdb refuses to run as root
             shutil.chown(folder, "postgres", "postgres")
         self._run(

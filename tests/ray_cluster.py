@@ -26,10 +26,10 @@ NODES: dict[str, dict[str, Any]] = {
 }
 _STORE_BYTES = 80 * 2**20
 """The least that Ray takes for its object store."""
-_QUICK_HEALTH_CHECKS = {
+_QUICK_HEALTH_CHECKS = {  # one that is dead refuses at once; one that lives may take long to answer on a busy machine
     "health_check_initial_delay_ms": 500,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500,
+    "health_check_timeout_ms": 5000,
     "health_check_failure_threshold": 3,
 }
 _START_S = 120

@@ -10,15 +10,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from artesian.train.recovery import Failure
 from artesian.train.terms import Address
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Layer, Message, Recovered, Restored, StepCommitted, WorkerStarted
+from proc import processes, read
 
 STEPS, BATCH = 14, 4
 DEADLINE_S = 240.0
+
+HOLD = """
+def hold(run):
+    # After step $HOLDS_AT, until the test lets go, or it is told to stop. It is no step that hangs.
+    if str(run.step) == os.environ.get("HOLDS_AT"):
+        folder = os.environ["HOLD"]
+        with run.paused():
+            open(f"{folder}/held-{run.member.rank}", "w").close()
+            while not (os.path.exists(f"{folder}/go") or run._stop._is_requested):
+                time.sleep(0.02)
+        open(f"{folder}/went-{run.member.rank}", "w").close()
+"""
+"""For scripts: what a test does to a job that stands still happens neither before nor after its steps."""
 
 SCRIPT = f"""
 import os, resource, sys, time
@@ -29,6 +43,7 @@ from artesian.train.faults import DeviceFaults
 from artesian.train.link import link
 from artesian.train.preflight import check, judge, leave_out
 
+{HOLD}
 class Noted:
     def __init__(self): self.asked = []
     def __len__(self): return 1000
@@ -66,13 +81,13 @@ def main():
                             time.sleep(10**6)
                 time.sleep(float(os.environ.get("STEP_S", "0")))
                 run.commit(loss)
-                while run.step == 4 and "WAITS_TO_GO" in os.environ and not run._stop._is_requested:
-                    time.sleep(0.05)  # until it is to make room for another
+                hold(run)
                 if run.step == {STEPS} and "FULL" in os.environ:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # what takes more fails, as on a full disk
                 while run.step == 4 and "SAYS_SLOW" in os.environ:
-                    link().is_slow("it says so")  # until there is a spare, and the agent acts on it
-                    time.sleep(0.1)
+                    with run.paused():
+                        link().is_slow("it says so")  # until there is a spare, and the agent acts on it
+                        time.sleep(0.1)
 
 if os.environ.get("RESILIENT"):
     main = resilient(main)
@@ -96,6 +111,7 @@ class Job:
             "ARTESIAN_CHECKPOINT_DIR": str(folder / "checkpoints"),
             "ARTESIAN_CHECKPOINT_EVERY": "1",
             "ARTESIAN_PROGRESS_DIR": str(self.progress),
+            "HOLD": str(folder),
             **env,
         }
         self.agents: list[subprocess.Popen[str]] = []
@@ -119,6 +135,45 @@ class Job:
         _, errors = agent.communicate(timeout=240)
         assert agent.returncode == 0, errors
         return self
+
+    def wait_until_held(self, *ranks: int) -> None:
+        """Wait until these workers stand still, after step ``$HOLDS_AT``."""
+        for rank in ranks:
+            self._wait_for((self.folder / f"held-{rank}").exists, f"rank {rank} does not come to its hold")
+
+    def wait_until_gone_on(self, rank: int) -> None:
+        """Wait until this worker stands still no more, as it was told to stop."""
+        self._wait_for((self.folder / f"went-{rank}").exists, f"rank {rank} does not hear that it is to stop")
+
+    def let_go(self) -> None:
+        """Let workers that stand still go on, and none stand still any more."""
+        (self.folder / "go").touch()
+
+    def wait_for_step(self, step: int, rank: int) -> None:
+        def is_there() -> bool:
+            return any(
+                isinstance(m, StepCommitted) and m.rank == rank and m.step >= step for m in self.messages()
+            )
+
+        self._wait_for(is_there, f"rank {rank} does not come to step {step}")
+
+    def _wait_for(self, is_so: Callable[[], bool], problem: str) -> None:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while True:
+            have_ended = all(
+                agent.poll() is not None for agent in self.agents
+            )  # before the look, not after it
+            if is_so():
+                return
+            if have_ended or time.monotonic() > deadline_s:
+                self._fail(problem)
+            select.select([], [], [], 0.02)
+
+    def _fail(self, problem: str) -> NoReturn:
+        for agent in self.agents:
+            lose_node(agent)
+        said = "\n".join(agent.communicate()[1] for agent in self.agents)
+        raise TimeoutError(f"{problem}; what the agents have said:\n{said}")
 
     def messages(self) -> Sequence[Message]:
         return ProgressReader(self.progress).read()
@@ -184,17 +239,21 @@ class Idle:
 
 
 def lose_node(agent: subprocess.Popen[Any]) -> None:
-    """Kill the agent and all that runs in its session, as the loss of a machine does."""
-    for name in os.listdir("/proc"):
-        with suppress(OSError):
-            if name.isdigit() and os.getsid(int(name)) == agent.pid:
-                os.kill(int(name), signal.SIGKILL)
+    """Kill the agent and all that runs in its session, as the loss of a machine does; return when nothing runs."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while sum(_kill_if_of(pid, agent.pid) for pid in processes()):  # all of them, again and again
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"processes of session {agent.pid} outlive SIGKILL")
+        select.select([], [], [], 0.005)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+def _kill_if_of(pid: int, session: int) -> bool:
+    """Kill the process if it is of the session; say whether it was, and had not ended."""
+    with suppress(OSError):
+        if os.getsid(pid) == session and read(pid, "stat").rpartition(b")")[2].split()[0] not in (b"Z", b"X"):
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
 
 
 def start_node(
@@ -232,12 +291,4 @@ def wait_for(is_so: Callable[[], bool], what: str) -> None:
 
 
 def wait_for_step(job: Job, step: int, rank: int) -> None:
-    deadline_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline_s:
-        if any(isinstance(m, StepCommitted) and m.rank == rank and m.step >= step for m in job.messages()):
-            return
-        select.select([], [], [], 0.05)
-    for agent in job.agents:
-        lose_node(agent)
-    said = "\n".join(agent.communicate()[1] for agent in job.agents)
-    raise TimeoutError(f"rank {rank} does not come to step {step}; what the agents have said:\n{said}")
+    job.wait_for_step(step, rank)

@@ -21,7 +21,7 @@ from artesian.store.postgres_lease import Leader, PostgresLease
 from artesian.wire import environment as names
 from builders import a_job
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 240.0
 
 
 class Replicas:

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import guardian
 from limits import needs
+from ports import free_ports
 from proc import processes, read
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 180.0
 _STARTS = 2
 SILENT_S = 10
 """On a busy machine a slurmd that lives may say nothing for some seconds, and that must kill no test's job."""
@@ -100,6 +101,8 @@ class SlurmCluster:
         self.conf = folder / "slurm.conf"
         self.kinds = kinds
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._frozen: dict[str, list[int]] = {}
+        """By the node that is cut off: its slurmd and its step daemons."""
         self.env = {**os.environ, "SLURM_CONF": str(self.conf), "PATH": _PATH}
         conf = {"SLURM_CONF": str(self.conf)}
         self._watch = guardian.watch(
@@ -139,7 +142,7 @@ class SlurmCluster:
             auth = f"AuthType=auth/munge\nCredType=cred/munge\nAuthInfo=socket={self.folder}/run/munge.sock"
             (self.folder / "munge.key").write_bytes(os.urandom(1024))
             (self.folder / "munge.key").chmod(0o400)
-        port, *node_ports = _free_ports(1 + len(self.node_names))
+        port, *node_ports = free_ports(1 + len(self.node_names))
         host = socket.gethostname().partition(".")[0]
         user = pwd.getpwuid(os.geteuid()).pw_name
         facts = {"folder": self.folder, "host": host, "port": port, "user": user, "auth": auth}
@@ -219,8 +222,18 @@ class SlurmCluster:
         """Start a node's slurmd."""
         self._spawn(name, "slurmd", "-D", "-f", str(self.conf), "-N", name)
 
+    def cut_off(self, name: str) -> None:
+        """Have Slurm reach nothing on a node, and nothing there reach Slurm; what jobs run there lives on."""
+        self._frozen[name] = [self._processes[name].pid, *self._daemons_over(self.tasks_on(name))]
+        _signal(self._frozen[name], signal.SIGSTOP)
+
+    def reconnect(self, name: str) -> None:
+        """Let Slurm and a node that was cut off hear each other again."""
+        _signal(self._frozen.pop(name), signal.SIGCONT)
+
     def kill_node(self, name: str) -> None:
         """Let a node die: slurmd, the step daemons, and all that runs under them."""
+        _signal(self._frozen.pop(name, []), signal.SIGKILL)  # step daemons whose tasks have ended, too
         self._processes[name].kill()
         self._processes.pop(name).wait()
         # All stand still before the first dies: on a node without power nobody sees another one's end.
@@ -232,14 +245,23 @@ class SlurmCluster:
 
     def processes_of(self, name: str) -> list[int]:
         """Return the processes of the jobs on a node, the step daemons first."""
+        tasks = self.tasks_on(name)
+        return [*self._daemons_over(tasks), *tasks]
+
+    def tasks_on(self, name: str) -> list[int]:
+        """Return the processes of the jobs on a node without the step daemons."""
         marks = {b"SLURMD_NODENAME=" + name.encode(), b"SLURM_CONF=" + os.fsencode(self.conf)}
-        tasks = [pid for pid in processes() if marks <= set(read(pid, "environ").split(b"\0"))]
+        return [pid for pid in processes() if marks <= set(read(pid, "environ").split(b"\0"))]
+
+    @staticmethod
+    def _daemons_over(tasks: Iterable[int]) -> list[int]:
         parents = {_parent(pid) for pid in tasks} - {None}
-        daemons = [pid for pid in parents if pid and read(pid, "cmdline").startswith(b"slurmstepd")]
-        return [*daemons, *tasks]
+        return [pid for pid in parents if pid and read(pid, "cmdline").startswith(b"slurmstepd")]
 
     def revive(self) -> None:
-        """Bring back every node that a test has killed or drained, and end all jobs."""
+        """Bring back every node that a test has killed, cut off or drained, and end all jobs."""
+        for name in list(self._frozen):
+            self.reconnect(name)
         if "slurmctld" not in self._processes:
             self.start_controller()
             self.until_states("idle", ())
@@ -337,15 +359,6 @@ def slurm_cluster(
         finally:
             cluster.stop()
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [server.getsockname()[1] for server in sockets]
-    finally:
-        for server in sockets:
-            server.close()
 
 
 def _until(holds: Callable[[], object], what: str) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import guardian
 from limits import needs
+from ports import free_port
 from proc import children
 
 _PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-_TIMEOUT_S = 20.0
+_TIMEOUT_S = 180.0
 
 _SERVER = """
 ListenAddress 127.0.0.1
@@ -57,8 +58,7 @@ class SshServer:
             keygen = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
             subprocess.run(keygen, check=True, stdin=subprocess.DEVNULL, timeout=_TIMEOUT_S)
         shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.know(folder / "host_key.pub")
         facts = {"folder": folder, "port": self.port, "user": self.user}
         (folder / "sshd_config").write_text(_SERVER.format(**facts))

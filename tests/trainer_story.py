@@ -7,8 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from artesian.train import SupersededError
+from artesian.train.directory import Directory
+from artesian.train.fence import Writer, claim
+from artesian.wire import environment
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Message, StepCommitted
 from gang_harness import in_child
@@ -18,7 +23,8 @@ from gang_harness import in_child
 class Story:
     """What the attempts of a job left: exit codes, messages, the final weights.
 
-    ``train`` gets the job's folder, the folder for progress, and what to call after each step.
+    ``train`` gets the job's folder, the folder for progress, and what to call after each step with its number; with
+    that made negative, while the step is saved.
     """
 
     train: Callable[[Path, Path, Callable[[int], None]], None]
@@ -52,3 +58,35 @@ def kill_after(step: int) -> Callable[[int], None]:
 def stop_in(step: int) -> Callable[[int], None]:
     """Ask the job to stop, in its ``step``."""
     return lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == step else None
+
+
+def followed(story: Story, checkpoints: Path, at: int) -> None:
+    """Run the job's first attempt, which the second follows ``at`` a step; see it end, and not begin again."""
+    train = story.train
+
+    def refused(folder: Path, progress: Path, at_step: Callable[[int], None]) -> None:
+        os.environ.update({environment.JOB_ID: "j", environment.EPOCH: "1"})
+        with pytest.raises(SupersededError, match="this is attempt 1"):
+            train(folder, progress, at_step)
+
+    def come(now: int) -> None:
+        if now == at:
+            claim(Directory(checkpoints, Writer(job="j", epoch=2)))
+
+    story.train = refused
+    story.attempt(come)
+    story.attempt()
+    assert story.codes == [0, 0]
+    assert story.messages[1] == []
+
+
+def follow(story: Story) -> None:
+    """Run the second attempt of such a job."""
+    train = story.train
+
+    def second(folder: Path, progress: Path, at_step: Callable[[int], None]) -> None:
+        os.environ.update({environment.JOB_ID: "j", environment.EPOCH: "2"})
+        train(folder, progress, at_step)
+
+    story.train = second
+    story.attempt()

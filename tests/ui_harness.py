@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from artesian.engines.local.engine import attempt_folder
 from artesian.model.job import Cause, JobKind
@@ -20,6 +20,7 @@ from builders import Kernel, a_job, a_node, ended, joined, lost, retry, started,
 from cli_harness import TIMEOUT_S, Cli, Running, until
 from limits import needs
 
+expect.set_options(timeout=TIMEOUT_S * 1000)  # Playwright's own 5 s are none on a busy machine
 CHROMIUM = "/usr/bin/chromium"
 DESKTOP, PHONE = (1280, 800), (390, 844)
 USER = "amy"
@@ -125,7 +126,7 @@ class Looker:
         self.context: BrowserContext = browser.new_context(
             locale={"en": "en-GB", "zh": "zh-CN"}[language], viewport={"width": size[0], "height": size[1]}
         )
-        self.context.set_default_timeout(TIMEOUT_S * 1000 / 3)
+        self.context.set_default_timeout(TIMEOUT_S * 1000)
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
         self.page.on("console", lambda said: self._note(said.type, said.text))

@@ -14,7 +14,7 @@ from pathlib import Path
 import artesian
 from limits import needs
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

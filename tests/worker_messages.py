@@ -14,6 +14,7 @@ from artesian.wire import (
     Phase,
     PhaseEnded,
     Recovered,
+    ReplicasDiverged,
     Restored,
     StepCommitted,
     StragglerFound,
@@ -133,3 +134,8 @@ def left(result: Waterfall, stage: Stage) -> float | None:
     """What is left after a stage, in device-seconds."""
     amount = result.left_us(stage)
     return None if amount is None else amount / US
+
+
+def apart(ranks: tuple[int, ...], number: int, at_s: float, *, is_certain: bool = True) -> ReplicasDiverged:
+    """Rank 0 has found that workers had other parameters than the others, after step ``number``."""
+    return ReplicasDiverged(rank=0, at_s=at_s, step=number, ranks=ranks, is_certain=is_certain)

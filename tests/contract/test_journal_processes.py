@@ -97,7 +97,7 @@ def test_a_driver_sees_every_event_once_while_commands_append(place: str) -> Non
                 break
         assert journal.verify() == position
     for process in processes:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
         assert (process.returncode, err) == (0, "")
     assert len(seen) == len(set(seen)) == len(names) * count
 
@@ -107,7 +107,7 @@ def read_lines(process: "subprocess.Popen[str]", least: int) -> str:
     assert process.stdout is not None
     fd, said = process.stdout.fileno(), b""
     while said.count(b"\n") < least:
-        ready, _, _ = select.select([fd], [], [], 60)
+        ready, _, _ = select.select([fd], [], [], 180)
         chunk = os.read(fd, 65536) if ready else b""
         assert chunk, "the writer has ended, or hangs"
         said += chunk
@@ -127,7 +127,7 @@ def test_a_writer_killed_at_any_moment_keeps_what_it_acknowledged(place: str, se
         for _ in range(rng.randrange(200_000)):  # die anywhere between two acknowledgements
             pass
         process.send_signal(signal.SIGKILL)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=180)
         numbers = [number for _, number in acknowledged(said + rest)]
         assert numbers == list(range(len(numbers)))
         with closing(open_journal(place)) as journal:
@@ -166,7 +166,7 @@ def test_a_process_killed_while_it_makes_a_journal_leaves_a_whole_one_or_none(
     for _ in range(rng.randrange(500_000)):  # die anywhere between two
         pass
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     made = 0
     for number in itertools.count():
         folder = tmp_path / str(number)

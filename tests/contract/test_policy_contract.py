@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -27,11 +27,7 @@ from artesian.policy.registry import policy as registered
 from builders import a_job, a_node, a_placement, a_snapshot, ended, free_of, joined, nodes, submitted
 from strategies import snapshots
 
-ANY_POLICY = settings(
-    max_examples=25,  # for each of many policies
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+ANY_SNAPSHOT = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 POLICIES: dict[str, Callable[[], Policy]] = {
@@ -48,144 +44,159 @@ def policy(request: pytest.FixtureRequest) -> Policy:
     return POLICIES[request.param]()
 
 
-@ANY_POLICY
+def every_policy() -> Iterator[Policy]:
+    """Yield each of them for one snapshot, which takes as long to draw as all of them take to plan."""
+    for name, policy in made().items():
+        note(f"policy {name}")  # the last one that a failure shows is the one that failed
+        yield policy
+
+
+@cache
+def made() -> dict[str, Policy]:
+    """Return the policies, each made once: what one remembers of a snapshot must not show in the next plan."""
+    return {name: POLICIES[name]() for name in sorted(POLICIES)}
+
+
+@ANY_SNAPSHOT
 @given(snapshot=snapshots())
-def test_the_same_snapshot_gives_the_same_plan(policy: Policy, snapshot: Snapshot) -> None:
-    plan = policy.plan(snapshot)
-    assert policy.plan(snapshot) == plan
-    for job_id in snapshot.waiting:
-        assert policy.explain(snapshot, job_id) == policy.explain(snapshot, job_id)
-    assert policy.plan(snapshot) == plan, "also after the reasons were asked for"
-
-
-@ANY_POLICY
-@given(snapshot=snapshots())
-def test_a_snapshot_that_went_through_json_gives_the_same_plan(policy: Policy, snapshot: Snapshot) -> None:
-    other = through_json(snapshot)
-    assert policy.plan(other) == policy.plan(snapshot)
-    for job_id in snapshot.waiting:
-        assert policy.explain(other, job_id) == policy.explain(snapshot, job_id)
-
-
-@ANY_POLICY
-@given(snapshot=snapshots())
-def test_planning_leaves_the_snapshot_as_it_was(policy: Policy, snapshot: Snapshot) -> None:
-    with unchanged(snapshot):
-        policy.plan(snapshot)
-    with unchanged(snapshot):
+def test_the_same_snapshot_gives_the_same_plan(snapshot: Snapshot) -> None:
+    for policy in every_policy():
+        plan = policy.plan(snapshot)
+        assert policy.plan(snapshot) == plan
         for job_id in snapshot.waiting:
-            policy.explain(snapshot, job_id)
+            assert policy.explain(snapshot, job_id) == policy.explain(snapshot, job_id)
+        assert policy.plan(snapshot) == plan, "also after the reasons were asked for"
 
 
-@ANY_POLICY
+@ANY_SNAPSHOT
+@given(snapshot=snapshots())
+def test_a_snapshot_that_went_through_json_gives_the_same_plan(snapshot: Snapshot) -> None:
+    other = through_json(snapshot)
+    for policy in every_policy():
+        assert policy.plan(other) == policy.plan(snapshot)
+        for job_id in snapshot.waiting:
+            assert policy.explain(other, job_id) == policy.explain(snapshot, job_id)
+
+
+@ANY_SNAPSHOT
+@given(snapshot=snapshots())
+def test_planning_leaves_the_snapshot_as_it_was(snapshot: Snapshot) -> None:
+    for policy in every_policy():
+        with unchanged(snapshot):
+            policy.plan(snapshot)
+        with unchanged(snapshot):
+            for job_id in snapshot.waiting:
+                policy.explain(snapshot, job_id)
+
+
+@ANY_SNAPSHOT
 @given(snapshot=snapshots(), lasts=st.integers(0, 30))
 def test_a_policy_that_breaks_in_the_middle_leaves_the_snapshot_as_it_was(
-    policy: Policy, snapshot: Snapshot, lasts: int
+    snapshot: Snapshot, lasts: int
 ) -> None:
     capacity = FailingCapacity(snapshot.capacity.nodes)
     broken = again(snapshot, capacity)
-    capacity.lasts = lasts
-    with unchanged(broken), suppress(OutOfOrder):
-        policy.plan(broken)
-    for job_id in snapshot.waiting:
+    for policy in every_policy():
         capacity.lasts = lasts
         with unchanged(broken), suppress(OutOfOrder):
-            policy.explain(broken, job_id)
-    capacity.lasts = None
-    assert policy.plan(broken) == policy.plan(snapshot)
+            policy.plan(broken)
+        for job_id in snapshot.waiting:
+            capacity.lasts = lasts
+            with unchanged(broken), suppress(OutOfOrder):
+                policy.explain(broken, job_id)
+        capacity.lasts = None
+        assert policy.plan(broken) == policy.plan(snapshot)
 
 
-@ANY_POLICY
+@ANY_SNAPSHOT
 @given(snapshot=snapshots())
-def test_no_device_is_given_twice_and_no_host_promised_more_than_it_has(
-    policy: Policy, snapshot: Snapshot
-) -> None:
-    free = snapshot.capacity.copy()
-    for start in policy.plan(snapshot).starts:
-        # asserts that the devices are free
-        free.take(snapshot.waiting[start.job_id].job, start.placement)
-    assert (free.free_cpu_milli >= 0).all()
-    assert (free.free_memory_bytes >= 0).all()
+def test_no_device_is_given_twice_and_no_host_promised_more_than_it_has(snapshot: Snapshot) -> None:
+    for policy in every_policy():
+        free = snapshot.capacity.copy()
+        for start in policy.plan(snapshot).starts:
+            # asserts that the devices are free
+            free.take(snapshot.waiting[start.job_id].job, start.placement)
+        assert (free.free_cpu_milli >= 0).all()
+        assert (free.free_memory_bytes >= 0).all()
 
 
-@ANY_POLICY
+@ANY_SNAPSHOT
 @given(snapshot=snapshots())
-def test_a_gang_is_whole_on_nodes_that_are_up_and_of_its_kind(policy: Policy, snapshot: Snapshot) -> None:
+def test_a_gang_is_whole_on_nodes_that_are_up_and_of_its_kind(snapshot: Snapshot) -> None:
     capacity = snapshot.capacity
-    for start in policy.plan(snapshot).starts:
-        rows = [capacity.row[share.node_id] for share in start.placement.shares]
-        assert len(set(capacity.kind[rows].tolist())) == 1, "a gang runs on one model of device"
-        millis = {share.milli for share in start.placement.shares}
-        assert capacity.is_up[rows].all()
-        assert any(
-            request.min_devices <= start.placement.devices <= request.max_devices
-            and millis == {request.max_milli if request.is_fraction else MILLI}
-            and capacity.eligible(request)[rows].all()
-            for request in snapshot.waiting[start.job_id].job.devices
-        )
+    for policy in every_policy():
+        for start in policy.plan(snapshot).starts:
+            rows = [capacity.row[share.node_id] for share in start.placement.shares]
+            assert len(set(capacity.kind[rows].tolist())) == 1, "a gang runs on one model of device"
+            millis = {share.milli for share in start.placement.shares}
+            assert capacity.is_up[rows].all()
+            assert any(
+                request.min_devices <= start.placement.devices <= request.max_devices
+                and millis == {request.max_milli if request.is_fraction else MILLI}
+                and capacity.eligible(request)[rows].all()
+                for request in snapshot.waiting[start.job_id].job.devices
+            )
 
 
-@ANY_POLICY
+@ANY_SNAPSHOT
 @given(snapshot=snapshots())
-def test_every_waiting_job_starts_once_with_a_reason_or_is_told_why_it_waits(
-    policy: Policy, snapshot: Snapshot
-) -> None:
-    plan = policy.plan(snapshot)
-    assert all(start.reason.strip() for start in plan.starts)
-    starts = started_by(plan)
-    assert len(starts) == len(plan.starts)
-    reasons = {job_id: policy.explain(snapshot, job_id) for job_id in snapshot.waiting}
-    assert {job_id for job_id, reason in reasons.items() if reason is None} == starts
-    for reason in reasons.values():
-        assert reason is None or (reason.text.strip() and reason.unblock.strip())
+def test_every_waiting_job_starts_once_with_a_reason_or_is_told_why_it_waits(snapshot: Snapshot) -> None:
+    for policy in every_policy():
+        plan = policy.plan(snapshot)
+        assert all(start.reason.strip() for start in plan.starts)
+        starts = started_by(plan)
+        assert len(starts) == len(plan.starts)
+        reasons = {job_id: policy.explain(snapshot, job_id) for job_id in snapshot.waiting}
+        assert {job_id for job_id, reason in reasons.items() if reason is None} == starts
+        for reason in reasons.values():
+            assert reason is None or (reason.text.strip() and reason.unblock.strip())
 
 
-@ANY_POLICY
+@ANY_SNAPSHOT
 @given(snapshot=snapshots())
-def test_who_is_held_waits_and_is_told_in_words_what_the_plan_says_in_short(
-    policy: Policy, snapshot: Snapshot
-) -> None:
-    plan = policy.plan(snapshot)
-    held = [hold.job_id for hold in plan.holds]
-    assert len(set(held)) == len(held)
-    assert set(held) <= set(snapshot.waiting) - started_by(plan)
-    assert held or started_by(plan) == set(snapshot.waiting), "who waits is held, or behind one that is"
-    for hold in plan.holds:
-        reason = policy.explain(snapshot, hold.job_id)
-        assert reason is not None
-        assert reason.code is hold.code
-        assert (hold.behind is None) == (hold.code is not HoldCode.BEHIND_ANOTHER)
-        if hold.behind is not None:
-            assert hold.behind in set(snapshot.waiting) - {hold.job_id} - started_by(plan)
-            assert f"({hold.behind})" in reason.text
+def test_who_is_held_waits_and_is_told_in_words_what_the_plan_says_in_short(snapshot: Snapshot) -> None:
+    for policy in every_policy():
+        plan = policy.plan(snapshot)
+        held = [hold.job_id for hold in plan.holds]
+        assert len(set(held)) == len(held)
+        assert set(held) <= set(snapshot.waiting) - started_by(plan)
+        assert held or started_by(plan) == set(snapshot.waiting), "who waits is held, or behind one that is"
+        for hold in plan.holds:
+            reason = policy.explain(snapshot, hold.job_id)
+            assert reason is not None
+            assert reason.code is hold.code
+            assert (hold.behind is None) == (hold.code is not HoldCode.BEHIND_ANOTHER)
+            if hold.behind is not None:
+                assert hold.behind in set(snapshot.waiting) - {hold.job_id} - started_by(plan)
+                assert f"({hold.behind})" in reason.text
 
 
-@ANY_POLICY
+@ANY_SNAPSHOT
 @given(snapshot=snapshots())
-def test_who_does_not_wait_is_not_known(policy: Policy, snapshot: Snapshot) -> None:
-    for job_id in (*snapshot.running, "ghost"):
-        with pytest.raises(KeyError, match=job_id):
-            policy.explain(snapshot, job_id)
+def test_who_does_not_wait_is_not_known(snapshot: Snapshot) -> None:
+    for policy in every_policy():
+        for job_id in (*snapshot.running, "ghost"):
+            with pytest.raises(KeyError, match=job_id):
+                policy.explain(snapshot, job_id)
 
 
-@ANY_POLICY
+@ANY_SNAPSHOT
 @given(snapshot=snapshots())
-def test_every_start_has_the_next_epoch_and_every_stop_preempts_a_running_attempt(
-    policy: Policy, snapshot: Snapshot
-) -> None:
-    plan = policy.plan(snapshot)
-    assert all(start.epoch == snapshot.waiting[start.job_id].next_epoch for start in plan.starts)
-    running = {(id, entry.epoch) for id, entry in snapshot.running.items() if not entry.is_stopping}
-    stops = [(stop.job_id, stop.epoch) for stop in plan.stops]
-    assert len(set(stops)) == len(stops)
-    assert set(stops) <= running
-    assert all(stop.cause is Cause.PREEMPTED for stop in plan.stops)
-    assert plan.at_s == snapshot.at_s
+def test_every_start_has_the_next_epoch_and_every_stop_preempts_a_running_attempt(snapshot: Snapshot) -> None:
+    for policy in every_policy():
+        plan = policy.plan(snapshot)
+        assert all(start.epoch == snapshot.waiting[start.job_id].next_epoch for start in plan.starts)
+        running = {(id, entry.epoch) for id, entry in snapshot.running.items() if not entry.is_stopping}
+        stops = [(stop.job_id, stop.epoch) for stop in plan.stops]
+        assert len(set(stops)) == len(stops)
+        assert set(stops) <= running
+        assert all(stop.cause is Cause.PREEMPTED for stop in plan.stops)
+        assert plan.at_s == snapshot.at_s
 
 
-@ANY_POLICY
+@ANY_SNAPSHOT
 @given(snapshot=snapshots())
-def test_where_nothing_runs_and_a_job_fits_something_starts(policy: Policy, snapshot: Snapshot) -> None:
+def test_where_nothing_runs_and_a_job_fits_something_starts(snapshot: Snapshot) -> None:
     if snapshot.running:
         return
     capacity = snapshot.capacity
@@ -194,7 +205,8 @@ def test_where_nothing_runs_and_a_job_fits_something_starts(policy: Policy, snap
         for entry in snapshot.waiting.values()
         for request in entry.job.devices
     )
-    assert bool(policy.plan(snapshot).starts) == fits
+    for policy in every_policy():
+        assert bool(policy.plan(snapshot).starts) == fits
 
 
 def test_a_job_that_no_fleet_could_hold_stops_nobody_else(policy: Policy) -> None:

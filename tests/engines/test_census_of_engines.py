@@ -16,7 +16,7 @@ from artesian.server.node_census import NodeCensuses
 from builders import a_node
 from censuses import CORES
 from cli_harness import Cli, until
-from engines_harness import Session
+from engines_harness import TIMEOUT_S, Session
 from ray_cluster import RayCluster, ray_cluster
 from slurm_cluster import Kind, SlurmCluster, slurm_cluster
 
@@ -57,7 +57,7 @@ def test_each_node_of_slurm_is_measured_by_a_job_and_the_state_keeps_it(
     cli: Cli, slurm: SlurmCluster
 ) -> None:
     name_slurm(cli, slurm)
-    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", "h2")["nodes"]
+    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", "h2", "--wait")["nodes"]
     assert (taken["node"], taken["is_busy"], taken["problem"]) == ("h2", False, None)
     (measured,) = taken["census"]["measurements"]
     assert measured["fp32_flops"]["total"] > 0
@@ -96,7 +96,7 @@ def test_who_asks_to_wait_gets_busy_nodes_when_they_are_free(cli: Cli, slurm: Sl
     )
     until(lambda: len(slurm.job_ids()) == 2)
     slurm("scancel", others)
-    assert running.process.wait(60) == 0, running.stderr
+    assert running.process.wait(TIMEOUT_S) == 0, running.stderr
     assert json.loads(running.stdout)["nodes"][0]["census"] is not None
 
 
@@ -105,7 +105,7 @@ def test_a_census_that_is_interrupted_leaves_no_job_behind(cli: Cli, slurm: Slur
     running = cli.start("census", "--engine", "cluster", "--nodes", "h1")
     until(lambda: slurm("squeue", "--noheader", "--states=RUNNING", "--format=%i").split())
     running.process.terminate()
-    assert running.process.wait(60) != 0
+    assert running.process.wait(TIMEOUT_S) != 0
     until(lambda: slurm.job_ids() == [])
 
 
@@ -125,10 +125,11 @@ def test_each_node_of_ray_is_measured_by_a_job(cli: Cli, ray: RayCluster) -> Non
         f'[engines.cluster]\nkind = "ray"\naddress = "{ray.address}"\nfolder = "{cli.folder}/shared"\n'
         f'[engines.here]\nkind = "local"\n'
     )
-    found = cli.json("census", "--engine", "cluster", "--no-benchmark")["nodes"]
+    found = cli.json("census", "--engine", "cluster", "--no-benchmark", "--wait")["nodes"]
     assert len(found) == 4
     assert all(entry["node"].startswith("cluster/") for entry in found), "as the control plane calls them"
-    assert all(entry["problem"] is None and entry["census"]["host"]["hostname"] for entry in found)
+    assert [entry["problem"] for entry in found] == [None] * 4
+    assert all(entry["census"]["host"]["hostname"] for entry in found)
     assert cli.json("census", "--engine", "cluster", "--cached")["nodes"] == found
 
 
@@ -182,7 +183,7 @@ def measured_by_the_engine(cli: Cli, node: str) -> Ceiling:
 
     How fast it was is filled in: on a machine that others keep busy, what is measured is no ceiling of anything.
     """
-    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", node, "--no-benchmark")["nodes"]
+    (taken,) = cli.json("census", "--engine", "cluster", "--nodes", node, "--no-benchmark", "--wait")["nodes"]
     assert taken["problem"] is None
     kept = NodeCensuses(cli.state.node_censuses)
     ((id_, census),) = kept
@@ -200,4 +201,4 @@ def served_beside(cli: Cli) -> Iterator[str]:
         yield running.stdout.strip()
     finally:
         running.process.terminate()
-        assert running.process.wait(60) == 0, running.stderr
+        assert running.process.wait(TIMEOUT_S) == 0, running.stderr

@@ -493,7 +493,8 @@ def test_a_gang_on_two_nodes_that_cannot_be_mended_ends_on_both(
 ) -> None:
     """Without restarts the first failure ends all; a stop lets all save, and no node's end cuts another short."""
     slow = f"trap 'sleep 1; touch {tmp_path}/saved; exit 0' TERM; touch {tmp_path}/up-$RANK; while :; do sleep 0.05; done"
-    quick = f"trap 'exit 0' TERM; touch {tmp_path}/up-$RANK; sleep 0.2; {script} & wait $!"
+    meet = f"touch {tmp_path}/up-$RANK; while ! [ -e {tmp_path}/up-0 ]; do sleep 0.02; done"
+    quick = f"trap 'exit 0' TERM; {meet}; {script} & wait $!"
     job = shell(f'if [ "$RANK" = 0 ]; then {slow}; else {quick}; fi', kind=JobKind.TRAIN)
 
     async def test() -> None:

@@ -29,7 +29,7 @@ from artesian.store import SqliteJournal
 from artesian.wire import CheckpointCommitted, ProgressReader, Restored, StepCommitted
 from builders import a_job, a_placement, fifo
 from engine_ray import ray_engine
-from engines_harness import Ground, Harness, Session, harness_of, shell
+from engines_harness import TIMEOUT_S, Ground, Harness, Session, harness_of, shell
 from proc import command_line, running
 from ray_cluster import RayCluster, ray_cluster
 
@@ -331,7 +331,7 @@ def test_training_goes_on_from_its_checkpoint_on_another_node(
         return any(isinstance(message, kind) for message in said(epoch))
 
     async def until(holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT_S):
             while not holds():
                 await asyncio.sleep(0.1)
 

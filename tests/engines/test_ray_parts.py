@@ -269,7 +269,7 @@ def test_an_older_ray_gets_a_driver_that_asks_for_an_actor(tmp_path: Path) -> No
             placement = a_placement(("n1", [0]))
             start = Start(job_id=f"j{number}", epoch=1, placement=placement, reason="a test")
             engine.start(start, a_job(f"j{number}"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             while len(ray.lines) < 2:
                 await asyncio.sleep(0.01)
         await engine.close()

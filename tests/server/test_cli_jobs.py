@@ -11,7 +11,7 @@ import pytest
 
 from artesian.wire.channel import ProgressWriter, worker_file
 from cli_harness import ARTESIAN, UNTIL_TOLD, Cli, the_whole_node, until
-from worker_messages import began, slow, step
+from worker_messages import apart, began, slow, step
 
 
 def test_a_job_that_is_run_succeeds_with_its_output_on_stderr_and_the_waterfall_on_stdout(cli: Cli) -> None:
@@ -153,19 +153,22 @@ def test_why_a_job_runs_waits_and_is_cancelled_before_it_started(cli: Cli) -> No
     assert not cli.attempt(second).path.exists()
 
 
-def test_why_of_a_job_that_runs_names_the_worker_that_holds_it_up(cli: Cli) -> None:
+def test_why_of_a_job_that_runs_says_who_holds_it_up_and_whose_replica_went_apart(cli: Cli) -> None:
     id_ = cli.submit("held-up", UNTIL_TOLD)
     cli.until_in(id_, "running")
-    assert cli.json("why", id_)["stragglers"] is None, "nobody looks for them"
+    found = cli.json("why", id_)
+    assert (found["stragglers"], found["divergences"]) == (None, None), "nobody looks for them"
     now_s = time.time()
     for rank in (1, 0):
         writer = ProgressWriter(worker_file(cli.attempt(id_).progress, rank))
-        writer.send(replace(began(rank, now_s), seeks_stragglers=True))
+        writer.send(replace(began(rank, now_s), seeks_stragglers=True, checks_replicas=True))
         for number in range(1, 5):
             writer.send(step(rank, number, now_s + number, now_s + number + 1))
         if rank == 0:
             assert cli.json("why", id_)["stragglers"] == []
             writer.send(slow(1, 4, now_s + 5.5, window=4, excess_s=2.0))
+            assert cli.json("why", id_)["divergences"] == []
+            writer.send(apart((0, 1), 4, now_s + 5.5, is_certain=False))
         writer.close()
     [found] = cli.json("why", id_)["stragglers"]
     assert (found["worker"], found["ratio"], found["wait_s"], found["is_now"]) == (1, 2.0, 2.0, True)
@@ -173,9 +176,17 @@ def test_why_of_a_job_that_runs_names_the_worker_that_holds_it_up(cli: Cli) -> N
     said = cli("why", id_).stdout
     assert f"straggler: worker 1 on {found['place']} computes 2.00 times as long" in said
     assert "to mend: artesian census tells whether the device is slow" in said
+    [told] = cli.json("why", id_)["divergences"]
+    assert (told["workers"], told["step"], told["is_certain"], told["is_now"]) == ([0, 1], 4, False, True)
+    assert "replicas: after step 4, the parameters of workers 0, 1 differ, and no majority says" in said
+    assert "to mend: resume it from a checkpoint before step 4" in said
+    assert "differ, and no majority says which is right (attempt 1)" in cli("show", id_).stdout.replace(
+        "\n", " "
+    )
     cli.tell()
     cli.until_in(id_, "succeeded")
     assert cli.json("why", id_)["stragglers"] is None
+    assert cli.json("why", id_)["divergences"] is None
 
 
 def test_why_a_job_stops_and_was_cancelled(cli: Cli) -> None:

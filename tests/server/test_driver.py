@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -12,6 +13,8 @@ from artesian.kernel.state import Record, State
 from artesian.model.events import Event, NodeJoined, NodeLost
 from artesian.model.job import Cause, Job
 from artesian.model.plan import Plan, Start
+from artesian.policy.registry import in_rounds
+from artesian.policy.solver import FloatArray, LinearProgram, SolverFailed
 from artesian.server import driver as module
 from artesian.server.driver import SecondDriver
 from artesian.store import StoreUnavailable
@@ -138,6 +141,43 @@ def test_a_driver_does_not_leave_while_a_job_waits_for_devices(journal: WatchedJ
         assert state_of(journal, "j2") is JobState.SUCCEEDED
 
     virtually(test)
+
+
+def test_a_solver_that_fails_is_logged_once_and_counted_in_each_cycle_until_it_is_well_again(
+    journal: WatchedJournal, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = LinearProgram.solve
+    cycles: list[bool] = []
+
+    def solve(program: LinearProgram) -> FloatArray:
+        if now_s() < 25.0:
+            raise SolverFailed("the solver found no optimum: told so by a test")
+        return sound(program)
+
+    async def test() -> None:
+        journal.append([submitted(a_job(f"j{number}", devices="cpu:8")) for number in range(5)])
+        driver = a_driver(
+            journal,
+            PretendEngine(a_node(devices=8)),
+            policy=in_rounds("max-min"),
+            cycled=lambda _, has_notice: cycles.append(has_notice),
+        )
+        await driver.open()
+        await driver.run(idle_exit_s=5.0)
+        await driver.close()
+
+    with caplog.at_level("INFO", logger=module.__name__), mock.patch.object(LinearProgram, "solve", solve):
+        virtually(test)
+    assert set(cycles) == {True, False}
+    assert cycles == sorted(cycles, reverse=True), "each of them, until it is well"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "fair share of throughput came to nothing" in warnings[0]
+    assert "told so by a test" in warnings[0]
+    assert [record.getMessage() for record in caplog.records].count("the policy has no notice any more") == 1
+    plans = [plan for plan in records(journal, Plan) if isinstance(plan, Plan)]
+    assert [plan.notice is not None for plan in plans if plan.starts] == [True, True, True, False, False]
+    assert all(state_of(journal, f"j{number}") is JobState.SUCCEEDED for number in range(5))
 
 
 def test_nothing_is_carried_out_before_it_is_in_the_journal(journal: WatchedJournal) -> None:

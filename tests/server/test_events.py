@@ -13,7 +13,7 @@ import pytest
 
 from api_harness import Served, a_server
 from artesian.server.limits import Limits
-from cli_harness import Cli, until
+from cli_harness import TIMEOUT_S, Cli, until
 
 Told = tuple[str, str, dict[str, Any]]
 """Id, name and data of an event."""
@@ -43,7 +43,9 @@ def told(url: str, count: int, *, after: int | None = None, last: str | None = N
 
     params = {} if after is None else {"after": after}
     headers = {} if last is None else {"Last-Event-ID": last}
-    with httpx.stream("GET", f"{url}/api/v1/events", params=params, headers=headers, timeout=60.0) as answer:
+    with httpx.stream(
+        "GET", f"{url}/api/v1/events", params=params, headers=headers, timeout=TIMEOUT_S
+    ) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         return list(islice(events(answer.iter_lines()), count))
 

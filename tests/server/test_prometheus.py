@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from artesian.wire.channel import ProgressWriter, worker_file
 from builders import Kernel, a_job, a_node, ended, joined, started, submitted
 from cli_harness import Cli, until
 from limits import needs
-from worker_messages import began, slow, step
+from ports import free_port
+from worker_messages import apart, began, slow, step
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "alerts.yml"
@@ -42,9 +42,7 @@ def prometheus(folder: Path, target: str) -> Iterator[httpx.Client]:
             }
         )
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [
         "prometheus",
         f"--config.file={config}",
@@ -92,6 +90,7 @@ def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_quer
             cycles = "artesian_scheduling_cycle_duration_seconds"
             assert float(ask(http, f"{cycles}_count")[0]["value"][1]) >= 1, "it planned the start"
             assert ask(http, f"histogram_quantile(0.99, sum by (le) ({cycles}_bucket)) < 30")
+            assert ask(http, "artesian_scheduling_cycles_noticed_total")[0]["value"][1] == "0"
             assert ask(http, "artesian_event_loop_delay_seconds_count")
             assert ask(http, 'artesian_append_duration_seconds_count{stage="commit"}')
             stages = {one["metric"]["stage"] for one in ask(http, "artesian_waterfall_device_seconds")}
@@ -111,7 +110,7 @@ def test_the_alert_rules_are_sound() -> None:
     needs(shutil.which("promtool") is not None, "promtool (apt-get install prometheus)")
     done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 rules found" in done.stdout
+    assert "10 rules found" in done.stdout
 
 
 def test_long_cycles_raise_their_alert_and_short_ones_do_not(tmp_path: Path) -> None:
@@ -307,11 +306,12 @@ def held_up(folder: Path) -> None:
     place.create()
     for rank in (0, 1):
         writer = ProgressWriter(worker_file(place.progress, rank))
-        writer.send(replace(began(rank, 2.0), seeks_stragglers=True))
+        writer.send(replace(began(rank, 2.0), seeks_stragglers=True, checks_replicas=True))
         for number in (1, 2):
             writer.send(step(rank, number, 2.0 * number, 2.0 * number + 2))
         if rank == 0:
             writer.send(slow(1, 2, 6.5, window=2, excess_s=2.0))
+            writer.send(apart((0, 1), 2, 6.5, is_certain=False))
         writer.close()
 
 
@@ -328,6 +328,9 @@ def test_stragglers_are_on_the_jobs_page_in_why_and_in_the_servers_losses(tmp_pa
         assert 'artesian_job_stragglers{job_id="j1"} 1\n' in page
         assert 'artesian_job_straggler_ratio{job_id="j1",worker="1"} 2.0\n' in page
         assert 'artesian_job_device_seconds{job_id="j1",cause="straggler"} 2.0\n' in page
+        assert 'artesian_job_diverged_replicas{job_id="j1"} 2\n' in page
+        [differ] = served.client().decision("j1").divergences or ()
+        assert (differ.workers, differ.step, differ.is_now) == ((0, 1), 2, True)
         [one] = served.client().decision("j1").stragglers or ()
         assert (one.worker, one.place, one.wait_s, one.since_s, one.is_now) == (1, "n2[0]", 2.0, 2.0, True)
         assert "artesian nodes exclude n2" in one.remedy

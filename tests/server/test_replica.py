@@ -51,7 +51,7 @@ def a_replica(storage: Storage, engine: PretendEngine, policy: Callable[[], Poli
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while not holds():
             await asyncio.sleep(0.005)
 

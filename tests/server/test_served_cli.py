@@ -61,7 +61,7 @@ def test_a_job_from_its_submit_to_its_end(either: Cli) -> None:
     assert found["workdir"] == str(either.folder)
     assert either.json("why", id_) == {
         "job": id_, "state": "succeeded", "reason": "completed", "unblock": None,
-        "nearest_start_s": None, "would_start": [], "stragglers": None,
+        "nearest_start_s": None, "would_start": [], "stragglers": None, "divergences": None,
     }  # fmt: skip
     assert id_ in [job["id"] for job in either.json("jobs")]
     assert id_ in either("jobs").stdout

@@ -34,8 +34,10 @@ def launched(folder: Path, script: str, *, preload: str = "json") -> subprocess.
 
 def test_a_run_that_is_complete_ends_well_although_a_librarys_threads_still_compute(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(BUSY_THREADS)
-    plain = subprocess.run([sys.executable, "plain.py"], cwd=tmp_path, capture_output=True, timeout=120)
-    assert plain.returncode != 0, "the interpreter's own end breaks off, which is why there is another"
+    plain = [sys.executable, "plain.py"]
+    assert any(
+        subprocess.run(plain, cwd=tmp_path, capture_output=True, timeout=120).returncode for _ in range(10)
+    ), "the interpreter's own end breaks off now and then, which is why there is another"
     found = launched(tmp_path, BUSY_THREADS, preload="torch")
     assert (found.returncode, found.stderr) == (0, "")
 

@@ -23,6 +23,7 @@ from artesian.train.interval import EverySteps
 from artesian.train.last_save import NOTE
 from artesian.train.last_save_process import bring
 from artesian.train.manifest import Facts
+from artesian.train.object_names import newest_of, writer_of
 from artesian.train.parts import Save, commit_parts, write_part
 from artesian.train.persist import Report
 from artesian.train.segment import JobFolder
@@ -48,6 +49,8 @@ class Place:
 
     where: str
     files: Callable[[], Mapping[str, bytes]]
+    note: str
+    put: Callable[[str, bytes], object]
 
     def checkpointer(self, environ: Mapping[str, str]) -> Checkpointer:
         return Checkpointer(self.where, environ=environ)
@@ -56,6 +59,10 @@ class Place:
         return open_storage(self.where, writer=Writer(job=job, epoch=epoch))
 
     def epochs(self) -> Mapping[str, int] | None:
+        """Return the highest epochs of jobs, the last job last where the place remembers their order."""
+        if self.note == "writers/":
+            marks = [name.removeprefix("writers/") for name in self.files() if name.startswith("writers/")]
+            return newest_of(filter(None, map(writer_of, marks))) or None
         note = self.files().get("writer.json")
         found: Mapping[str, int] | None = None if note is None else json.loads(note)["epochs"]
         return found
@@ -68,7 +75,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(params=["folder", "object store"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "folder":
-        yield Place(str(tmp_path / "run"), partial(files_of, tmp_path / "run"))
+        folder = tmp_path / "run"
+
+        def put(name: str, data: bytes) -> None:
+            (folder / name).write_bytes(data)
+
+        yield Place(str(folder), partial(files_of, folder), "writer.json", put)
         return
     fsspec = pytest.importorskip("fsspec")
     root = f"/{uuid.uuid4().hex}/run"
@@ -77,7 +89,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     def all_files() -> dict[str, bytes]:
         return {name.removeprefix(f"{root}/"): files.cat_file(name) for name in files.find(root)}
 
-    yield Place(f"memory:/{root}", all_files)
+    yield Place(
+        f"memory:/{root}", all_files, "writers/", lambda name, data: files.pipe_file(f"{root}/{name}", data)
+    )
     if files.exists(root):
         files.rm(root, recursive=True)
 
@@ -98,7 +112,7 @@ def test_an_attempt_that_was_followed_publishes_nothing_and_removes_nothing(plac
         ) as caught:
             act()
         assert is_final(caught.value, is_first_start=False)
-        assert "writer.json" in (caught.value.hint or "")
+        assert f"remove {place.note} there" in (caught.value.hint or "")
         assert place.files() == before
     new.save(50, state(50))
     assert new.steps() == [40, 50]
@@ -132,7 +146,10 @@ def test_another_job_begins_anew_and_jobs_that_are_over_stay_fenced(place: Place
         hold(place.storage(1, job=f"job-{number}"))
     epochs = place.epochs()
     assert epochs is not None
-    assert list(epochs) == [f"job-{number}" for number in range(68, 100)]
+    if place.note == "writer.json":
+        assert list(epochs) == [f"job-{number}" for number in range(68, 100)]
+    else:  # of which only names are read
+        assert epochs == {"j": 2, "again": 1} | {f"job-{number}": 1 for number in range(100)}
 
 
 @pytest.mark.parametrize("environ", [{}, {"ARTESIAN_JOB_ID": "j"}, {"ARTESIAN_EPOCH": "1"}])
@@ -156,12 +173,16 @@ def test_who_only_reads_claims_nothing(place: Place) -> None:
     assert place.epochs() is None
 
 
-@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"epochs": {"j": "x"}}', b'{"epochs": 3}'])
+@pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"epochs": {"j": "x"}}', b'{"epochs": 3, "before": 3}'])
 def test_a_note_that_is_damaged_is_written_anew(place: Place, note: bytes) -> None:
     storage = place.storage(2)
     write_checkpoint(storage, Facts(step=1), [memoryview(IMAGE)], 10, keep_last=2, keep_every=None)
-    storage.put_writers(note)
-    write_checkpoint(storage, Facts(step=2), [memoryview(IMAGE)], 10, keep_last=2, keep_every=None)
+    where = "writer.json" if place.note == "writer.json" else "writers/2.j.json"
+    whole = place.files()[where]
+    place.put(where, note)
+    write_checkpoint(place.storage(2), Facts(step=2), [memoryview(IMAGE)], 10, keep_last=2, keep_every=None)
+    assert place.files()[where] != note
+    assert json.loads(place.files()[where]).keys() == json.loads(whole).keys()
     assert place.epochs() == {"j": 2}
 
 
@@ -177,7 +198,7 @@ def test_a_place_that_does_not_answer_is_a_save_that_failed_and_no_fence(
 
     assert saver._checkpointer is not None
     with monkeypatch.context() as patch:
-        patch.setattr(saver._checkpointer.storage, "writers", fail)
+        patch.setattr(saver._checkpointer.storage, "epochs", fail)
         found = saver.restore()
         assert found is not None
         assert found.step == 1
@@ -213,6 +234,25 @@ def test_a_successor_that_comes_while_a_save_is_written_is_noticed_before_it_is_
     with pytest.raises(CheckpointError):  # whose folder was swept, or that was refused
         write_checkpoint(old, Facts(step=12), pieces(), 10, keep_last=1, keep_every=None)
     assert new.steps() == [10, 11]
+
+
+def test_a_successor_that_has_done_nothing_but_come_is_noticed_after_the_write(place: Place) -> None:
+    """It has swept nothing yet, so that nothing else is in the way of who has looked before."""
+    old = place.storage(1)
+    write_checkpoint(old, Facts(step=10), [memoryview(IMAGE)], 10, keep_last=2, keep_every=None)
+    seen: list[set[str]] = []
+
+    def pieces() -> Iterator[memoryview]:
+        yield memoryview(IMAGE)
+        hold(place.storage(2))
+        seen.append(set(place.files()))
+        yield memoryview(IMAGE)
+
+    with pytest.raises(SupersededError, match="this is attempt 1"):
+        write_checkpoint(old, Facts(step=12), pieces(), 10, keep_last=1, keep_every=None)
+    # Nothing of it is left, not even what it had written by then, and nothing is removed.
+    assert set(place.files()) == {name for name in seen[0] if "step-00000012" not in name}
+    assert place.storage(2).steps() == [10]
 
 
 def test_a_save_that_is_under_way_is_waited_for_and_restored(tmp_path: Path) -> None:
@@ -384,8 +424,9 @@ with Run.from_env(model=model, optimizer=optimizer, member=member, memory_every=
             run._save_now()  # so that nothing is under way
             if member.rank == 0:
                 Path(sys.argv[1], "stays").touch()
-            while not Path(sys.argv[1], "go").exists():
-                time.sleep(0.02)
+            with run.paused():
+                while not Path(sys.argv[1], "go").exists():
+                    time.sleep(0.02)
 """
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from artesian.train import SupersededError
+from artesian.train.directory import Directory
+from artesian.train.fence import Writer, claim
 from artesian.train.integrations.companion import Companion
 from artesian.train.stragglers import StragglerPolicy
 from artesian.wire.channel import ProgressReader
@@ -24,7 +27,7 @@ from artesian.wire.messages import (
     WorkerStarted,
 )
 from gang_harness import in_gang
-from trainer_story import Story, kill_after, stop_in
+from trainer_story import Story, follow, followed, kill_after, stop_in
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +63,9 @@ def train(folder: Path, progress: Path, at_step: Callable[[int], None]) -> None:
     class AtStep(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             at_step(state.global_step)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            at_step(-state.global_step)
 
     os.environ.update(ARTESIAN_PROGRESS_DIR=str(progress), CUDA_VISIBLE_DEVICES="")
     torch.manual_seed(0)
@@ -130,7 +136,11 @@ def test_a_rank_that_computes_longer_is_found_by_the_callback_too(tmp_path: Path
         os.environ["ARTESIAN_PROGRESS_DIR"] = str(tmp_path)
         model = torch.nn.Linear(1, 1)
         companion = Companion(
-            model, torch.device("cpu"), stragglers=StragglerPolicy(every=2, patience=2), environ=os.environ
+            model,
+            torch.device("cpu"),
+            tmp_path,
+            stragglers=StragglerPolicy(every=2, patience=2),
+            environ=os.environ,
         )
         assert companion._slow is not None
         timer = companion._slow._timer
@@ -155,8 +165,31 @@ def test_a_rank_that_computes_longer_is_found_by_the_callback_too(tmp_path: Path
 def test_a_callback_says_that_it_replaces_no_straggler() -> None:
     with pytest.raises(ValueError, match="does not replace them: expected replaces=False"):
         Companion(
-            torch.nn.Linear(1, 1), torch.device("cpu"), stragglers=StragglerPolicy(replaces=True), environ={}
+            torch.nn.Linear(1, 1),
+            torch.device("cpu"),
+            "checkpoints",
+            stragglers=StragglerPolicy(replaces=True),
+            environ={},
         )
+
+
+def test_all_ranks_end_together_where_one_finds_that_it_was_followed(tmp_path: Path) -> None:
+    """Whatever the others see: else they would wait in a collective for one that has left."""
+
+    def work(rank: int) -> None:
+        environ = {"ARTESIAN_JOB_ID": "j", "ARTESIAN_EPOCH": "1"}
+        companion = Companion(torch.nn.Linear(1, 1), torch.device("cpu"), tmp_path, environ=environ)
+        companion.look()
+        companion.meet()
+        if rank == 1:
+            claim(Directory(tmp_path, Writer(job="j", epoch=2)))
+        else:
+            companion.place = Directory(tmp_path / "elsewhere", Writer(job="j", epoch=1))
+        why = "another rank has found" if rank == 0 else "this is attempt 1"
+        with pytest.raises(SupersededError, match=why):
+            companion.look()
+
+    in_gang(2, work)
 
 
 def test_saving_evaluating_and_waiting_for_data_are_told_apart_from_steps(undisturbed: Story) -> None:
@@ -165,3 +198,23 @@ def test_saving_evaluating_and_waiting_for_data_are_told_apart_from_steps(undist
     steps = sorted((said.start_s, said.end_s) for said in undisturbed.only(0, StepCommitted))
     later = [(said.start_s, said.end_s) for said in phases if said.phase is not Phase.START_UP]
     assert all(before[1] <= after[0] for before, after in pairwise(sorted([*steps, *later])))
+
+
+@pytest.mark.parametrize("at", [4, -6], ids=["before a save", "in a save"])
+def test_an_attempt_that_was_followed_seals_nothing_and_ends(
+    tmp_path: Path, undisturbed: Story, at: int
+) -> None:
+    from artesian.train.integrations.huggingface import newest_checkpoint
+
+    story = Story(train, tmp_path)
+    followed(story, tmp_path, at)
+    # What the Trainer itself has written by then is not sealed, so nobody goes on from it.
+    names = ["checkpoint-3"] if at > 0 else ["checkpoint-3", "checkpoint-6"]
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == names
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-3")
+    assert [said.step for said in story.only(0, CheckpointCommitted)] == [3]
+    story.train = train
+    follow(story)
+    assert [said.step for said in story.only(2, Restored)] == [3]
+    assert story.codes == [0, 0, 0]
+    assert all(torch.equal(story.weights[name], value) for name, value in undisturbed.weights.items())

@@ -24,7 +24,8 @@ from artesian.train.persist_process import in_parts, to_storage
 from artesian.train.saver import Saver
 from artesian.train.segment import JobFolder
 from artesian.wire.environment import CHECKPOINT_DIR
-from recovery_harness import DEADLINE_S, Job, free_port, start_node, wait_for_step
+from ports import free_port
+from recovery_harness import DEADLINE_S, Job, start_node
 
 STEPS, BATCH, LONG = 8, 4, 5
 
@@ -51,8 +52,10 @@ with Run.from_env(model=model, optimizer=optimizer, member=member, memory_every=
     for batch in run.batches(data, global_batch={BATCH}, steps={STEPS}):
         loss = (model(batch) - 1).square().mean()
         loss.backward()
-        time.sleep(float(os.environ.get("STEP_S", "0")))
         if run.step == {LONG} and "LONG_S" in os.environ:
+            saves = run._saves
+            (saves._memory if "SHARDED" in os.environ else saves._saver.memory).finish()  # what this step began
+            open(os.environ["HOLD"] + f"/held-{{member.rank}}", "w").close()
             time.sleep(float(os.environ["LONG_S"]))
         run.commit(loss)
 """
@@ -64,6 +67,7 @@ class Preempted(Job):
     def __init__(self, folder: Path, **env: str) -> None:
         super().__init__(folder, ARTESIAN_CHECKPOINT_EVERY="", **env)
         self.script.write_text(SCRIPT)
+        self.is_sharded = "SHARDED" in env
 
 
 @pytest.fixture
@@ -74,22 +78,30 @@ def jobs(tmp_path: Path) -> Iterator[list[Preempted]]:
         job.end()
 
 
+@pytest.fixture(scope="module", params=["sharded", "replicated"])
+def undisturbed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Preempted]:
+    """What it comes to where nothing happens."""
+    env = {"SHARDED": "1"} if request.param == "sharded" else {}
+    job = Preempted(tmp_path_factory.mktemp("undisturbed"), **env)
+    try:
+        job.run("--nproc-per-node", "2", "--max-restarts", "1")
+        yield job
+    finally:
+        job.end()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sharded", "replicated"])
 @pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "takes long"])
 def test_a_step_that_is_longer_than_the_grace_is_all_that_is_lost(
-    tmp_path: Path, jobs: list[Preempted], kind: str, hangs: bool
+    tmp_path: Path, jobs: list[Preempted], undisturbed: Preempted, hangs: bool
 ) -> None:
-    env = {"SHARDED": "1"} if kind == "sharded" else {}
-    undisturbed = Preempted(tmp_path / "undisturbed", **env)
-    jobs.append(undisturbed)
-    expected = undisturbed.run("--nproc-per-node", "2", "--max-restarts", "1").losses()
-
+    env = {"SHARDED": "1"} if undisturbed.is_sharded else {}
     here = Preempted(tmp_path / "here", LONG_S="600", **env)
     jobs.append(here)
     agent = here.start("--nproc-per-node", "2", "--max-restarts", "1", "--stop-grace", "4")
-    wait_for_step(here, LONG, rank=0)
-    wait_for_step(here, LONG, rank=1)
+    here.wait_until_held(0, 1)
     if hangs:  # deaf to every notice
         for rank in (0, 1):
             os.kill(here.pid_of(rank), signal.SIGSTOP)
@@ -103,19 +115,18 @@ def test_a_step_that_is_longer_than_the_grace_is_all_that_is_lost(
     jobs.append(elsewhere)
     elsewhere.run("--nproc-per-node", "2", "--max-restarts", "1")
     assert {told.step for told in elsewhere.restored()} == {LONG}
-    assert {**here.losses(), **elsewhere.losses()} == expected
+    assert {**here.losses(), **elsewhere.losses()} == undisturbed.losses()
 
 
 @pytest.mark.slow
 def test_nodes_that_are_lost_together_leave_a_whole_checkpoint_of_their_parts(
     tmp_path: Path, jobs: list[Preempted]
 ) -> None:
-    job = Preempted(tmp_path / "here", LONG_S="600", STEP_S="0.5", SHARDED="1")
+    job = Preempted(tmp_path / "here", LONG_S="600", SHARDED="1")
     jobs.append(job)
     port = free_port()
     nodes = [start_node(job, port, "2", options=("--stop-grace", "10")) for _ in range(2)]
-    for rank in (0, 1):
-        wait_for_step(job, LONG, rank=rank)
+    job.wait_until_held(0, 1)
     for node in nodes:
         node.send_signal(signal.SIGTERM)
     errors = [node.communicate(timeout=DEADLINE_S)[1] for node in nodes]

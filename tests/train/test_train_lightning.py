@@ -15,7 +15,7 @@ import torch
 from artesian.train import DataError
 from artesian.train.stragglers import StragglerPolicy
 from artesian.wire.messages import CheckpointCommitted, Phase, PhaseEnded, Restored
-from trainer_story import Story, kill_after, stop_in
+from trainer_story import Story, follow, followed, kill_after, stop_in
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +57,9 @@ def train(folder: Path, progress: Path, at_step: Callable[[int], None]) -> None:
             loss: torch.Tensor = ((self.layers(batch / 10) - batch.sum(1, keepdim=True) / 10) ** 2).mean()
             return loss
 
+        def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+            at_step(-self.global_step)
+
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
             scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
@@ -87,7 +90,8 @@ def train(folder: Path, progress: Path, at_step: Callable[[int], None]) -> None:
     torch.manual_seed(1)
     trainer.fit(model, train_dataloaders=batches, ckpt_path=callback.newest())
     torch.save(model.state_dict(), folder / "final.pt")
-    assert len(list((folder / "checkpoints").iterdir())) == 2
+    assert len(list((folder / "checkpoints").glob("step-*"))) == 2
+    assert list((folder / "checkpoints").glob(".*")) == []
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +161,18 @@ def test_batches_that_cannot_be_dealt_evenly_are_refused(monkeypatch: pytest.Mon
         JobBatches(Points(), global_batch=4)
     with pytest.raises(ValueError, match="every and keep_last must be positive"):
         ArtesianCallback("x", every=0)
+
+
+@pytest.mark.parametrize("at", [4, -6], ids=["before a save", "in a save"])
+def test_an_attempt_that_was_followed_publishes_nothing_and_ends(
+    tmp_path: Path, undisturbed: Story, at: int
+) -> None:
+    story, checkpoints = Story(train, tmp_path), tmp_path / "checkpoints"
+    followed(story, checkpoints, at)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000003", "writer.json"]
+    assert [said.step for said in story.only(0, CheckpointCommitted)] == [3]
+    story.train = train
+    follow(story)
+    assert [said.step for said in story.only(2, Restored)] == [3]
+    assert story.codes == [0, 0, 0]
+    assert all(torch.equal(story.weights[name], value) for name, value in undisturbed.weights.items())

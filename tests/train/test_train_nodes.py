@@ -20,42 +20,50 @@ from artesian.train.terms import Terms
 from artesian.wire import ProgressReader
 from artesian.wire.faults import Fault, FaultKind, encode_faults
 from artesian.wire.messages import Layer
+from ports import free_port
 from recovery_harness import (
     BATCH,
     DEADLINE_S,
     STEPS,
     Idle,
     Job,
-    free_port,
     lose_node,
     start_node,
-    wait_for_step,
     wait_until_bound,
 )
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Job]:
-    job = Job(tmp_path, STEP_S="0.1")
+    job = Job(tmp_path)
+    yield job
+    job.end()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Job]:
+    """A job whose workers stand still after step 4, until it is let go."""
+    job = Job(tmp_path, HOLDS_AT="4")
     yield job
     job.end()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("slow", [None, "the next leader", "the spare"])
-def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(job: Job, slow: str | None) -> None:
+def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(held: Job, slow: str | None) -> None:
     """Also where one of the two agents does nothing for so long that the other takes it for lost, or gives it up."""
-    port = free_port()
+    job, port = held, free_port()
     nodes = [start_node(job, port, "2")]
     wait_until_bound(port)  # the first to bind leads
     nodes += [start_node(job, port, "2"), start_node(job, port, "2")]
-    wait_for_step(job, 3, rank=1)
+    job.wait_until_held(0, 1)
     # Whose worker trains came before the spare, and so leads after the first.
     heir, spare = sorted(nodes[1:], key=lambda agent: os.getsid(job.pid_of(1)) != agent.pid)
     stopped, other = (heir, spare) if slow == "the next leader" else (spare, heir)
     if slow is not None:
         stopped.send_signal(signal.SIGSTOP)
     lose_node(nodes[0])
+    job.let_go()
     if slow is not None:
         assert other.stderr is not None
         assert any("waiting for 1 more" in line for line in other.stderr)
@@ -80,7 +88,7 @@ def test_a_spare_takes_the_place_of_a_node_that_is_slow_and_no_restart_is_used_u
     nodes = [start_node(job, port, "2", **envs[0])]
     wait_until_bound(port)  # the first to bind leads, and has rank 0
     nodes.append(start_node(job, port, "2", **envs[1]))
-    wait_for_step(job, 1, rank=1)
+    job.wait_for_step(1, rank=1)
     nodes.append(start_node(job, port, "2"))
     leaves = nodes.pop(0 if slow == "the leader" else 1)
     _, errors = leaves.communicate(timeout=DEADLINE_S)
@@ -106,6 +114,8 @@ def test_a_spare_takes_the_place_of_a_node_that_is_found_to_be_bad_before_the_fi
     nodes.append(start_node(job, port, "2", CHECKS_FIRST="1", HAS_XID="1"))
     assert nodes[0].stderr is not None
     assert any("rank 1 should be left out: Xid 79" in line for line in nodes[0].stderr)
+    assert nodes[1].stderr is not None
+    assert any("is unfit: Xid 79; training goes on with it: no spare" in line for line in nodes[1].stderr)
     nodes.append(start_node(job, port, "2", CHECKS_FIRST="1"))
     lost = nodes.pop(1)
     _, errors = lost.communicate(timeout=DEADLINE_S)
@@ -117,6 +127,22 @@ def test_a_spare_takes_the_place_of_a_node_that_is_found_to_be_bad_before_the_fi
     (record,) = job.records()
     assert record.layer is Layer.SPARE
     assert (record.rank, record.is_straggler, record.failures) == (-1, False, 1)
+    assert "is unfit: Xid 79" in record.cause
+    counted = [sample for samples in job.samples().values() for sample in samples]
+    assert len(counted) == len(set(counted)) == STEPS * BATCH
+
+
+@pytest.mark.slow
+def test_without_a_spare_a_node_that_is_found_to_be_bad_is_left_out_where_enough_are_left(job: Job) -> None:
+    port = free_port()
+    nodes = [start_node(job, port, "1:2", CHECKS_FIRST="1")]
+    wait_until_bound(port)
+    nodes.append(start_node(job, port, "1:2", CHECKS_FIRST="1", HAS_XID="1"))
+    said = [agent.communicate(timeout=DEADLINE_S)[1] for agent in nodes]
+    assert [agent.returncode for agent in nodes] == [0, 1], said
+    assert "is unfit: Xid 79; this node is left out, and no other takes its place" in said[1]
+    (record,) = job.records()
+    assert record.layer is Layer.SHRINK
     assert "is unfit: Xid 79" in record.cause
     counted = [sample for samples in job.samples().values() for sample in samples]
     assert len(counted) == len(set(counted)) == STEPS * BATCH
@@ -157,11 +183,12 @@ def test_the_stacks_of_all_nodes_are_shown_when_one_hangs(job: Job) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_spare_the_gang_goes_on_with_fewer_nodes(job: Job) -> None:
-    port = free_port()
+def test_without_a_spare_the_gang_goes_on_with_fewer_nodes(held: Job) -> None:
+    job, port = held, free_port()
     nodes = [start_node(job, port, "1:2"), start_node(job, port, "1:2")]
-    wait_for_step(job, 3, rank=1)
+    job.wait_until_held(0, 1)
     lose_node(nodes[1])
+    job.let_go()
     _, errors = nodes[0].communicate(timeout=DEADLINE_S)
     assert nodes[0].returncode == 0, errors
     (record,) = job.records()
@@ -177,10 +204,10 @@ def test_without_a_spare_the_gang_goes_on_with_fewer_nodes(job: Job) -> None:
     assert 0 < before.steps < heard.steps, "what two workers did and what one did is told apart"
 
 
-def test_a_gang_takes_in_a_node_that_comes_after_its_step(job: Job) -> None:
-    port = free_port()
-    nodes = [start_node(job, port, "1:2", WAITS_TO_GO="1")]
-    wait_for_step(job, 4, rank=0)  # alone: it has waited for others for as long as it does
+def test_a_gang_takes_in_a_node_that_comes_after_its_step(held: Job) -> None:
+    job, port = held, free_port()
+    nodes = [start_node(job, port, "1:2")]
+    job.wait_until_held(0)  # alone: it has waited for others for as long as it does; until it is to make room
     nodes.append(start_node(job, port, "1:2"))
     for agent in nodes:
         _, errors = agent.communicate(timeout=DEADLINE_S)
@@ -194,12 +221,13 @@ def test_a_gang_takes_in_a_node_that_comes_after_its_step(job: Job) -> None:
     assert len(counted) == len(set(counted)) == STEPS * BATCH
 
 
-def test_a_gang_that_waits_for_a_node_goes_on_with_the_one_that_comes(job: Job) -> None:
-    port = free_port()
+def test_a_gang_that_waits_for_a_node_goes_on_with_the_one_that_comes(held: Job) -> None:
+    job, port = held, free_port()
     nodes = [start_node(job, port, "2"), start_node(job, port, "2")]
-    wait_for_step(job, 3, rank=1)
+    job.wait_until_held(0, 1)
     lost, left = sorted(nodes, key=lambda agent: os.getsid(job.pid_of(0)) == agent.pid)
     lose_node(lost)
+    job.let_go()
     assert left.stderr is not None
     assert any("waiting for 1 more" in line for line in left.stderr)
     for agent in (left, start_node(job, port, "2")):

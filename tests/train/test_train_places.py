@@ -19,16 +19,15 @@ from artesian.train.placed import Placed
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED
 from artesian.train.terms import Terms
 from artesian.wire.messages import Layer, WorkerFailed
+from ports import free_port
 from recovery_harness import (
     BATCH,
     DEADLINE_S,
     STEPS,
     Idle,
     Job,
-    free_port,
     start_placed_node,
     wait_for,
-    wait_for_step,
 )
 from relay import relay_to
 
@@ -50,7 +49,7 @@ while True:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Job]:
-    job = Job(tmp_path, STEP_S="0.1")
+    job = Job(tmp_path, HOLDS_AT="3")
     yield job
     job.end()
 
@@ -72,8 +71,9 @@ def test_nodes_that_are_told_their_places_restart_in_place(job: Job) -> None:
     port = free_port()
     last = start_placed_node(job, port, 1)  # who comes first does not lead
     first = start_placed_node(job, port, 0)
-    wait_for_step(job, 3, rank=1)
+    job.wait_until_held(0, 1)
     os.kill(job.pid_of(1), signal.SIGKILL)
+    job.let_go()
     assert ended(first, last) == [0, 0]
     (record,) = job.records()
     assert (record.rank, record.signal, record.layer) == (1, signal.SIGKILL, Layer.FORK)
@@ -87,7 +87,7 @@ def test_an_agent_that_was_cut_off_comes_back_and_the_gang_goes_on(job: Job, is_
     port = free_port()
     with relay_to(port) as relay:
         first, last = start_placed_node(job, port, 0), start_placed_node(job, relay.port, 1)
-        wait_for_step(job, 3, rank=1)
+        job.wait_until_held(0, 1)
         relay.cut()
         assert first.stderr is not None
         assert any("node 1 does not answer; it may come back" in line for line in first.stderr)
@@ -98,6 +98,9 @@ def test_an_agent_that_was_cut_off_comes_back_and_the_gang_goes_on(job: Job, is_
                 lambda: not any(Path(f"/proc/{pid}").exists() for pid in before[1:]), "the end of the workers"
             )
         assert (first.poll(), last.poll()) == (None, None)
+        job.let_go()
+        if not is_worker_killed:
+            job.wait_for_step(5, rank=1)
         relay.mend()
         assert ended(first, last) == [0, 0]
         assert relay.connections > 1
@@ -111,9 +114,10 @@ def test_workers_that_have_ended_while_their_agent_was_cut_off_have_ended_well(j
     port = free_port()
     with relay_to(port) as relay:
         first, last = start_placed_node(job, port, 0), start_placed_node(job, relay.port, 1)
-        wait_for_step(job, 3, rank=1)
+        job.wait_until_held(0, 1)
         relay.cut()
         workers = job.pid_of(0), job.pid_of(1)
+        job.let_go()
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the end of the workers")
         assert (first.poll(), last.poll()) == (None, None)
         relay.mend()
@@ -279,12 +283,14 @@ def test_a_stop_that_reaches_one_agent_only_lets_the_workers_of_all_save(
     tmp_path: Path, rank: int, number: signal.Signals
 ) -> None:
     """And what they save is the step that all have finished, from which the next attempt goes on."""
-    job = Job(tmp_path, STEP_S="0.1", ARTESIAN_CHECKPOINT_EVERY="1000")
+    job = Job(tmp_path, HOLDS_AT="3", ARTESIAN_CHECKPOINT_EVERY="1000")
     try:
         port = free_port()
         agents = [start_placed_node(job, port, place) for place in (0, 1)]
-        wait_for_step(job, 3, rank=1)
+        job.wait_until_held(0, 1)
         agents[rank].send_signal(number)
+        job.wait_until_gone_on(rank)
+        job.let_go()
         assert ended(*agents) == [PREEMPTED, PREEMPTED]
         last_step = max(step for _, step in job.losses())
         assert last_step < STEPS

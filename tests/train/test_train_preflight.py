@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import selectors
 import socket
 from collections import Counter
 from itertools import combinations
@@ -14,11 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artesian.train import faults, preflight
+from artesian.train.elected import Elected
 from artesian.train.faults import DeviceFaults, FaultWatch, Lookout
 from artesian.train.heartbeat import make_page
 from artesian.train.link import Link
-from artesian.train.preflight import Finding, PairCheck, Preflight, RankCheck, check, judge, rounds
+from artesian.train.preflight import Finding, PairCheck, Preflight, RankCheck, check, judge, leave_out, rounds
+from artesian.train.recovery import Failure
+from artesian.train.terms import Terms
+from artesian.train.unwanted import Unwanted
 from gang_harness import in_gang
+from recovery_harness import Idle
 
 CPU = torch.device("cpu")
 
@@ -287,3 +293,71 @@ def test_a_machine_without_the_library_tells_nothing(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert FaultWatch("GPU-1").read() == DeviceFaults()
     assert FaultWatch.of(CPU).read() == DeviceFaults()
+
+
+class Hall(Elected):
+    """The council of a gang of which so many nodes are there, and train."""
+
+    def __init__(self, *, there: int, train: int, least: int) -> None:
+        terms = Terms(
+            endpoints=(("127.0.0.1", 1),), token="", min_nodes=least, max_nodes=train, max_restarts=1
+        )
+        super().__init__(terms, Idle(), selectors.DefaultSelector(), print)
+        self._members = {str(number): ("127.0.0.1", number) for number in range(there)}
+        self._nodes = tuple(map(str, range(train)))
+
+
+@pytest.mark.parametrize(
+    ("there", "least", "ahead", "said"),
+    [
+        (3, 2, 0, "this node makes room for a spare one"),
+        (3, 2, None, "this node makes room for a spare one"),
+        (3, 2, 1, "training goes on with it: no spare node is there, and without it there would be too few"),
+        (2, 2, 0, "training goes on with it: no spare node is there, and without it there would be too few"),
+        (2, 1, 0, "this node is left out, and no other takes its place"),
+        (3, 1, 1, "this node is left out, and no other takes its place"),
+        (2, 1, None, "training goes on with it: no spare node is there"),
+    ],
+)
+def test_an_unfit_node_goes_where_others_can_do_without_it(
+    there: int, least: int, ahead: int | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    council = Hall(there=there, train=2, least=least)
+    unwanted = Unwanted(council, council.budget)
+    told = {"unfit": "Xid 79"} if ahead is None else {"unfit": "Xid 79", "ahead": ahead}
+    judged = [unwanted.judge("worker 1", 1, told) for _ in range(2)]
+    lines = capsys.readouterr().err.splitlines()
+    assert {line.removeprefix("artesian launch: worker 1 is unfit: Xid 79; ") for line in lines} == {said}
+    if said.startswith("training"):
+        assert judged == [None, None]
+        assert len(lines) == 1, "once"
+    else:
+        cause = Failure(rank=-1, text="worker 1 is unfit: Xid 79", is_suspect=False, exit_code=1)
+        assert judged == [(cause, True)] * 2
+        council.budget.restarts = 1
+        assert unwanted.judge("worker 1", 1, told) is None
+        assert capsys.readouterr().err.endswith("training goes on with it: no restart is left\n")
+
+
+def test_of_several_bad_nodes_each_lets_those_before_it_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told:
+        def is_unfit(self, text: str, *, ahead: int) -> None:
+            told.append((text, ahead))
+
+    told: list[tuple[str, int]] = []
+    monkeypatch.setattr(preflight, "link", Told)
+    findings = [Finding(rank=rank, reason=f"reason {rank}") for rank in (1, 2, 3, 7)]
+    for rank in (0, 1, 3, 7):
+        leave_out(findings, rank=rank, ranks_per_node=2)
+    assert told == [("reason 1", 0), ("reason 3", 1), ("reason 7", 2)]
+
+
+def test_without_a_launch_agent_it_is_said_that_training_goes_on_with_a_bad_node(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "link", lambda: None)
+    leave_out([Finding(rank=1, reason="it is slow")], rank=0)
+    leave_out([Finding(rank=1, reason="it is slow")], rank=1)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "rank 1 should be left out: it is slow; no launch agent" in line
+    assert line.endswith("training goes on with it")

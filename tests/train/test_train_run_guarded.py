@@ -1,6 +1,7 @@
 """``Run`` with a guard, with memory, with an interval that chooses itself: what a loop sees of them."""
 
 import math
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from artesian.train.errors import UnstableError
 from artesian.train.from_env import every_of, interval_of
 from artesian.train.guards import Action, Policy
 from artesian.train.interval import BestInterval, EverySeconds, EverySteps
+from artesian.train.segment import SHARED_MEMORY, JobFolder
 
 STEPS, BATCH = 20, 4
 
@@ -65,10 +67,14 @@ class Training:
 
 
 @pytest.fixture
-def memory_name(tmp_path: Path) -> Iterator[str]:
-    name = f"test-{tmp_path.name}"
+def memory_name() -> Iterator[str]:
+    """A name in the machine's shared memory, held as by the agent: else others sweep what nobody uses for a moment."""
+    name = f"test-{uuid.uuid4().hex}"
+    folder = JobFolder(name)
     yield name
-    assert not list(Path("/dev/shm").glob(f"*{name}"))
+    assert folder.ranks() == []
+    folder.leave(keep=False)
+    assert not list(SHARED_MEMORY.glob(f"*{name}"))
 
 
 def test_a_batch_whose_loss_is_no_number_is_passed_over_and_leaves_no_trace() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from artesian.wire.messages import Layer
+from ports import free_port
 from recovery_harness import (
     DEADLINE_S,
+    HOLD,
     Job,
-    free_port,
     lose_node,
     start_node,
-    wait_for_step,
     wait_until_bound,
 )
 
@@ -27,6 +27,7 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from artesian.train import Run, join
 
+{HOLD}
 torch.manual_seed(1)
 member = join()
 model = torch.nn.Sequential(torch.nn.Linear(6, 10), torch.nn.Tanh(), torch.nn.Linear(10, 3))
@@ -41,8 +42,8 @@ with Run.from_env(
     for batch in run.batches(data, global_batch={BATCH}, steps={STEPS}):
         loss = (model(batch) - 1).square().mean()
         loss.backward()
-        time.sleep(float(os.environ.get("STEP_S", "0")))
         run.commit(loss)
+        hold(run)
 """
 
 
@@ -66,7 +67,7 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], fl
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Sharded]:
-    job = Sharded(tmp_path, STEP_S="0.3")
+    job = Sharded(tmp_path, HOLDS_AT="4")
     yield job
     job.end()
 
@@ -78,10 +79,10 @@ def test_a_spare_goes_on_with_the_part_of_a_lost_node_from_the_memory_of_its_nei
     nodes = [start_node(job, port, "2")]
     wait_until_bound(port)
     nodes.append(start_node(job, port, "2"))
-    wait_for_step(job, 1, rank=1)
+    job.wait_until_held(0, 1)
     nodes.append(start_node(job, port, "2"))
-    wait_for_step(job, 4, rank=1)
     lose_node(nodes[1])
+    job.let_go()
     for agent in (nodes[0], nodes[2]):
         _, errors = agent.communicate(timeout=DEADLINE_S)
         assert agent.returncode == 0, errors
@@ -98,8 +99,9 @@ def test_a_worker_that_is_killed_goes_on_from_its_own_memory(
     job: Sharded, losses: dict[tuple[int, int], float | None]
 ) -> None:
     agent = job.start("--nproc-per-node", "2", "--max-restarts", "1")
-    wait_for_step(job, 4, rank=1)
+    job.wait_until_held(0, 1)
     os.kill(job.pid_of(1), signal.SIGKILL)
+    job.let_go()
     _, errors = agent.communicate(timeout=DEADLINE_S)
     assert agent.returncode == 0, errors
     assert {told.step > 0 for told in job.restored()} == {True}

@@ -28,7 +28,7 @@ from artesian.train.stragglers import (
     slow_ranks,
 )
 from artesian.wire.channel import ProgressReader
-from artesian.wire.messages import StepCommitted, StragglerFound, WorkerStarted
+from artesian.wire.messages import ReplicasDiverged, StepCommitted, StragglerFound, WorkerStarted
 from builders import Kernel, a_node, ended
 from gang_harness import in_gang
 from worker_messages import a_training, account, losses
@@ -196,10 +196,12 @@ def test_a_run_finds_the_rank_that_computes_longer(tmp_path: Path) -> None:
         with Run.from_env(
             model=replica, optimizer=optimizer, progress_dir=tmp_path, stragglers=policy
         ) as run:
+            assert run._slow is not None
+            timer = run._slow._timer
             for batch in run.batches(Points(), global_batch=2, steps=8):
-                if rank == 1:
-                    time.sleep(0.2)  # by far longer than what a busy machine adds to the other rank
+                time.sleep(0.02 * (1 + rank))
                 (replica(batch.nan_to_num()) ** 2).sum().backward()
+                timer._begin, timer._end = 0.0, 0.02 * (1 + rank)  # whatever a busy machine adds to either
                 run.commit()
 
     in_gang(2, work)
@@ -297,6 +299,35 @@ def test_a_replica_that_goes_astray_is_named_by_all() -> None:
     assert str(found) == "after step 4, the parameters of rank 2 differ from those of the others"
     unsure = Divergence(step=4, ranks=(0, 1), is_certain=False)
     assert str(unsure).endswith("ranks 0, 1 differ, and no majority says which is right")
+
+
+def test_a_run_says_once_that_a_replica_went_astray_and_again_when_another_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(rank: int) -> None:
+        torch.manual_seed(3)
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        with Run.from_env(
+            model=model, optimizer=optimizer, progress_dir=tmp_path, check_replicas_every=2
+        ) as run:
+            for _ in run.batches(Points(), global_batch=3, steps=12):
+                if (rank, run.step) in {(2, 3), (1, 7)}:
+                    with torch.no_grad():
+                        model.weight += 1
+                run.commit()
+
+    in_gang(3, work)
+    read = ProgressReader(tmp_path).read()
+    assert [told.checks_replicas for told in read if isinstance(told, WorkerStarted)] == [True] * 3
+    found = [told for told in read if isinstance(told, ReplicasDiverged)]
+    assert [(told.rank, told.step, told.ranks, told.is_certain) for told in found] == [
+        (0, 4, (2,), True),
+        (0, 8, (0,), True),
+    ]
+    printed = capfd.readouterr().err
+    assert printed.count("after step 4, the parameters of rank 2 differ") == 1
+    assert printed.count("differ from those of the others") == 2
 
 
 def test_replicas_are_compared_every_so_many_steps() -> None:

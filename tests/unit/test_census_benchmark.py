@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -324,6 +326,50 @@ def test_a_probe_that_fails_leaves_a_measurement_with_its_problem(script: str, p
     (measurement,) = benchmark(CPUS_ONLY, command=shell(script))
     assert (measurement.problem or "").startswith(problem)
     assert measurement.flops("fp32") is None
+
+
+def test_an_interrupt_amid_the_start_of_the_probe_leaves_no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[int] = []
+
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, *words: Any, **more: Any) -> None:
+            super().__init__(*words, **more)
+            ends.append(os.pidfd_open(self.pid))
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(CPUS_ONLY, command=shell("exec sleep 1000"))
+    assert signal.getsignal(signal.SIGINT) is handler
+    check_ended(ends)
+
+
+ASKS = """
+import sys
+from artesian.census import BenchmarkSettings, Machine, benchmark, discover
+machine = Machine(host=discover().host, accelerators=())
+benchmark(machine, settings=BenchmarkSettings(kernel_s=1000.0), progress=lambda said: print(said, flush=True))
+"""
+
+
+def test_the_probe_ends_with_the_process_that_asked_however_that_ends() -> None:
+    with subprocess.Popen([sys.executable, "-c", ASKS], stdout=subprocess.PIPE, text=True) as asks:
+        assert asks.stdout is not None
+        assert asks.stdout.readline()
+        children = Path(f"/proc/{asks.pid}/task/{asks.pid}/children").read_text().split()
+        ends = [os.pidfd_open(int(pid)) for pid in children]
+        asks.kill()
+        asks.wait()
+    check_ended(ends)
+
+
+def check_ended(ends: list[int]) -> None:
+    """Check that it was one process, and that it has ended."""
+    assert len(ends) == 1
+    for end in ends:
+        assert select.select([end], [], [], 60.0)[0], "a process is left"
+        os.close(end)
 
 
 FAKE_PROBE = """

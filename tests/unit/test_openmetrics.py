@@ -3,8 +3,10 @@
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from artesian.kernel.detections import Detections
 from artesian.kernel.goodput import Goodput, Window
 from artesian.model.ledger import US, Loss
+from artesian.model.replicas import DivergedReplicas
 from artesian.model.stragglers import SlowWorker
 from artesian.server.openmetrics import render_openmetrics
 
@@ -41,13 +43,21 @@ def test_a_parser_reads_back_every_cause_and_both_windows() -> None:
     }
 
 
-def test_stragglers_are_counted_where_they_are_looked_for_and_unknown_elsewhere() -> None:
+def test_what_workers_find_is_counted_where_they_look_for_it_and_unknown_elsewhere() -> None:
     slow = SlowWorker(worker=3, epoch=1, since_s=0, until_s=1, ratio=1.5)
-    text = render_openmetrics([], {AWKWARD: (slow,), "even": (), "untold": None})
-    assert samples(text) == {
+    apart = DivergedReplicas(workers=(2, 4), epoch=1, step=9, at_s=1, is_certain=True)
+    found = {
+        AWKWARD: Detections((slow,), (apart,)),
+        "even": Detections((), None),
+        "alike": Detections(None, ()),
+        "untold": Detections(),
+    }
+    assert samples(render_openmetrics([], found)) == {
         ("artesian_job_stragglers", AWKWARD): 1.0,
         ("artesian_job_straggler_ratio", AWKWARD, "3"): 1.5,
+        ("artesian_job_diverged_replicas", AWKWARD): 2.0,
         ("artesian_job_stragglers", "even"): 0.0,
+        ("artesian_job_diverged_replicas", "alike"): 0.0,
     }
 
 

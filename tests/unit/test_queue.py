@@ -37,7 +37,7 @@ def index_of(queue: WaitingQueue, key: Callable[[WaitingJob], Key]) -> dict[obje
     """What the queue keeps for the key, by shape."""
     queue.walk(key)
     kept: Index = queue._keys[key]
-    return {shape_of(queue[alike.jobs[0][1]].job): list(alike.jobs) for alike in kept.shapes}
+    return {shape_of(queue[alike.jobs[0][-2]].job): list(alike.jobs) for alike in kept.shapes}
 
 
 @given(entries=waiting_jobs())

@@ -9,7 +9,7 @@ from artesian.kernel import sharing
 from artesian.kernel.state import State
 from artesian.model.events import JobSubmitted, NodeJoined
 from artesian.model.job import Job
-from builders import a_job, a_node, joined, retry, submitted
+from builders import Kernel, a_job, a_node, cancelled, joined, retry, submitted
 
 
 def read(number: int) -> JobSubmitted:
@@ -84,3 +84,17 @@ def test_what_is_unique_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> Non
             f"j{number}", command=(f"--seed={number}",), env={"SEED": str(number)}, priority=number
         )
     assert max(len(shared._words), len(shared._parts), len(shared._environments)) < 40
+
+
+def test_jobs_that_were_submitted_at_one_moment_share_it_until_something_becomes_of_one() -> None:
+    kernel = Kernel(a_node(devices=1))
+    kernel.submit(*(a_job(f"j{number}", devices="cpu:1") for number in range(4)), at_s=7.0)
+    kernel.submit(a_job("later", devices="cpu:1"), at_s=8.0)
+    waiting = [kernel.job(id_) for id_ in ("j1", "j2", "j3")]
+    assert all(one.history is waiting[0].history for one in waiting)
+    assert all(one.submitted_s is one.history[0].at_s for one in waiting)
+    assert kernel.job("later").history[0].at_s == 8.0
+    kernel.step(cancelled("j1", at_s=9.0))
+    assert [change.at_s for change in kernel.job("j1").history] == [7.0, 9.0]
+    assert [change.at_s for change in kernel.job("j2").history] == [7.0]
+    assert kernel.job("j0").history[0].at_s == 7.0

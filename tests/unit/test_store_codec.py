@@ -190,7 +190,7 @@ def test_the_form_on_disk_is_pinned() -> None:
         '{"at_s":2.5,"stops":[{"job_id":"a","epoch":1,"grace_s":3.0,"cause":"preempted","reason":"r"}],'
         '"starts":[{"job_id":"b","epoch":2,"placement":{"shares":[{"node_id":"n1","devices":[0,1],"milli":1000}]},'
         '"reason":"r"}],"holds":[{"job_id":"c","code":"devices_busy","behind":null},'
-        '{"job_id":"d","code":"behind_another","behind":"c"}],"claims":[]}'
+        '{"job_id":"d","code":"behind_another","behind":"c"}],"claims":[],"notice":null}'
     )
     name, body = encode(ended(cause=Cause.SIGNAL))
     assert name == "AttemptEnded"

@@ -11,6 +11,7 @@ import pytest
 from artesian.kernel.training import Recovery, RecoveryCause, TrainingSummary, training_summary
 from artesian.model.job import Cause, JobKind
 from artesian.model.ledger import Ceiling
+from artesian.model.replicas import DivergedReplicas
 from artesian.model.stragglers import SlowWorker
 from artesian.wire import (
     CheckpointCommitted,
@@ -23,7 +24,7 @@ from artesian.wire import (
     WorkerStarted,
 )
 from builders import Kernel, a_job, a_node, cancelled, ended, started, ticked
-from worker_messages import recovered
+from worker_messages import apart, recovered
 
 CEILINGS = {("n1", "fp32"): Ceiling(flops=2e9, basis="measured fp32")}
 
@@ -150,6 +151,27 @@ def test_a_recovery_within_an_attempt_is_one_of_the_jobs(told: dict[str, Any], c
         cause=cause, failed_s=9.0, seconds=3.0, worker=worker, resumed_from_step=2, layer=Layer.FORK
     )
     assert recovery == expected
+
+
+def divergences(*said: Message) -> list[DivergedReplicas] | None:
+    found = summary(training(), {1: [*held_up(), *said]}).divergences
+    return None if found is None else list(found)
+
+
+def test_replicas_that_went_apart_are_told_until_a_state_is_restored() -> None:
+    checked = replace(began(0, 1), checks_replicas=True)
+    assert divergences() is None
+    assert divergences(checked) == []
+    first = DivergedReplicas(workers=(1,), epoch=1, step=2, at_s=7.0, is_certain=True)
+    then = DivergedReplicas(workers=(0, 1), epoch=1, step=4, at_s=11.0, is_certain=False, is_now=True)
+    words = apart((1,), 2, 7.0), apart((0, 1), 4, 11.0, is_certain=False)
+    assert divergences(*reversed(words)) == [first, then]
+    restored = Restored(rank=0, at_s=11.5, step=4)
+    assert divergences(*words, restored) == [first, msgspec.structs.replace(then, is_now=False)]
+    assert (
+        "resume it, which gives all workers the same state, from a checkpoint of worker 0's" in first.remedy
+    )
+    assert "from a checkpoint before step 4" in then.remedy
 
 
 def slow(

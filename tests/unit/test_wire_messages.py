@@ -74,6 +74,20 @@ def test_a_newer_worker_may_say_more_and_of_other_things() -> None:
     assert decode(b'{"type":"gradient_norm","rank":0}') is None
 
 
+@pytest.mark.parametrize("ranks", [None, 1, "01", [0.5], [True], {}])
+def test_ranks_that_are_none_are_refused(ranks: object) -> None:
+    body = {
+        "type": "replicas_diverged",
+        "rank": 0,
+        "at_s": 1.0,
+        "step": 4,
+        "ranks": ranks,
+        "is_certain": True,
+    }
+    with pytest.raises(ValueError, match="a replicas_diverged message with the wrong fields"):
+        decode(json.dumps(body).encode())
+
+
 @pytest.mark.parametrize(
     "text",
     [

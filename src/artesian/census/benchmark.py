@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import IO
 
 import msgspec
@@ -107,18 +109,21 @@ def _run_probe(
 ) -> tuple[list[Measurement], str | None]:
     """Return what the probe measured, and why it measured no more; None where it measured everything."""
     expected = max(1, len(request.gpus))
+    request = replace(request, parent_pid=os.getpid())
     measured: list[Measurement] = []
     latest = "starting"
+    process: subprocess.Popen[bytes] | None = None
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [*command, msgspec.json.encode(request).decode()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,  # so that killing the group reaches whatever the probe started
-        )
-        assert process.stdout is not None
         try:
+            with _uninterrupted():
+                process = subprocess.Popen(
+                    [*command, msgspec.json.encode(request).decode()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    start_new_session=True,  # so that killing the group reaches whatever the probe started
+                )
+            assert process.stdout is not None
             for line in _lines(process.stdout, silence_s):
                 message = msgspec.json.decode(line)
                 if "progress" in message:
@@ -137,7 +142,25 @@ def _run_probe(
         except (msgspec.MsgspecError, KeyError, TypeError) as error:
             return measured, f"the probe does not keep to its protocol: {error}"
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C until the end of the block: amid the start of a process nobody would know whom to end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python interrupts the main thread only
+        return
+    held: list[FrameType | None] = []
+    before = signal.signal(signal.SIGINT, lambda _, frame: held.append(frame))
+    try:
+        yield
+    finally:
+        # None: whoever set it did so from outside of Python, and it cannot be set again from here.
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _lines(stream: IO[bytes], silence_s: float) -> Iterator[bytes]:

@@ -5,13 +5,17 @@ that hangs can be left behind. REQUEST is a ``ProbeRequest`` as JSON; stdout car
 line: ``{"progress": TEXT}``, or ``{"measurement": {...}}`` for each target, in order.
 """
 
+import ctypes
 import os
+import signal
 import sys
 from typing import BinaryIO
 
 import msgspec
 
 from artesian.census.request import ProbeRequest
+
+_PR_SET_PDEATHSIG = 1
 
 
 def main(argument: str, out: BinaryIO) -> None:
@@ -25,6 +29,8 @@ def main(argument: str, out: BinaryIO) -> None:
         emit("progress", text)
 
     request = msgspec.json.decode(argument, type=ProbeRequest)
+    if request.parent_pid is not None:
+        _die_with(request.parent_pid)
     if request.gpus:
         from artesian.census.gpu_probe import measure_gpus
 
@@ -34,6 +40,15 @@ def main(argument: str, out: BinaryIO) -> None:
         from artesian.census.cpu_probe import measure_cpu
 
         emit("measurement", measure_cpu(request, say))
+
+
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent dies, however that comes; leave at once where it has."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent_pid:
+        os._exit(128 + signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class ProbeRequest:
     ``threads`` is the number of cores. ``pinned_cpus`` are the logical CPUs to stay on, none for no
     pinning; ``watched_cpus`` those on which other processes would disturb. ``kernel_s`` is the time per
     kernel in seconds; ``max_size`` bounds the matrices; ``array_bytes`` is the size of each array of the
-    memory kernel.
+    memory kernel. ``parent_pid`` is the process that the probe is to end with (None: it goes on without).
     """
 
     threads: int = 1
@@ -34,3 +34,4 @@ class ProbeRequest:
     max_size: int = 8192
     array_bytes: int = 2**28
     may_use_torch: bool = True
+    parent_pid: int | None = None

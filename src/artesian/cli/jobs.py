@@ -111,6 +111,9 @@ def why(job: str, output: str) -> None:
     for slow in found.stragglers or ():
         console.print(Text.assemble(("straggler: ", "bold"), visible(str(slow))), soft_wrap=True)
         console.print(Text.assemble(("to mend: ", "bold"), visible(slow.remedy)), soft_wrap=True)
+    for apart in found.divergences or ():
+        console.print(Text.assemble(("replicas: ", "bold"), visible(str(apart))), soft_wrap=True)
+        console.print(Text.assemble(("to mend: ", "bold"), visible(apart.remedy)), soft_wrap=True)
     if found.state != "queued":
         return
     start_s = found.nearest_start_s

@@ -145,6 +145,8 @@ class TrainingPicture:
         table.add_row("recoveries", "\n".join(map(_recovery_text, summary.recoveries)) or "none")
         if summary.stragglers is not None:
             table.add_row("stragglers", Text("\n".join(map(str, summary.stragglers)) or "none"))
+        if summary.divergences is not None:
+            table.add_row("replicas", Text("\n".join(map(str, summary.divergences)) or "alike"))
         return table
 
 

@@ -19,6 +19,7 @@ from artesian.wire import (
     Message,
     PhaseEnded,
     Recovered,
+    ReplicasDiverged,
     Restored,
     StepCommitted,
     StragglerFound,
@@ -36,6 +37,7 @@ class WorkerLog(Struct, kw_only=True, gc=False):
     rank: int
     dtype: str | None = None
     seeks_stragglers: bool | None = None
+    checks_replicas: bool | None = None
     steps: list[StepCommitted] = field(default_factory=list)
     is_kept: list[bool] = field(default_factory=list)
     phases: list[PhaseEnded] = field(default_factory=list)
@@ -59,6 +61,7 @@ class AttemptLog(Struct, kw_only=True, gc=False):
     checkpoints: list[CheckpointCommitted] = field(default_factory=list)
     recoveries: list[Recovered] = field(default_factory=list)
     stragglers: list[StragglerFound] = field(default_factory=list)
+    divergences: list[ReplicasDiverged] = field(default_factory=list)
     world_size: int | None = None
     failed_s: float | None = None
     failed_rank: int | None = None
@@ -109,6 +112,9 @@ def _sort(log: AttemptLog, messages: Sequence[Message]) -> list[WorkerFailed]:
         if isinstance(message, StragglerFound):  # rank 0's word about another
             log.stragglers.append(message)
             continue
+        if isinstance(message, ReplicasDiverged):
+            log.divergences.append(message)
+            continue
         if isinstance(message, WorkerFailed):
             failures.append(message)
             continue
@@ -127,6 +133,7 @@ def _sort(log: AttemptLog, messages: Sequence[Message]) -> list[WorkerFailed]:
             case WorkerStarted():
                 worker.dtype = message.dtype
                 worker.seeks_stragglers = message.seeks_stragglers
+                worker.checks_replicas = message.checks_replicas
                 log.world_size = max(log.world_size or 0, message.world_size)
     log.recoveries.sort(key=lambda said: said.at_s)
     for worker in log.workers.values():

@@ -101,8 +101,6 @@ class State:
     def restore(self, jobs: Iterable[JobRecord]) -> None:
         """Take over jobs of an image, of which the state was made without them."""
         for record in jobs:
-            if record.history[0].at_s == record.submitted_s:
-                record.history[0].at_s = record.submitted_s  # one object for both, of 24 bytes
             if not record.state.is_final and (served := served_by(record)):
                 self.served[record.job.id] = served
             self._file(record)
@@ -377,7 +375,7 @@ class State:
         return self.jobs[job_id]
 
     def _file(self, job: JobRecord) -> None:
-        self._sharing.job(job.job)
+        self._sharing.record(job)
         self.jobs[job.job.id] = job
         self._index(job)
 

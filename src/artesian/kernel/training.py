@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from artesian.kernel.detections import diverged_replicas
 from artesian.kernel.gang import Gang
 from artesian.kernel.goodput import Goodput
 from artesian.kernel.intervals import Times
@@ -15,6 +16,7 @@ from artesian.kernel.notes import ceiling_text
 from artesian.kernel.progress import AttemptLog, JobLog, Progress, read_log
 from artesian.kernel.stragglers import slow_workers
 from artesian.model.ledger import US, Ceiling, Waterfall, to_us
+from artesian.model.replicas import DivergedReplicas
 from artesian.model.resources import MILLI
 from artesian.model.stragglers import SlowWorker
 from artesian.model.views import JobView
@@ -64,7 +66,8 @@ class TrainingSummary(Struct, frozen=True, kw_only=True, gc=False):
     ``tokens_per_s`` and ``model_flops_per_s`` are over the time in which at least one rank was in such a
     step; ``tokens_per_s_overall`` is over the job's life, from submit to end. ``mfu`` is the share of its
     ceiling that the devices reached in these steps; ``mfu_basis`` is what the ceiling rests on. ``stragglers`` are the
-    workers that held the others up; None where the script does not look for them.
+    workers that held the others up, ``divergences`` the replicas that went apart; None where the script does not look
+    for them.
     """
 
     job_id: str
@@ -80,6 +83,7 @@ class TrainingSummary(Struct, frozen=True, kw_only=True, gc=False):
     recoveries: tuple[Recovery, ...]
     losses: tuple[tuple[int, float], ...]
     stragglers: tuple[SlowWorker, ...] | None = None
+    divergences: tuple[DivergedReplicas, ...] | None = None
 
 
 class JobReport(Struct, frozen=True, kw_only=True, gc=False):
@@ -126,6 +130,7 @@ def training_summary(
         recoveries=tuple(sorted(_recoveries(job.attempts), key=lambda recovery: recovery.failed_s)),
         losses=losses,
         stragglers=slow_workers(job),
+        divergences=diverged_replicas(job),
     )
 
 

@@ -90,7 +90,8 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of one scheduling cycle: stops go first, then starts, each in order.
 
     ``holds`` has the jobs that the cycle looked at in vain and whose reason to wait is new. Who is not
-    in it and waits is behind one of them. ``claims`` keep devices for whom the stopped ones make room.
+    in it and waits is behind one of them. ``claims`` keep devices for whom the stopped ones make room. ``notice`` is
+    what operators should know of how it was decided: that a solver failed, say, and what went instead.
     """
 
     at_s: float
@@ -98,6 +99,7 @@ class Plan(Struct, frozen=True, kw_only=True, gc=False):
     starts: tuple[Start, ...] = ()
     holds: tuple[Hold, ...] = ()
     claims: tuple[Claim, ...] = ()
+    notice: str | None = None
 
     @property
     def commands(self) -> tuple[Command, ...]:

@@ -12,6 +12,7 @@ from artesian.model.fleet import NO_CENTER
 from artesian.model.job import Cause
 from artesian.model.ledger import Ceiling
 from artesian.model.plan import Reason
+from artesian.model.replicas import DivergedReplicas
 from artesian.model.stragglers import SlowWorker
 
 OVER = ("succeeded", "failed", "cancelled")
@@ -120,7 +121,8 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
 
     Of a job that waits also ``nearest_start_s``, when it is likely to start (None: nobody can tell), and
     ``would_start``: changes that would let it start now, in words that go on after "would start now". Of a job that
-    runs, ``stragglers`` are the workers that hold the others up now; None where its script does not look for them.
+    runs, ``stragglers`` are the workers that hold the others up now, and ``divergences`` the replicas that went apart;
+    None where its script does not look for them.
     """
 
     job: str
@@ -130,6 +132,7 @@ class Decision(Struct, frozen=True, kw_only=True, gc=False):
     nearest_start_s: float | None = None
     would_start: tuple[str, ...] = ()
     stragglers: tuple[SlowWorker, ...] | None = None
+    divergences: tuple[DivergedReplicas, ...] | None = None
 
 
 class MoveView(Struct, frozen=True, kw_only=True, gc=False):

@@ -47,6 +47,7 @@ class Pools:
             starts=tuple(start for plan in cycle.plans for start in plan.starts),
             holds=_holds(cycle),
             claims=tuple(claim for plan in cycle.plans for claim in plan.claims),
+            notice="; ".join(dict.fromkeys(plan.notice for plan in cycle.plans if plan.notice)) or None,
         )
 
     def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:

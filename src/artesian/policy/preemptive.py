@@ -70,6 +70,7 @@ class Preemptive:
                 starts=(*cycle.starts, *cycle.plan.starts),
                 holds=(*kept, *cycle.plan.holds),
                 claims=tuple(cycle.claims),
+                notice=cycle.plan.notice,
             )
 
     def explain(self, snapshot: Snapshot, job_id: str) -> Reason | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from artesian.model.capacity import IntArray
 from artesian.policy.shares import Objective
-from artesian.policy.solver import FloatArray
+from artesian.policy.solver import FloatArray, SolverFailed
 from artesian.policy.throughput import Problem
 
 _FIRST_S = 1.0
@@ -26,7 +26,8 @@ class Ranking(Protocol):
     def priorities(self, problem: Problem) -> FloatArray:
         """Return the priorities [J, K], the greatest first; 0: not there, if it can be helped.
 
-        They follow from the problem alone. There is at least one job.
+        They follow from the problem alone. There is at least one job. Raises SolverFailed where a solver comes to
+        nothing: equal parts go instead then (``fallback.ranked``).
         """
         ...
 
@@ -50,7 +51,9 @@ class Turns:
     """
 
     objective: Objective
-    _last: tuple[tuple[bytes, ...], FloatArray] | None = field(default=None, repr=False, compare=False)
+    _last: tuple[tuple[bytes, ...], FloatArray | SolverFailed] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def name(self) -> str:
@@ -70,8 +73,16 @@ class Turns:
             parts += [problem.left, problem.held_s, problem.age_s]
         key = tuple(part.tobytes() for part in parts)
         if self._last is None or self._last[0] != key:
-            self._last = (key, self.objective.shares(problem))
+            self._last = (key, self._found(problem))
+        if isinstance(self._last[1], SolverFailed):
+            raise self._last[1].with_traceback(None)
         return self._last[1]
+
+    def _found(self, problem: Problem) -> FloatArray | SolverFailed:
+        try:
+            return self.objective.shares(problem)
+        except SolverFailed as failed:
+            return failed  # it takes the longest of all, and would again
 
 
 def targets(problem: Problem, priorities: FloatArray, *, jobs: Sequence[int], free: FloatArray) -> IntArray:

@@ -17,7 +17,8 @@ from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
 from artesian.policy.base import Place
-from artesian.policy.ranking import Ranking, Sizing, targets
+from artesian.policy.fallback import ranked
+from artesian.policy.ranking import Ranking, targets
 from artesian.policy.solver import FloatArray, IntArray
 from artesian.policy.throughput import Problem, Throughputs, problem
 
@@ -81,10 +82,10 @@ class Rounds:
                 )
         rest_s = (self._round(snapshot.at_s) + 1) * self.round_s - snapshot.at_s
         unknown = decision.unknown.get(job_id)
-        known = "" if unknown is None else f"; {unknown}"
+        known = "".join(f"; {what}" for what in (unknown, decision.plan.notice) if what is not None)
         return Reason(
             code=reason.code,
-            text=f"{reason.text}; by {self.ranking.name} others go before it{known}",
+            text=f"{reason.text}; by {decision.by} others go before it{known}",
             unblock=f"{reason.unblock}, or its turn comes when the round is over, in {format_duration(rest_s)}",
         )
 
@@ -93,16 +94,15 @@ class Rounds:
     def _decide(self, snapshot: Snapshot) -> "_Decision":
         is_round_over = self._is_round_over(snapshot)
         if not snapshot.waiting and not (is_round_over and snapshot.running):
-            return _Decision(Plan(at_s=snapshot.at_s), {})
+            return _Decision(Plan(at_s=snapshot.at_s), {}, self.ranking.name)
         known, impossible = problem(snapshot, self.throughputs)
         holds = [
             Hold(job_id=job.id, code=explain.impossible_code(job, snapshot.capacity)) for job in impossible
         ]
         if not known.jobs:
-            return _Decision(Plan(at_s=snapshot.at_s, holds=tuple(holds)), {})
-        priorities = self.ranking.priorities(known)
-        sizes = self.ranking.sizes(known) if isinstance(self.ranking, Sizing) else None
-        cycle = _Cycle(snapshot, known, priorities, sizes, self.place, is_round_over)
+            return _Decision(Plan(at_s=snapshot.at_s, holds=tuple(holds)), {}, self.ranking.name)
+        found = ranked(self.ranking, known)
+        cycle = _Cycle(snapshot, known, found.priorities, found.sizes, self.place, is_round_over)
         with snapshot.capacity.trial() as trial:
             cycle.choose(trial)
         starts = [
@@ -110,7 +110,7 @@ class Rounds:
                 job_id=(entry := snapshot.waiting[known.jobs[number].id]).job.id,
                 epoch=entry.next_epoch,
                 placement=placement,
-                reason=self._start_reason(known, number, placement),
+                reason=self._start_reason(known, number, placement, found.name),
             )
             for number, placement in cycle.startable()
         ]
@@ -122,28 +122,30 @@ class Rounds:
         ]
         plan = Plan(
             at_s=snapshot.at_s,
-            stops=tuple(self._stop(entry, to) for entry, to in cycle.stops()),
+            stops=tuple(self._stop(entry, to, found.name) for entry, to in cycle.stops()),
             starts=tuple(starts),
             holds=tuple(holds),
+            notice=found.notice,
         )
         unknown = {
             known.jobs[number].id: _unknown(known, number)
             for number in np.flatnonzero(~known.is_known).tolist()
         }
-        return _Decision(plan, unknown)
+        return _Decision(plan, unknown, found.name)
 
-    def _start_reason(self, known: Problem, number: int, placement: Placement) -> str:
+    def _start_reason(self, known: Problem, number: int, placement: Placement, by: str) -> str:
         unknown = "" if known.is_known[number] else f" ({_unknown(known, number)})"
-        return f"its turn by {self.ranking.name}, in rounds of {format_duration(self.round_s)}{unknown}: {placement}"
+        return f"its turn by {by}, in rounds of {format_duration(self.round_s)}{unknown}: {placement}"
 
-    def _stop(self, entry: RunningJob, to: str | None) -> Stop:
+    @staticmethod
+    def _stop(entry: RunningJob, to: str | None, by: str) -> Stop:
         what = "others go before it" if to is None else f"it goes on on {to}"
         return Stop(
             job_id=entry.job.id,
             epoch=entry.epoch,
             grace_s=entry.job.grace_s,
             cause=Cause.PREEMPTED,
-            reason=f"the round is over, and by {self.ranking.name} {what}",
+            reason=f"the round is over, and by {by} {what}",
         )
 
     # -- rounds -------------------------------------------------------------------------------------
@@ -174,10 +176,11 @@ def _unknown(problem: Problem, number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """``unknown`` says of jobs, by id, what is not known of their speeds."""
+    """``unknown`` says of jobs, by id, what is not known of their speeds; ``by`` is what the turns went by."""
 
     plan: Plan
     unknown: Mapping[str, str]
+    by: str
 
 
 class _Cycle:

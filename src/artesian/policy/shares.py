@@ -4,6 +4,7 @@ Gavel's linear programs (Narayanan et al., OSDI 2020): x [J, K] >= 0, a job's sh
 the devices that all shares take of a kind, to at most what there is of it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,13 +13,16 @@ import numpy as np
 from msgspec.structs import replace
 
 from artesian.model.capacity import BoolArray
-from artesian.policy.solver import FloatArray, IntArray, LinearProgram
+from artesian.policy.solver import FloatArray, IntArray, LinearProgram, SolverFailed
 from artesian.policy.throughput import Problem
 
 _SLACK = 1e-6
 """What part of a level is given up, for the next program to have room beyond the solver's own 1e-7."""
 _CLOSE = 1e-3
 """How near to the least the greatest rho is brought, in parts of it."""
+_MOST_STEPS = 64
+"""How often at most the greatest rho is doubled until it is enough, and then halved: there are 64 doublings from 1 to
+2e19, and ten halvings are enough."""
 
 
 class Objective(Protocol):
@@ -35,7 +39,7 @@ class Objective(Protocol):
         ...
 
     def shares(self, problem: Problem) -> FloatArray:
-        """Return the shares [J, K]. There is at least one job."""
+        """Return the shares [J, K]. There is at least one job. Raises SolverFailed where the solver comes to none."""
         ...
 
 
@@ -103,16 +107,31 @@ class FinishTimeFairness:
         alone_s = (done + problem.left) / alone_rate / problem.weight
         # No job can end at once: at this rho and below, one would have to.
         low = float((problem.age_s / alone_s).max())
-        high = low + 1.0
+        if not math.isfinite(low):
+            raise SolverFailed(f"a job would have ended at once on its own: the least rho is {low}")
+        # Beside a large rho a step of 1 is none: a float has no room for it.
+        step = max(1.0, _CLOSE * low)
+        high = low + step
         program = _Shares(problem, problem.rate)
         reaches = program.reach()
-        while not reaches(problem.left / (high * alone_s - problem.age_s)):
-            low, high = high, high + 2 * (high - low)
-        while high - low > _CLOSE * high:
+
+        def need(rho: float) -> FloatArray:
+            gain: FloatArray = problem.left / np.maximum(rho * alone_s - problem.age_s, 1e-9)
+            return gain
+
+        for _ in range(_MOST_STEPS):
+            if reaches(need(high)):
+                break
+            step *= 2
+            low, high = high, high + step
+        else:
+            raise SolverFailed(f"no rho up to {high:.3g} is one that all jobs can have")
+        for _ in range(_MOST_STEPS):
+            if high - low <= _CLOSE * high:
+                break
             middle = (low + high) / 2
-            need = problem.left / np.maximum(middle * alone_s - problem.age_s, 1e-9)
-            low, high = (low, middle) if reaches(need) else (middle, high)
-        return program.best_sum(problem.left / (high * alone_s - problem.age_s) * (1 - _SLACK))
+            low, high = (low, middle) if reaches(need(middle)) else (middle, high)
+        return program.best_sum(need(high) * (1 - _SLACK))
 
 
 class _Shares:
@@ -219,6 +238,8 @@ class _Shares:
         program = self._program(self._level_gain(), need=np.ones(jobs), least=np.zeros(jobs), highest=2.0)
 
         def reaches(need: FloatArray) -> bool:
+            if (need > self._most * (1 + _SLACK)).any():
+                return False  # not even with all of its time; and of a number far too large the solver knows nothing
             for job in range(jobs):
                 part = -float(need[job] / self._most[job])
                 program.set_value(jobs + kinds + job, len(self._job), part)

@@ -39,7 +39,8 @@ class Driver:
 
     Where there are several processes, ``leads`` says whether this one may still act; ``advanced`` hears of
     every record that the state has, committed. ``save_snapshot`` is for who does it in another way than
-    ``journal`` does: at once, which is long for many jobs. ``cycled`` gets the seconds of each cycle of the policy.
+    ``journal`` does: at once, which is long for many jobs. ``cycled`` gets the seconds of each cycle of the policy, and
+    whether its plan came with a notice.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Driver:
         leads: Callable[[], bool] = lambda: True,
         advanced: Callable[[int], None] | None = None,
         save_snapshot: Callable[[State, int], None] | None = None,
-        cycled: Callable[[float], object] = lambda _: None,
+        cycled: Callable[[float, bool], object] = lambda *_: None,
     ) -> None:
         self._journal = journal
         self._scheduler = scheduler
@@ -65,6 +66,7 @@ class Driver:
         self._save = save_snapshot or journal.save_snapshot
         self._cycled = cycled
         self._reported: list[Event] = []
+        self._has_notice = False
         self.is_in_order = True
         """Whether the scheduler's state is the one after record ``seq``: not in the middle of a step, nor after
         one that failed."""
@@ -150,8 +152,17 @@ class Driver:
         cycles, begun_s = self._scheduler.cycles, time.perf_counter()
         plan = self._scheduler.draft(events)
         if self._scheduler.cycles != cycles:
-            self._cycled(time.perf_counter() - begun_s)
+            self._cycled(time.perf_counter() - begun_s, plan.notice is not None)
+            self._log_notice(plan.notice)
         return plan
+
+    def _log_notice(self, notice: str | None) -> None:
+        """Log it where there was none in the cycle before, and when it is over; /metrics counts each."""
+        if notice is not None and not self._has_notice:
+            _log.warning("the policy has a notice: %s", notice)
+        elif notice is None and self._has_notice:
+            _log.info("the policy has no notice any more")
+        self._has_notice = notice is not None
 
     def _write_down(self, reported: Sequence[Event]) -> Sequence[Event]:
         """Append what the engine reported; return that, behind what others have appended."""

@@ -14,16 +14,16 @@ import msgspec
 from msgspec.structs import replace
 
 from artesian.kernel.accounting import waterfall
+from artesian.kernel.detections import Detections
 from artesian.kernel.goodput import Goodput, job_goodput
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.state import State
 from artesian.kernel.told import job_view
 from artesian.kernel.training import TrainingSummary, training_summary
 from artesian.model.ledger import Waterfall
-from artesian.model.stragglers import SlowWorker
 from artesian.server.config import StateDir
 from artesian.server.mirror import Mirror
-from artesian.server.report import ceilings_in, read_progress, stragglers_now, with_notes
+from artesian.server.report import ceilings_in, detections, read_progress, with_notes
 
 _KEPT_S = 2.0
 """How long an answer is given again: many dashboards ask for the same one."""
@@ -123,11 +123,9 @@ class Ledger:
         copy = copied(record)
         return await asyncio.to_thread(self._sum_up, copy)
 
-    async def stragglers(self, record: JobRecord) -> tuple[SlowWorker, ...] | None:
-        """Return the workers that hold the others up; None of a job that does not run, or does not look for them."""
-        if not record.state.holds_devices:
-            return None
-        return await asyncio.to_thread(stragglers_now, self.dir.jobs, copied(record))
+    async def detections(self, record: JobRecord) -> Detections:
+        """Return what the workers have found about one another that holds now; unknown of a job that does not run."""
+        return await asyncio.to_thread(detections, self.dir.jobs, copied(record))
 
     def _sum_up(self, record: JobRecord) -> TrainingSummary:
         end_s = time.time() if record.ended_s is None else record.ended_s

@@ -120,6 +120,13 @@ class Metrics:
         yield from self._devices()
         if (cycles := read_cycles(self._cycles)) is not None:
             yield _of_cycles(cycles)
+            noticed = CounterMetricFamily(
+                "artesian_scheduling_cycles_noticed",
+                "Cycles whose plan came with a notice: its policy could not decide as it should, its solver failed, say;"
+                " the driver's log says what. Of the last driver here, from its start on.",
+            )
+            noticed.add_metric([], cycles.noticed)
+            yield noticed
         if self._waterfall is not None:
             yield from _of_waterfall(self._waterfall)
         yield _gauge(

@@ -31,6 +31,7 @@ MOST_UNCOMMITTED = 20_000
 _MOST_LOOKED_AHEAD = 500
 """Jobs up to which an outlook takes tens of milliseconds; with 110,000 it takes six seconds."""
 _FREEZE_EVERY = 20_000
+"""Records after which what there is is left out of later collections, and what they took beside it is given back."""
 
 STAGES = ("queue", "lock", "commit", "apply")
 """What an append waits for: the commit before it, other processes that write, the disk, and the event loop."""
@@ -213,6 +214,7 @@ class Mirror:
         if self._applied >= _FREEZE_EVERY:
             self._applied = 0
             gc.freeze()
+            give_back_memory()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

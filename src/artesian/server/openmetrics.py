@@ -1,4 +1,4 @@
-"""Goodput of jobs, and the workers that hold them up, as OpenMetrics text, for whatever scrapes it.
+"""Goodput of jobs, and what their workers have found about one another, as OpenMetrics text, for whatever scrapes it.
 
 Of the server's own page no series is by job, as their number would grow without end: this is a page of its own,
 for who scrapes the jobs that he looks after. The label is not ``job``, which Prometheus sets itself.
@@ -6,9 +6,9 @@ for who scrapes the jobs that he looks after. The label is not ``job``, which Pr
 
 from collections.abc import Iterable, Mapping
 
+from artesian.kernel.detections import Detections
 from artesian.kernel.goodput import Goodput, Window
 from artesian.model.ledger import US
-from artesian.model.stragglers import SlowWorker
 
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
@@ -30,13 +30,17 @@ _HEADS = {
         "ratio",
         "How many times as long as the middle worker such a worker computes.",
     ),
+    "artesian_job_diverged_replicas": (
+        "",
+        "Workers whose parameters differ from the others'. Not there where the job does not run, or compares none.",
+    ),
 }
 
 
 def render_openmetrics(
-    goodputs: Iterable[Goodput], stragglers: Mapping[str, tuple[SlowWorker, ...] | None] | None = None
+    goodputs: Iterable[Goodput], detections: Mapping[str, Detections] | None = None
 ) -> str:
-    """Return the metrics of the jobs, with the end mark; what is unknown has no samples. ``stragglers`` are by job."""
+    """Return the metrics of the jobs, with the end mark; what is unknown has no samples. ``detections`` are by job."""
     samples: dict[str, list[str]] = {name: [] for name in _HEADS}
     for goodput in goodputs:
         job = goodput.job_id.translate(_ESCAPES)
@@ -51,14 +55,21 @@ def render_openmetrics(
             for name, window in _windows(goodput)
             if window is not None and window.share is not None
         ]
-    for id_, found in (stragglers or {}).items():
-        if found is None:
-            continue
+    for id_, (stragglers, divergences) in (detections or {}).items():
         job = id_.translate(_ESCAPES)
-        samples["artesian_job_stragglers"].append(f'artesian_job_stragglers{{job_id="{job}"}} {len(found)}')
+        if divergences is not None:
+            count = len({worker for each in divergences for worker in each.workers})
+            samples["artesian_job_diverged_replicas"].append(
+                f'artesian_job_diverged_replicas{{job_id="{job}"}} {count}'
+            )
+        if stragglers is None:
+            continue
+        samples["artesian_job_stragglers"].append(
+            f'artesian_job_stragglers{{job_id="{job}"}} {len(stragglers)}'
+        )
         samples["artesian_job_straggler_ratio"] += [
             f'artesian_job_straggler_ratio{{job_id="{job}",worker="{slow.worker}"}} {slow.ratio!r}'
-            for slow in found
+            for slow in stragglers
         ]
     lines = []
     for name, (unit, help_) in _HEADS.items():

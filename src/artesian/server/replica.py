@@ -53,7 +53,7 @@ class Replica:
         *,
         name: str,
         save_snapshot: Callable[[State, int], None] | None = None,
-        cycled: Callable[[float], object] = lambda _: None,
+        cycled: Callable[[float, bool], object] = lambda *_: None,
     ) -> None:
         self._storage = storage
         self._engines = engines

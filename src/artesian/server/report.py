@@ -11,14 +11,13 @@ from msgspec.structs import replace
 from artesian.census import Census, CensusError
 from artesian.engines.local.engine import attempt_folder
 from artesian.kernel.accounting import Ceilings, waterfall
+from artesian.kernel.detections import Detections, detected_now
 from artesian.kernel.goodput import Goodput, goodput_text, job_goodput
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.progress import Progress, read_log
-from artesian.kernel.stragglers import slow_now, slow_workers
 from artesian.kernel.told import decision
 from artesian.kernel.training import JobReport, TrainingSummary, training_summary
 from artesian.model.ledger import Ceiling, Waterfall
-from artesian.model.stragglers import SlowWorker
 from artesian.model.views import Decision
 from artesian.server.fleet import ceilings_of
 from artesian.server.node_census import NodeCensuses
@@ -46,21 +45,23 @@ def job_report(plane: "ControlPlane", record: JobRecord) -> JobReport:
 def with_notes(found: Waterfall, goodput: Goodput, summary: TrainingSummary) -> Waterfall:
     """Return the waterfall with one job's goodput among its notes, and the workers that held it up."""
     notes = [f"goodput of {goodput.job_id}: {goodput_text(goodput)}"]
-    notes += [f"{goodput.job_id}: {slow}" for slow in summary.stragglers or ()]
+    notes += [
+        f"{goodput.job_id}: {found}" for found in (*(summary.stragglers or ()), *(summary.divergences or ()))
+    ]
     return replace(found, notes=(*found.notes, *notes))
 
 
 def decided(plane: "ControlPlane", record: JobRecord) -> Decision:
-    """Return what was last decided about a job; of one that runs also which workers hold the others up."""
+    """Return what was last decided about a job; of one that runs also what its workers have found."""
     found = decision(record, plane.why(record), plane.outlook(record))
-    return replace(found, stragglers=stragglers_now(plane.dir.jobs, record))
+    return replace(found, **detections(plane.dir.jobs, record)._asdict())
 
 
-def stragglers_now(jobs: Path, record: JobRecord) -> tuple[SlowWorker, ...] | None:
-    """Return the workers that hold the others up; None of a job that does not run, or does not look for them."""
+def detections(jobs: Path, record: JobRecord) -> Detections:
+    """Return what the workers have found about one another that holds now; unknown of a job that does not run."""
     if not record.state.holds_devices:
-        return None
-    return slow_now(slow_workers(read_log(record, read_progress(jobs, [record]))))
+        return Detections()
+    return detected_now(read_log(record, read_progress(jobs, [record])))
 
 
 def training(plane: "ControlPlane", record: JobRecord) -> TrainingSummary:

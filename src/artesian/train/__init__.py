@@ -18,7 +18,8 @@
 ``image``           the bytes of a state, the same everywhere; ``plain`` is the part that is no tensors
 ``persist``         brings snapshots to storage or a peer, through the helper ``persist_process``
 ``checkpoint``      atomic, verified checkpoints in a ``storage``: a ``directory`` or an ``object_store``
-``fence``           keeps an earlier attempt of a job from saving where a later one does
+``fence``           keeps an earlier attempt of a job from saving where a later one does; in an object store with
+                    the help of ``object_names``
 ``sharded``         the same for sharded state, in the format of ``torch.distributed.checkpoint``
 ``data``            text as bytes, in an order that the job owns
 ``loader``          global batches, dealt to the ranks: exactly once; from ``sources``, by a ``cursor``

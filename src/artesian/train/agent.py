@@ -22,6 +22,7 @@ from artesian.train.gang import Formation, Gang
 from artesian.train.placed import council_of
 from artesian.train.recovery import PREEMPTED, Failure, cause_of
 from artesian.train.terms import Address, Terms
+from artesian.train.unwanted import Unwanted
 from artesian.train.watch import Watch
 from artesian.train.watchdog import CHECK_EVERY_S
 from artesian.train.worker_process import WorkerProcess
@@ -57,6 +58,7 @@ class Agent:
         self._watch = Watch(self._crew, start_limit_s=gang.start_limit_s)
         self._council = None if terms is None else council_of(terms, self, self._selector, say)
         self._budget = gang.budget() if self._council is None else self._council.budget
+        self._unwanted = Unwanted(self._council, self._budget)
         self._formation: Formation | None = None
         """None while this node is a spare."""
         self._failures: list[Failure] = []
@@ -240,27 +242,23 @@ class Agent:
             self._crew.send(told)
 
     def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        for word in {"slow", "unfit"} & message.keys():
-            self._replace(worker, f"{worker} is {word}: {message[word]}", is_slow=word == "slow")
+        if message.keys() & {"slow", "unfit"}:
+            self._act_on_unwanted(worker, message)
         if "failed" in message:
             self._hear_error(worker, message)
 
-    def _replace(self, worker: WorkerProcess, text: str, *, is_slow: bool) -> None:
-        """Have another do its work: a spare node, or where it is slow on a node that is alone, a new process."""
+    def _act_on_unwanted(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
+        """Have another do its work: another node, or on a node that is alone a new process."""
         if self._formation is None or self._stopped_by is not None or self._exit_code:
             return
-        slow = Failure(rank=worker.rank, text=text, is_suspect=False, is_straggler=True)
-        cause = slow if is_slow else Failure(rank=-1, text=text, is_suspect=False, exit_code=1)
-        if is_slow and (why_not := self._budget.why_no_replacement) is not None:
-            say(f"{text}; it is not replaced: {why_not}")
-        elif self._council is None and is_slow:
-            self._note(cause)
-        elif self._council is not None and self._council.has_spare and (is_slow or self._budget.has_restarts):
-            say(f"{text}; this node makes room for a spare one")
-            self._exit_code = 1
-            self._council.make_room(cause)
-            self._crew.farewell = signal.SIGKILL
-            self._crew.send(signal.SIGKILL)
+        match self._unwanted.judge(worker, worker.rank, message):
+            case cause, False:
+                self._note(cause)
+            case cause, True if self._council is not None:
+                self._exit_code = 1
+                self._council.make_room(cause)
+                self._crew.farewell = signal.SIGKILL
+                self._crew.send(signal.SIGKILL)
 
     def _hear_error(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""

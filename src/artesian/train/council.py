@@ -210,7 +210,7 @@ class Council(ABC):
     def _lose_member(self, member: str) -> None:
         del self._members[member]
         self._tell_members()
-        if member in self._nodes:
+        if member in self._nodes and member not in self._done:  # whose workers have ended well is not missed
             rank = self._nodes.index(member)
             lost = Failure(rank=-1, text=f"node {rank} was lost", is_suspect=False, exit_code=1)
             self._take_failure(self._asides.pop(member, lost))
@@ -378,9 +378,9 @@ class Council(ABC):
         return not self.is_over and not is_stopped
 
     @property
-    def has_spare(self) -> bool:
-        """Whether a node is there that does not train."""
-        return any(member not in self._nodes for member in self._members)
+    def at_hand(self) -> tuple[int, int]:
+        """How many nodes are there that do not train, and how many more than the gang needs."""
+        return len(set(self._members) - set(self._nodes)), len(self._members) - self._terms.min_nodes
 
     def make_room(self, failure: Failure) -> None:
         """Leave the gang to the others, with a spare in the place of this node, whose worker is too slow."""

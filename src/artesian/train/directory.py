@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from artesian.train.errors import SupersededError
-from artesian.train.fence import WRITERS, Writer, hold
+from artesian.train.fence import WRITERS, Writer, decoded, encoded, hold
 from artesian.train.manifest import (
     MANIFEST,
     Facts,
@@ -37,6 +37,8 @@ _RENAME_EXCHANGE = 2
 
 class Directory:
     """Checkpoints in a directory, which all nodes share if there are several."""
+
+    note = WRITERS
 
     def __init__(self, folder: Path, writer: Writer | None = None) -> None:
         """``writer`` is who saves there, where that is an attempt of a job."""
@@ -73,16 +75,16 @@ class Directory:
         finally:
             os.close(folder)
 
-    def writers(self) -> bytes | None:
+    def epochs(self) -> Mapping[str, int]:
         try:
-            return (self.folder / WRITERS).read_bytes()
+            return decoded((self.folder / WRITERS).read_bytes())
         except FileNotFoundError:
-            return None
+            return {}
 
-    def put_writers(self, note: bytes) -> None:
+    def come(self, writer: Writer) -> None:
         temporary = self.folder / f".{WRITERS}-{secrets.token_hex(4)}"
         try:
-            _write_note(temporary, note)
+            _write_note(temporary, encoded(self.epochs(), writer))
             os.rename(temporary, self.folder / WRITERS)
         except OSError:
             with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ that differs changes them.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from artesian.train.data import mix
 from artesian.train.exchange import Exchange
+from artesian.train.membership import Membership
+from artesian.train.reporter import say
 
 _WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -102,6 +105,8 @@ class ReplicaCheck:
         self._exchange = Exchange(control)
         self._every = every
         self._sent_step = 0
+        self.standing: Divergence | None = None
+        """What was found last; None where all were alike."""
 
     def note(self, step: int) -> Divergence | None:
         """Say that ``step`` is applied; return what was found after an earlier one, the same on all ranks.
@@ -113,7 +118,44 @@ class ReplicaCheck:
             ranks, is_certain = differing(rows)
             if ranks:
                 found = Divergence(step=self._sent_step, ranks=ranks, is_certain=is_certain)
+            self.standing = found
         if step % self._every == 0:
             self._exchange.send(checksum(self._model.parameters()))
             self._sent_step = step
         return found
+
+
+class Tell(Protocol):
+    """Takes in that replicas differ: see ``ReplicasDiverged``, whose fields these are."""
+
+    def __call__(self, *, step: int, ranks: tuple[int, ...], is_certain: bool) -> None: ...
+
+
+class ReplicaWatch:
+    """What ``Run`` does after each step to find replicas that differ, and once there are some: rank 0 says so, once.
+
+    It says so again when others differ, or when they differ again after all were alike.
+    """
+
+    def __init__(self, model: torch.nn.Module, member: Membership, tell: Tell, *, every: int) -> None:
+        """``tell`` is called on rank 0. Raises ValueError unless every is positive."""
+        self._check = ReplicaCheck(model, member.control, every=every)
+        self._is_first = member.rank == 0
+        self._tell = tell
+
+    def note(self, step: int) -> None:
+        """Say that ``step`` is applied; all ranks call it after each step."""
+        before = self._check.standing
+        found = self._check.note(step)
+        if found is None or not self._is_first:
+            return
+        if before is None or (before.ranks, before.is_certain) != (found.ranks, found.is_certain):
+            say(str(found))
+            self._tell(step=found.step, ranks=found.ranks, is_certain=found.is_certain)
+
+
+def compared(
+    every: int | None, model: torch.nn.Module, member: Membership, tell: Tell
+) -> ReplicaWatch | None:
+    """Return the watch that compares the replicas every so many steps; None where ``every`` is."""
+    return None if every is None else ReplicaWatch(model, member, tell, every=every)

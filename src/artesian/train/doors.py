@@ -35,6 +35,10 @@ class Doors:
             return (host, self.open((host, 0)))
         return None
 
+    def is_open(self, address: Address) -> bool:
+        """Return whether this node listens at ``address`` itself."""
+        return address in self._sockets
+
     def open(self, address: Address) -> int:
         """Listen at ``address``, and return the port. Raises OSError where it cannot be had."""
         if (known := self._sockets.get(address)) is not None:

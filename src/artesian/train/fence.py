@@ -1,8 +1,9 @@
 """Fences a place of checkpoints: of a job's attempts, only the newest that has come there may save.
 
 An attempt on a node that was cut off runs on when its successor has begun, and would remove what that has saved. So the
-place has a small note, ``writer.json``, of the highest epoch of each job that has saved or restored there. It is
-looked at before anything is published or removed, and brought up to date by whoever comes with a higher one.
+place has a note of the highest epoch of each job that has saved or restored there. It is looked at before anything is
+published or removed, and brought up to date by whoever comes with a higher one. A directory has locks, so that nobody
+comes between the look and the act; in an object store, which has none, names see to it that this harms nothing.
 
 What has no epoch, as it is no attempt of a job of artesian's, is not fenced and notes nothing. Nor are jobs fenced from
 each other: one submitted anew begins with epoch 1 again, in the folder of the one before.
@@ -59,15 +60,17 @@ class Fenced(Protocol):
 
     name: str
     writer: Writer | None
+    note: str
+    """The name of the note, for who wants to remove it."""
 
     def alone(self) -> AbstractContextManager[None]: ...
 
-    def writers(self) -> bytes | None:
-        """Return the note; None where there is none. Raises OSError."""
+    def epochs(self) -> Mapping[str, int]:
+        """Return the highest epoch of each job that has come, by the note. Raises OSError."""
         ...
 
-    def put_writers(self, note: bytes) -> None:
-        """Replace the note, at once; durable when this returns. Raises OSError."""
+    def come(self, writer: Writer) -> None:
+        """Note that the attempt has come; durable when this returns. Raises OSError."""
         ...
 
     def sweep(self, keep: str | None = None) -> int: ...
@@ -87,11 +90,8 @@ def hold(place: Fenced) -> None:
     writer = place.writer
     if writer is None:
         return
-    epochs = _epochs(place, writer)
-    if epochs.pop(writer.job, None) == writer.epoch:
-        return
-    others = dict(list(epochs.items())[1 - _MOST_JOBS :])
-    place.put_writers(json.dumps({"epochs": {**others, writer.job: writer.epoch}}).encode())
+    if _epochs(place, writer).get(writer.job) != writer.epoch:
+        place.come(writer)
 
 
 def claim(place: Fenced) -> None:
@@ -127,24 +127,30 @@ def sweep(place: Fenced, keep: str | None = None) -> None:
         place.sweep(keep)
 
 
-def _epochs(place: Fenced, writer: Writer) -> dict[str, int]:
+def _epochs(place: Fenced, writer: Writer) -> Mapping[str, int]:
     """Return the highest epoch of each job that has come. Raises SupersededError where the writer's is lower."""
-    epochs = _decoded(place.writers())
+    epochs = place.epochs()
     newest = epochs.get(writer.job, 0)
     if newest > writer.epoch:
         raise SupersededError(
             f"checkpoints in {place.name} must be written by the newest attempt of job {writer.job}, "
             f"which is {newest}: this is attempt {writer.epoch}, and it saves and removes nothing there",
             hint="its work goes on in the newer attempt: end this one; if there is no newer one, remove "
-            f"{WRITERS} there",
+            f"{place.note} there",
         )
     return epochs
 
 
-def _decoded(note: bytes | None) -> dict[str, int]:
-    """Return what the note says. A damaged one says nothing: whoever saves next writes it anew."""
+def decoded(note: bytes | None) -> dict[str, int]:
+    """Return what ``writer.json`` says. A damaged one says nothing: whoever saves next writes it anew."""
     try:
         epochs = json.loads(note or b"{}")["epochs"]
         return {str(job): int(epoch) for job, epoch in epochs.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def encoded(epochs: Mapping[str, int], writer: Writer) -> bytes:
+    """Return ``writer.json`` with the writer beside those that have come before."""
+    others = [(job, epoch) for job, epoch in epochs.items() if job != writer.job]
+    return json.dumps({"epochs": {**dict(others[1 - _MOST_JOBS :]), writer.job: writer.epoch}}).encode()

@@ -11,7 +11,9 @@ worker → agent  ``{"offers": "rejoin"}``                 it can form the gang 
                 ``{"failed": TEXT}``                     an error ended its work, and it leaves
                 ``{"failed": TEXT, "trace": TRACEBACK}`` the same, and it asks whether the error is its own
                 ``{"slow": TEXT}``                       it holds the others up: replace it, where that can be
-                ``{"unfit": TEXT}``                      its node should be left out: replace it, where that can be
+                ``{"unfit": TEXT}``                      its node is no good: replace it, where that can be
+                ``{"unfit": TEXT, "ahead": N}``          the same, and go on without it where none replaces it and enough
+                                                         are left when N others have gone before
                 ``{"rejoined": ROUND}``                  it has let go of the old gang, and comes to the new
 agent → worker  ``{"round": N, "env": {…}}``             come to this round, with these variables
                 ``{"yours": true}``                      the error that you reported is your own
@@ -97,9 +99,12 @@ class Link:
         """Tell the agent that this worker holds the others up, and should be replaced."""
         self._send({"slow": text[-_TEXT:]})
 
-    def is_unfit(self, text: str) -> None:
-        """Tell the agent that this worker's device or node is no good, and that a spare one should take its place."""
-        self._send({"unfit": text[-_TEXT:]})
+    def is_unfit(self, text: str, *, ahead: int | None = None) -> None:
+        """Tell the agent that this worker's device or node is no good, and that a spare one should take its place.
+
+        Where there is none the gang may go on without it, once ``ahead`` other nodes have gone; None: it stays.
+        """
+        self._send({"unfit": text[-_TEXT:], **({} if ahead is None else {"ahead": ahead})})
 
     def watch_device(self, device: Any) -> None:
         """Have a spare node take over when a fault of this ``torch.device`` comes to be known; once for the process."""

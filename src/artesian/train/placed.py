@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from artesian.train.council import BEAT_S, Council
 from artesian.train.elected import Elected
+from artesian.train.farewell import Farewell
 from artesian.train.neighbour import Message
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure
 from artesian.train.terms import Address, Node, Terms
@@ -50,10 +51,8 @@ class Placed(Council):
         """Once it is set, the gang ends with it."""
         self._has_left = False
         self._left: set[str] = set()
-        self._unaware: set[str] = set()
-        """Who may not have heard that all have ended well: whom it misses would wait for the end of its gang."""
-        self._stays_until_s: float | None = None
-        """Set once all have ended well, on the node that leads."""
+        self._farewell = Farewell(2 * self.lost_s)
+        """Begun once all have ended well, on the node that leads."""
 
     # Meeting
 
@@ -75,7 +74,7 @@ class Placed(Council):
         self._places[member] = int(told["place"])
         if len(self._members) == self._terms.max_nodes:
             self._shortage.end()
-        if self._exit_code or self._stays_until_s is not None:
+        if self._exit_code or self._farewell.is_on:
             self._tell(member, {"end": self._exit_code})
         elif not self._nodes:
             self._call()
@@ -92,7 +91,7 @@ class Placed(Council):
 
     def keep(self, now_s: float, *, is_warm: bool) -> None:
         super().keep(now_s, is_warm=is_warm)
-        if self._stays_until_s is not None and now_s >= self._stays_until_s:
+        if self._farewell.is_over(now_s):
             self.is_over = True
         if self.is_over or self.is_leader or not self._shortage.is_on or now_s < self._again_at_s:
             return
@@ -119,7 +118,7 @@ class Placed(Council):
 
     def _lose_member(self, member: str) -> None:
         del self._members[member]
-        if self._stays_until_s is not None:
+        if self._farewell.is_on:
             return
         self._shortage.begin()
         if not self._exit_code:
@@ -135,9 +134,10 @@ class Placed(Council):
         super()._form()
 
     def _take(self, member: str, message: Message) -> None:
-        if self._stays_until_s is not None:
-            self._unaware -= {member} if "heard" in message else set()
-            self.is_over = not self._unaware
+        if self._farewell.is_on:
+            if "heard" in message:
+                self._farewell.note(member)
+            self.is_over = self._farewell.is_over(time.monotonic())
         elif "left" in message:
             self._left.add(member)
             if not self._exit_code:
@@ -175,10 +175,9 @@ class Placed(Council):
     def _hear_of_a_good_end(self) -> None:
         if self._leader is not None:
             self._leader.send({"heard": 0})
-        self._unaware = {*self._peers} if self.is_leader else set()
-        self.is_over = not self._unaware
-        if self._unaware:  # one that was cut off needs lost_s to see it, and less to come back
-            self._stays_until_s = time.monotonic() + 2 * self.lost_s
+        if self.is_leader:
+            self._farewell.begin(self._peers)
+        self.is_over = not self.is_leader or self._farewell.is_over(time.monotonic())
 
     def _succeed(self) -> None:
         if self.is_over:
@@ -197,7 +196,7 @@ class Placed(Council):
         super().report(message)
 
     def is_needed(self, *, is_stopped: bool) -> bool:
-        if is_stopped and self._stays_until_s is not None:
+        if is_stopped and self._farewell.is_on:
             self.is_over = True
         if (is_stopped or self._exit_code) and not self._has_left and not self.is_over:
             self._has_left = True

@@ -2,7 +2,7 @@
 
 Each rank multiplies matrices, checks the result, and sums a buffer with one partner after the other, all pairs of
 a round at the same time. All ranks get all figures, ``judge`` says who to leave out, with the reason, and
-``leave_out`` has a spare node take its place.
+``leave_out`` has a spare node take its place, or the others go on without it.
 """
 
 import math
@@ -145,17 +145,27 @@ def judge(found: Preflight, *, least_share: float = 0.7) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.rank)
 
 
-def leave_out(findings: Sequence[Finding], *, rank: int) -> None:
+def leave_out(findings: Sequence[Finding], *, rank: int, ranks_per_node: int = 1) -> None:
     """Say who is to be left out, and have this ``rank``'s node left out where it is among them.
 
-    Its launch agent lets a spare node take its place, and this process is killed. Where there is no spare, or no
-    agent of artesian's, training goes on with it. All ranks call it.
+    Its launch agent lets a spare node take its place, and this process is killed. Where there is no spare the gang goes
+    on without the node, if it may be as small as that; of several, the first ones go. Else, and where there is no agent
+    of artesian's, training goes on with it, which is said. All ranks call it; ``ranks_per_node`` ranks on one node count
+    as one to leave.
     """
+    agent = link()
     for finding in findings:
         if rank == 0:
-            say(f"rank {finding.rank} should be left out: {finding.reason}")
-        if finding.rank == rank and (agent := link()) is not None:
-            agent.is_unfit(finding.reason)
+            goes_on = (
+                ""
+                if agent is not None
+                else "; no launch agent of artesian's is there, so training goes on with it"
+            )
+            say(f"rank {finding.rank} should be left out: {finding.reason}{goes_on}")
+        if finding.rank == rank and agent is not None:
+            node = rank // ranks_per_node
+            before = {each.rank // ranks_per_node for each in findings}
+            agent.is_unfit(finding.reason, ahead=sum(each < node for each in before))
 
 
 def _slow_links(pairs: Sequence[PairCheck], least_share: float) -> Iterator[Finding]:

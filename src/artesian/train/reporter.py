@@ -14,6 +14,7 @@ from artesian.wire.messages import (
     Message,
     Phase,
     PhaseEnded,
+    ReplicasDiverged,
     Restored,
     StepCommitted,
     StragglerFound,
@@ -42,8 +43,8 @@ class Reporter:
         """Return seconds since the Unix epoch, on this worker's clock."""
         return self._clock.now_s()
 
-    def started(self, *, seeks_stragglers: bool = False) -> None:
-        """Say that the worker runs, since its process was started, and whether it looks for stragglers."""
+    def started(self, *, seeks_stragglers: bool = False, checks_replicas: bool = False) -> None:
+        """Say that the worker runs, since its process was started, and what it looks for."""
         assert self._start_up_s is not None
         self._send(
             WorkerStarted(
@@ -54,6 +55,7 @@ class Reporter:
                 device=str(self._member.device),
                 dtype=self._dtype,
                 seeks_stragglers=seeks_stragglers,
+                checks_replicas=checks_replicas,
             )
         )
 
@@ -114,6 +116,14 @@ class Reporter:
                 steps=steps,
                 window=window,
                 excess_s=excess_s,
+            )
+        )
+
+    def replicas_diverged(self, *, step: int, ranks: tuple[int, ...], is_certain: bool) -> None:
+        """Say that after ``step`` the parameters of ``ranks`` were not those of the others."""
+        self._send(
+            ReplicasDiverged(
+                rank=self._member.rank, at_s=self.now_s(), step=step, ranks=ranks, is_certain=is_certain
             )
         )
 

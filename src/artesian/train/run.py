@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from artesian.train.data import rank_share, to_device
-from artesian.train.divergence import ReplicaCheck
+from artesian.train.divergence import compared
 from artesian.train.from_env import AnySaves, Every, read_parts
 from artesian.train.guards import Action, Guard, Policy
 from artesian.train.heartbeat import Activity
@@ -82,9 +82,9 @@ class Run:
         self._stop = StopRequest(member.control)
         self._guard = None if guard is None else Guard(guard, control=member.control)
         every = check_replicas_every
-        self._replicas = None if every is None else ReplicaCheck(model, member.control, every=every)
+        self._replicas = compared(every, model, member, reporter.replicas_diverged)
         ask = None if self._link is None else self._link.is_slow
-        self._seeks_stragglers = stragglers is not None
+        self._looks_for = {"seeks_stragglers": stragglers is not None, "checks_replicas": every is not None}
         self._slow = watched(stragglers, model, member, reporter.straggler, ask)
         self.step = 0
         self.position = 0
@@ -168,7 +168,7 @@ class Run:
 
         Raises CheckpointError when there are checkpoints but none is whole.
         """
-        self._reporter.started(seeks_stragglers=self._seeks_stragglers)
+        self._reporter.started(**self._looks_for)
         if self._link is not None:
             self._link.heart.set(Activity.STARTING, START_LIMIT_S)
         start_s = self._reporter.now_s()
@@ -311,8 +311,8 @@ class Run:
         if self._link is not None:
             self._link.heart.beat(self.step)
             self._link.check()
-        if self._replicas is not None and (found := self._replicas.note(self.step)) is not None:
-            say(str(found))
+        if self._replicas is not None:
+            self._replicas.note(self.step)
         if self._slow is not None:
             self._slow.note(self.step)
         if self._stop.is_granted():

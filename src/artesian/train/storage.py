@@ -52,12 +52,15 @@ class Storage(Protocol):
         """
         ...
 
-    def writers(self) -> bytes | None:
-        """Return the note of who has come to save here; None where there is none. Raises OSError."""
+    note: str
+    """The name of the note of who has come to save here."""
+
+    def epochs(self) -> Mapping[str, int]:
+        """Return the highest epoch of each job that has come to save here. Raises OSError."""
         ...
 
-    def put_writers(self, note: bytes) -> None:
-        """Replace that note, at once; durable when this returns. Raises OSError."""
+    def come(self, writer: Writer) -> None:
+        """Note that an attempt has come; durable when this returns. Raises OSError."""
         ...
 
     def steps(self) -> list[int]:
@@ -173,8 +176,9 @@ def in_pieces(image: memoryview) -> Iterator[memoryview]:
 
 def remove_old(storage: Storage, newest: int, keep_last: int, keep_every: int | None) -> None:
     """Remove the checkpoints that are not to be kept once ``newest`` is there. Raises OSError, SupersededError."""
-    hold(storage)
     steps = storage.steps()
+    # After the look: so that it has seen nothing of a successor's, for whom ``newest`` was there.
+    hold(storage)
     older = [step for step in steps if step <= newest]
     kept = {*older[-keep_last:], *(step for step in older if keep_every and step % keep_every == 0)}
     for step in steps:

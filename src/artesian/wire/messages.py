@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 class Phase(StrEnum):
@@ -33,7 +33,8 @@ class WorkerStarted:
 
     ``dtype`` is what its matrix products are computed in, ``bf16`` or ``fp32``: the ceiling of MFU
     depends on it. None where the script does not tell. ``seeks_stragglers`` is whether the ranks look for those among
-    them that are slower; None: an older worker, which did not say.
+    them that are slower, ``checks_replicas`` whether they compare their parameters; None: an older worker, which did
+    not say.
     """
 
     rank: int
@@ -43,6 +44,7 @@ class WorkerStarted:
     device: str
     dtype: str | None = None
     seeks_stragglers: bool | None = None
+    checks_replicas: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,21 @@ class StragglerFound:
     excess_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicasDiverged:
+    """Said by ``rank`` 0, once: after ``step`` the parameters of ``ranks`` were not those of the others.
+
+    Where no majority says who is right, as of two ranks, ``ranks`` are all, and ``is_certain`` is False. It is said
+    again when other ranks differ, or when they differ again after all were alike.
+    """
+
+    rank: int
+    at_s: float
+    step: int
+    ranks: tuple[int, ...]
+    is_certain: bool
+
+
 class Layer(StrEnum):
     """By what a gang came back after a failure, the cheapest first. Each falls to the next."""
 
@@ -189,6 +206,7 @@ Message = (
     | CheckpointCommitted
     | WorkerFailed
     | StragglerFound
+    | ReplicasDiverged
     | Recovered
 )
 
@@ -197,7 +215,7 @@ def _classes(cls: type[Any]) -> dict[str, frozenset[type]]:
     """Return which classes each field's value may have; a whole number is a float in JSON, too."""
     classes = {}
     for name, hint in get_type_hints(cls).items():
-        own = frozenset(get_args(hint) or (hint,))
+        own = frozenset({tuple} if get_origin(hint) is tuple else get_args(hint) or (hint,))
         classes[name] = own | {int} if float in own else own
     return classes
 
@@ -210,6 +228,7 @@ _TYPES: dict[str, type[Any]] = {
     "checkpoint_committed": CheckpointCommitted,
     "worker_failed": WorkerFailed,
     "straggler_found": StragglerFound,
+    "replicas_diverged": ReplicasDiverged,
     "recovered": Recovered,
 }
 _NAMES = {cls: name for name, cls in _TYPES.items()}
@@ -249,6 +268,8 @@ def decode(line: bytes) -> Message | None:
             known["phase"] = Phase(known["phase"])
         elif cls is Recovered:
             known["layer"] = Layer(known["layer"])
+        elif cls is ReplicasDiverged:
+            known["ranks"] = _whole_numbers(known["ranks"])
         if isinstance(known.get("loss"), str):
             known["loss"] = float(known["loss"])
         for key, value in known.items():
@@ -259,3 +280,9 @@ def decode(line: bytes) -> Message | None:
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"a {name} message with the wrong fields: {line[:80]!r}") from error
     return message
+
+
+def _whole_numbers(listed: Any) -> tuple[int, ...]:
+    if type(listed) is not list or any(type(each) is not int for each in listed):
+        raise TypeError(f"expected a list of whole numbers, got {listed!r}")
+    return tuple(listed)

@@ -166,10 +166,10 @@ async def show_job(job: JobName, service: TheService, who: Viewer) -> Response:
 
 @router.get("/{job}/why", responses=shows("Decision"))
 async def why_job(job: JobName, service: TheService, ledger: TheLedger, who: Viewer) -> Response:
-    """Say what was last decided for the job, why, and what would unblock it; and which workers hold it up."""
+    """Say what was last decided for the job, why, and what would unblock it; and what its workers have found."""
     record = service.find(job, who)
     found = service.decision(record)
-    return answer(replace(found, stragglers=await ledger.stragglers(record)))
+    return answer(replace(found, **(await ledger.detections(record))._asdict()))
 
 
 @router.get("/{job}/attempts", responses=shows("AttemptList"))
@@ -192,11 +192,11 @@ async def report_job(job: JobName, service: TheService, ledger: TheLedger, who: 
 
 @router.get("/{job}/metrics", response_class=Response, responses=_METRICS)
 async def show_metrics_of_job(job: JobName, service: TheService, ledger: TheLedger, who: Viewer) -> Response:
-    """Show the goodput of a job in the format of OpenMetrics: device time by cause, in all and lately; and stragglers."""
+    """Show the goodput of a job in the format of OpenMetrics: device time by cause, in all and lately; and what its workers have found."""
     record = service.find(job, who)
     goodput = await ledger.goodput(record)
-    stragglers = {record.job.id: await ledger.stragglers(record)}
-    return Response(render_openmetrics([goodput], stragglers), media_type=CONTENT_TYPE)
+    found = {record.job.id: await ledger.detections(record)}
+    return Response(render_openmetrics([goodput], found), media_type=CONTENT_TYPE)
 
 
 @router.post("/{job}/cancel", status_code=202, responses=shows("JobView", 202))

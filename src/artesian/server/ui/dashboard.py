@@ -13,6 +13,7 @@ from artesian.server.ui import fleet, job, overview, queue, simulate
 from artesian.server.ui.door import Door
 from artesian.server.ui.frame import framed
 from artesian.server.ui.login import add_login, texts_of
+from artesian.server.ui.nonces import add_nonces
 from artesian.server.ui.plain import missing
 from artesian.server.ui.trial import Trials
 from artesian.server.ui.visit import House, Visit
@@ -34,6 +35,7 @@ def mount(app: FastAPI) -> None:
         None  # NiceGUI's default lets pages of any origin read; ours need none
     )
     core.app.config.quasar_config["brand"].update(_COLOURS)
+    add_nonces()
     core.app.add_exception_handler(404, _answer_missing)
     core.app.add_middleware(Door, auth=house.auth, buckets=house.buckets)
     ui.run_with(

@@ -18,6 +18,7 @@ from artesian.model.views import FleetView, NodeView
 from artesian.server.fleet_board import held_milli
 from artesian.server.tokens import Principal
 from artesian.server.ui.markup import Markup, join, table, tag
+from artesian.server.ui.phrases import phrase
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import job_link
@@ -168,7 +169,8 @@ def node_detail(node: NodeView | None, texts: Texts, *, has_centers: bool = Fals
         ("jobs_here", tag("ul", jobs, class_="plain") if node.jobs else texts("none")),
     ]
     rows += [
-        (f"ceiling.{dtype}", f"{format_flops(of.flops)} ({of.basis})") for dtype, of in node.ceilings.items()
+        (f"ceiling.{dtype}", join((format_flops(of.flops), " (", phrase(of.basis, texts, "basis"), ")")))
+        for dtype, of in node.ceilings.items()
     ]
     items = join(join((tag("dt", texts(key)), tag("dd", value))) for key, value in rows)
     head = tag("h2", texts("node"), " ", node.id)

@@ -10,6 +10,7 @@ from nicegui import ui
 
 from artesian.server.auth import SESSION_COOKIE
 from artesian.server.ui.markup import Markup, join, tag
+from artesian.server.ui.nonces import nonce_of
 from artesian.server.ui.plain import STYLE
 from artesian.server.ui.texts import LANGUAGES, LOCALES
 from artesian.server.ui.visit import Visit
@@ -26,7 +27,7 @@ def framed(visit: Visit, here: str) -> Iterator[None]:
     visit.client.page = copy.copy(visit.client.page)
     visit.client.page.language = "zh-CN" if texts.language == "zh" else "en-US"
     ui.page_title(f"{texts(here)} · artesian")
-    ui.add_head_html(f"<style>{STYLE}</style><script>{_FOCUS}</script>")
+    ui.add_head_html(f'<style>{STYLE}</style><script nonce="{nonce_of(visit.request)}">{_FOCUS}</script>')
     ui.html(_header(visit, here), sanitize=False).classes("head")
     with ui.element("div").props("id=content tabindex=-1").classes("page"):
         yield

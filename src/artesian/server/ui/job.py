@@ -9,6 +9,7 @@ from nicegui import ui
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.training import Recovery, TrainingSummary
 from artesian.model.errors import UnknownJob
+from artesian.model.replicas import DivergedReplicas
 from artesian.model.stragglers import SlowWorker
 from artesian.model.units import format_duration
 from artesian.model.views import AttemptView, JobView, OutcomeView
@@ -18,6 +19,7 @@ from artesian.server.tokens import Principal
 from artesian.server.ui.curves import Curves, Points, read_curves, read_tail, thinned
 from artesian.server.ui.markup import Markup, join, table, tag, text
 from artesian.server.ui.orders import add_orders
+from artesian.server.ui.phrases import phrase
 from artesian.server.ui.queue import explanation
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
@@ -119,9 +121,9 @@ def place(attempt: AttemptView, texts: Texts) -> str:
 
 
 def outcome(found: OutcomeView, texts: Texts) -> Markup:
-    """Return how an attempt ended. What the operating system said of it is English."""
+    """Return how an attempt ended. What the operating system said of it stays as it is."""
     cause = texts(f"cause.{found.cause.value}")
-    return join((cause, ": ", tag("span", found.message, lang="en"))) if found.message else text(cause)
+    return join((cause, texts("colon"), phrase(found.message, texts))) if found.message else text(cause)
 
 
 def _track(attempt: AttemptView, begin_s: float, span_s: float, now_s: float) -> Markup:
@@ -135,8 +137,14 @@ def _track(attempt: AttemptView, begin_s: float, span_s: float, now_s: float) ->
 
 
 def troubles(summary: TrainingSummary, texts: Texts) -> Markup:
-    """Return the failures that the job got over, and the workers that held it up."""
-    return join((recoveries(summary.recoveries, texts), stragglers(summary.stragglers, texts)))
+    """Return the failures that the job got over, the workers that held it up, and those that went apart."""
+    return join(
+        (
+            recoveries(summary.recoveries, texts),
+            stragglers(summary.stragglers, texts),
+            divergences(summary.divergences, texts),
+        )
+    )
 
 
 def recoveries(found: tuple[Recovery, ...], texts: Texts) -> Markup:
@@ -187,20 +195,46 @@ def _straggler(slow: SlowWorker, texts: Texts) -> Markup:
     return join((texts("since"), " ", moment(slow.since_s), " · ", said, tag("div", mend, class_="faint")))
 
 
+def divergences(found: tuple[DivergedReplicas, ...] | None, texts: Texts) -> Markup:
+    """Return the replicas that went apart, the latest first; nothing where they are not compared."""
+    if found is None:
+        return join(())
+    head = tag("h2", texts("replicas"))
+    if not found:
+        return join((head, tag("p", texts("replicas_alike"), class_="faint")))
+    return join((head, tag("ul", *(tag("li", _divergence(each, texts)) for each in reversed(found)))))
+
+
+def _divergence(one: DivergedReplicas, texts: Texts) -> Markup:
+    names = ", ".join(map(str, one.workers))
+    return join(
+        (
+            moment(one.at_s),
+            " · ",
+            texts("replicas_differ", step=one.step, workers=names, epoch=one.epoch),
+        )
+    )
+
+
 def figures(curves: Curves, texts: Texts) -> Markup:
     """Return what came of the training, in numbers."""
     summary = curves.summary
     unknown = texts("unknown")
-    rows = [
+    rows: list[tuple[str, Markup | str]] = [
         ("steps", f"{summary.steps:,}" if summary.steps is not None else unknown),
         (
             "loss",
             unknown if summary.final_loss is None else f"{summary.first_loss:.4g} → {summary.final_loss:.4g}",
         ),
         ("tokens_per_s", unknown if summary.tokens_per_s is None else f"{summary.tokens_per_s:,.0f}"),
-        ("mfu", unknown if summary.mfu is None else f"{percent(summary.mfu, 1.0)} ({summary.mfu_basis})"),
+        ("mfu", unknown if summary.mfu is None else _mfu(summary.mfu, summary.mfu_basis, texts)),
     ]
     return tag("dl", join(join((tag("dt", texts(key)), tag("dd", value))) for key, value in rows))
+
+
+def _mfu(mfu: float, basis: str | None, texts: Texts) -> Markup:
+    told = None if basis is None else join((" (", phrase(basis, texts, "basis"), ")"))
+    return join((percent(mfu, 1.0), told))
 
 
 async def _add_training(visit: Visit, id_: str) -> None:

@@ -11,7 +11,9 @@ from artesian.model.job import Cause
 from artesian.model.resources import resized
 from artesian.model.units import format_duration
 from artesian.server.tokens import Principal, Role
+from artesian.server.ui.fields import Mark
 from artesian.server.ui.markup import Markup, join, tag
+from artesian.server.ui.phrases import in_words
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import asked
@@ -77,7 +79,7 @@ def _add_resize(visit: Visit, id_: str) -> ui.button:
             said.set_content(_consequences(record, texts))
             # The count is what a request ends with; the first one is the job's first choice.
             count.set_value(str(record.job.devices[0]).rpartition(":")[2])
-            count.error = None
+            mark.clear()
             dialog.open()
 
     async def resize() -> None:
@@ -86,8 +88,7 @@ def _add_resize(visit: Visit, id_: str) -> ui.button:
             try:
                 done = await resize_job(visit, visit.service.find(id_, who), who, str(count.value or ""))
             except Refused as refused:
-                count.error = str(refused)
-                count.run_method("focus")
+                mark.wrong(str(refused))
                 return
             dialog.close()
             ui.notify(done, type="positive")
@@ -97,7 +98,8 @@ def _add_resize(visit: Visit, id_: str) -> ui.button:
         typed = f"autofocus outlined hide-bottom-space maxlength={_MOST_CHARACTERS}"
         count = ui.input(texts("devices")).props(typed).classes("wide")
         # What is typed is not wrong until it is asked for; and then no longer than until it is changed.
-        count.on_value_change(lambda: setattr(count, "error", None))
+        mark = Mark(count, "resize-wrong", how_id="resize-how")
+        count.on_value_change(mark.clear)
         count.on("keydown.enter", resize)
         with ui.element("div").classes("actions"):
             ui.button(texts("resize_no"), on_click=dialog.close).props("no-caps outline")
@@ -112,7 +114,7 @@ def _consequences(record: JobRecord, texts: Texts) -> Markup:
         (
             tag("h2", texts("resize_of", job=view.id)),
             tag("p", texts("resize_asks", devices=asked(view))),
-            tag("p", texts("resize_form")),
+            tag("p", texts("resize_form"), id="resize-how"),
             tag("p", texts(key, grace=format_duration(record.job.grace_s)), class_="faint"),
         )
     )
@@ -128,7 +130,7 @@ async def resize_job(visit: Visit, record: JobRecord, who: Principal, count: str
     except UnitError as error:
         raise Refused(texts("resize_wrong")) from error
     except JobImpossible as error:
-        raise Refused(texts("resize_impossible", why=error)) from error
+        raise Refused(texts("resize_impossible", why=in_words(str(error), texts))) from error
     except AlreadyOver as error:
         raise Refused(texts("resize_over")) from error
     now = visit.service.find(record.job.id, who)

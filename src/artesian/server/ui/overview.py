@@ -7,6 +7,7 @@ from artesian.model.views import JobView
 from artesian.server.board import Filter
 from artesian.server.tokens import Principal
 from artesian.server.ui.markup import Markup, join, table, tag
+from artesian.server.ui.phrases import phrase
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import amount, asked, job_link, moment, percent, state_badge, unit_of
@@ -57,7 +58,7 @@ def waterfall(found: Waterfall, texts: Texts) -> Markup:
     said = texts("waterfall_unit", unit=texts(unit))
     bars = tag("ol", *rows, class_="waterfall")
     notes = (
-        tag("ul", *(tag("li", note, lang="en") for note in found.notes), class_="faint")
+        tag("ul", *(tag("li", phrase(note, texts)) for note in found.notes), class_="faint")
         if found.notes
         else None
     )
@@ -120,7 +121,7 @@ def _largest(found: Waterfall, unit: str, unit_us: int, texts: Texts) -> Markup:
                 f"{amount(us, unit_us)} {texts(unit)} · {percent(us, found.nameplate_us)}",
                 class_="large",
             ),
-            tag("p", tag("b", texts("recover")), ": ", texts(f"recover.{cause}")),
+            tag("p", tag("b", texts("recover")), texts("colon"), texts(f"recover.{cause}")),
         )
         for us, cause in lost
     )

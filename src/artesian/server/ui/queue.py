@@ -10,6 +10,7 @@ from artesian.kernel.lifecycle import JobState
 from artesian.model.views import Decision, JobView, TeamView
 from artesian.server.board import Filter
 from artesian.server.ui.markup import Markup, join, table, tag
+from artesian.server.ui.phrases import phrase
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import ago, asked, job_link, moment, state_badge
@@ -138,19 +139,20 @@ def _since_s(job: JobView) -> float:
 
 
 def explanation(decision: Decision, texts: Texts) -> Markup:
-    """Return why a job waits. The reasons are the scheduler's own words."""
+    """Return why a job waits."""
     rows: list[tuple[str, Markup | str]] = [(texts("state"), texts(f"state.{decision.state}"))]
     if decision.unblock:
-        rows.append((texts("unblock"), decision.unblock))
+        rows.append((texts("unblock"), phrase(decision.unblock, texts)))
     if decision.nearest_start_s is not None:
         rows.append((texts("likely_start"), moment(decision.nearest_start_s)))
     if decision.would_start:
-        rows.append((texts("would_start"), "; ".join(decision.would_start)))
+        would_start = (phrase(change, texts) for change in decision.would_start)
+        rows.append((texts("would_start"), Markup(texts("semicolon").join(would_start))))
     items = join(join((tag("dt", name), tag("dd", value))) for name, value in rows)
     return join(
         (
             tag("h2", texts("why_of", job=decision.job)),
-            tag("p", decision.reason, lang="en"),
+            tag("p", phrase(decision.reason, texts)),
             tag("dl", items),
         )
     )

@@ -9,12 +9,15 @@ from nicegui.events import GenericEventArguments
 from artesian.model.units import format_duration
 from artesian.policy.registry import BUILT_IN, DEFAULT
 from artesian.server.tokens import Role
+from artesian.server.ui.fields import Mark
 from artesian.server.ui.markup import Markup, table, tag
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.trial import FILE_BYTES, MOST_JOBS, MOST_POLICIES, TrialFailed, Trials
 from artesian.server.ui.visit import Visit
 from artesian.server.ui.words import percent
 
+_HOW = "simulate-how"
+_LEAST_LOAD, _MOST_LOAD = 0.05, 10
 _COMPARED = ("fifo", "easy")
 _EXAMPLE = """submit_s,duration_s,devices,name,team,estimated_duration_s
 0,7200,H100:8,pretrain,nlp,9000
@@ -33,7 +36,7 @@ async def build(visit: Visit, trials: Trials) -> None:
         "simulate_how", jobs=f"{MOST_JOBS:,}", bytes=f"{FILE_BYTES // 1000:,}", policies=MOST_POLICIES
     )
     ui.html(tag("h1", texts("simulate")), sanitize=False)
-    ui.html(tag("p", how, class_="faint"), sanitize=False)
+    ui.html(tag("p", how, id=_HOW, class_="faint"), sanitize=False)
     if not visit.who.role.includes(Role.MEMBER):
         ui.html(tag("p", texts("forbidden"), class_="empty"), sanitize=False)
         return
@@ -43,17 +46,38 @@ async def build(visit: Visit, trials: Trials) -> None:
     def read(event: GenericEventArguments) -> None:
         nonlocal jobs
         name, content = event.args
-        is_large = content is None
-        jobs = "" if is_large else str(content)
-        chosen.set_content(
-            tag("p", texts("too_large" if is_large else "file_chosen", name=name), role="status")
+        jobs = "" if content is None else str(content)
+        if content is None:
+            chosen.set_content("")
+            of_file.wrong(texts("too_large", name=name))
+        else:
+            of_file.clear()
+            chosen.set_content(tag("p", texts("file_chosen", name=name), role="status"))
+
+    def is_complete() -> bool:
+        """Say at each field what is wrong there; the reader is taken to the first one."""
+        is_load = isinstance(load.value, int | float) and _LEAST_LOAD <= load.value <= _MOST_LOAD
+        checked = (
+            (of_load, is_load, texts("load_wrong", least=_LEAST_LOAD, most=_MOST_LOAD)),
+            (
+                of_names,
+                1 <= len(names.value or ()) <= MOST_POLICIES,
+                texts("policies_wrong", most=MOST_POLICIES),
+            ),
+            (of_file, bool(jobs), texts("no_file")),
         )
+        for mark, is_right, why in checked:
+            if is_right:
+                mark.clear()
+            else:
+                mark.wrong(why)
+        return all(is_right for _, is_right, _ in checked)
 
     async def run() -> None:
         with visit.trying():
             await visit.principal(Role.MEMBER)
-            if not jobs:
-                raise TrialFailed(texts("no_file"))
+            if not is_complete():
+                return
             result.set_content(tag("p", texts("simulating"), role="status"))
             button.disable()
             try:
@@ -67,15 +91,19 @@ async def build(visit: Visit, trials: Trials) -> None:
     with ui.element("div").classes("form"):
         label = tag("label", texts("jobs_file"), for_="jobs-file")
         ui.html(label, sanitize=False)
-        ui.element("input").props('id=jobs-file type=file accept=".csv,text/csv"').on(
-            "change", read, js_handler=_READ
-        )
+        file = ui.element("input").props('id=jobs-file type=file accept=".csv,text/csv"')
+        file.on("change", read, js_handler=_READ)
+        of_file = Mark(file, "jobs-file-wrong", how_id=_HOW)
         chosen = ui.html("", sanitize=False)
         compared = [name for name in _COMPARED if name in BUILT_IN] or [DEFAULT]
         names = ui.select(sorted(BUILT_IN), value=compared, multiple=True, label=texts("policies")).props(
             "use-chips"
         )
-        load = ui.number(texts("load"), value=0.9, min=0.05, max=10, step=0.05)
+        of_names = Mark(names, "policies-wrong")
+        names.on_value_change(of_names.clear)
+        load = ui.number(texts("load"), value=0.9, min=_LEAST_LOAD, max=_MOST_LOAD, step=0.05)
+        of_load = Mark(load, "load-wrong")
+        load.on_value_change(of_load.clear)
         button = ui.button(texts("run"), on_click=run).props("no-caps")
     result = ui.html("", sanitize=False).props("aria-live=polite")
 

@@ -1,4 +1,4 @@
-"""All that the dashboard says, in English and Chinese. What the scheduler says of a job is English only."""
+"""All that the dashboard says by itself, in English and Chinese. What it passes on is in the ``phrasebook``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +25,8 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "loading": ("Loading …", "正在加载……"),
     "unknown": ("unknown", "未知"),
     "none": ("none", "无"),
+    "colon": (": ", "："),
+    "semicolon": ("; ", "；"),
     "refresh": ("Refresh", "刷新"),
     "close": ("Close", "关闭"),
     "failed": ("This cannot be shown", "无法显示"),
@@ -275,6 +277,12 @@ TABLE: Mapping[str, tuple[str, str]] = {
         "artesian census tells whether the device is slow; look for what else keeps it busy. Under artesian launch, StragglerPolicy(replaces=True) has the process started anew.",
         "artesian census 可检查设备是否变慢；也请查看是否有其他程序占用。使用 artesian launch 时，StragglerPolicy(replaces=True) 会重启该进程。",
     ),
+    "replicas": ("Replicas", "模型副本"),
+    "replicas_alike": ("They are alike.", "各副本一致。"),
+    "replicas_differ": (
+        "After step {step} the parameters of workers {workers} were not those of the others (attempt {epoch})",
+        "第 {step} 步之后，进程 {workers} 的参数与其余进程不同（第 {epoch} 次尝试）",
+    ),
     "training": ("Training", "训练"),
     "no_training": (
         "No steps were reported. A script reports them with artesian.train.",
@@ -339,6 +347,8 @@ TABLE: Mapping[str, tuple[str, str]] = {
     "file_chosen": ("{name} is read.", "已读取 {name}。"),
     "too_large": ("{name} is too large.", "{name} 过大。"),
     "no_file": ("Choose a file with jobs first.", "请先选择作业文件。"),
+    "policies_wrong": ("Choose 1 to {most} policies.", "请选择 1 至 {most} 个策略。"),
+    "load_wrong": ("Write a number from {least} to {most}.", "请写 {least} 至 {most} 之间的数。"),
     "policies": ("Policies", "策略"),
     "load": (
         "Load (0.9: the fleet is made so large that the jobs fill 90% of it)",

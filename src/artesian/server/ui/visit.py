@@ -17,6 +17,7 @@ from artesian.server.service import Service
 from artesian.server.tokens import Principal, Role
 from artesian.server.ui.login import login_path
 from artesian.server.ui.markup import Markup, join, tag
+from artesian.server.ui.phrases import in_words, phrase
 from artesian.server.ui.texts import Texts
 
 _log = logging.getLogger(__name__)
@@ -72,8 +73,8 @@ class Visit:
             return tag("p", texts("broken"), class_="failure", role="alert")
         return tag(
             "p",
-            join((tag("strong", texts("failed")), ": ", str(error))),
-            join((tag("br"), texts("hint", hint=error.hint))) if error.hint else None,
+            join((tag("strong", texts("failed")), texts("colon"), phrase(str(error), texts))),
+            join((tag("br"), texts("hint", hint=in_words(error.hint, texts)))) if error.hint else None,
             class_="failure",
             role="alert",
         )
@@ -87,9 +88,9 @@ class Visit:
             if problem.status == 401:
                 self.client.open(login_path(self.request))
             else:
-                ui.notify(str(problem), type="negative")
+                ui.notify(in_words(str(problem), self.texts), type="negative")
         except ArtesianError as error:
-            ui.notify(str(error), type="negative")
+            ui.notify(in_words(str(error), self.texts), type="negative")
 
     async def live(
         self, every_s: float, render: Callable[[Principal], Awaitable[Markup]], *, is_slow: bool = False

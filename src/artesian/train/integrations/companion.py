@@ -1,14 +1,18 @@
 """What a callback does beside a loop that is not ours: it tells what the time went into, and hears SIGTERM."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from artesian.train import fence
+from artesian.train.directory import Directory
+from artesian.train.errors import CheckpointError, SupersededError
+from artesian.train.fence import Writer
 from artesian.train.membership import Membership, current
-from artesian.train.reporter import Reporter
+from artesian.train.reporter import Reporter, say
 from artesian.train.signals import StopRequest
 from artesian.train.stragglers import StragglerPolicy, watched
 from artesian.train.vote import Vote
@@ -17,6 +21,38 @@ from artesian.wire.messages import Phase
 
 _SHORT_S = 1e-4
 """A phase shorter than this is not worth a message."""
+
+
+def place_of(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Directory:
+    """Return the folder in which a trainer saves, fenced for the attempt of a job that ``environ`` speaks of.
+
+    Raises ValueError for an epoch that is no number.
+    """
+    return Directory(Path(folder), Writer.from_env(environ))
+
+
+def act_on(place: Directory, act: Callable[[Directory], None]) -> SupersededError | None:
+    """Look at who saves there, by ``act`` of the fence, and return why this attempt may not any more.
+
+    Where that cannot be told, it is said, and training goes on: the trainer saves in its own way all the same.
+    """
+    try:
+        act(place)
+    except SupersededError as error:
+        return error
+    except (CheckpointError, OSError) as error:
+        say(f"cannot tell whether a later attempt saves to {place.name}: {error}; training goes on")
+    return None
+
+
+def claim(folder: str | Path) -> None:
+    """Keep earlier attempts of the job from saving to ``folder``; before it is looked at for what to go on from.
+
+    Raises SupersededError where a later one has come.
+    """
+    refused = act_on(place_of(folder), fence.claim)
+    if refused is not None:
+        raise refused
 
 
 class Companion:
@@ -29,6 +65,7 @@ class Companion:
         self,
         model: torch.nn.Module,
         device: torch.device,
+        folder: str | Path,
         *,
         dtype: str | None = None,
         stragglers: StragglerPolicy | None = None,
@@ -36,16 +73,19 @@ class Companion:
     ) -> None:
         """Start to report. All ranks make theirs together, once torch.distributed is set up, if it is.
 
+        ``folder`` is where the trainer saves: earlier attempts of the job may not, from now on.
         ``stragglers`` says how to look for ranks that compute ``model`` slower than the others (None: not at all).
-        Raises ValueError where it has them replaced: that is for ``Run``, which tells its agent of every step.
+        Raises ValueError where it has them replaced: that is for ``Run``, which tells its agent of every step;
+        SupersededError where a later attempt has come.
         """
         if stragglers is not None and stragglers.replaces:
             raise ValueError(
                 "stragglers: a callback names them and does not replace them: expected replaces=False, got True"
             )
-        folder = environ.get(environment.PROGRESS_DIR)
+        progress = environ.get(environment.PROGRESS_DIR)
+        self.place = place_of(folder, environ)
         self.member: Membership = current(device)
-        self._reporter = Reporter(self.member, dtype, Path(folder) if folder else None)
+        self._reporter = Reporter(self.member, dtype, Path(progress) if progress else None)
         self._stop = StopRequest(self.member.control)
         control = self.member.control
         self._all_well = None if control is None else Vote(control, dist.ReduceOp.MIN)
@@ -54,6 +94,7 @@ class Companion:
         self._stop.install()
         self._is_ready = False
         self._mark_s = self._step_start_s = self._reporter.now_s()
+        self._agree(fence.claim if self.member.rank == 0 else fence.check)
 
     def restored(self, step: int, start_s: float | None) -> None:
         """Say that training goes on after ``step``; ``start_s`` is when reading it began, where that is known."""
@@ -94,6 +135,10 @@ class Companion:
         """Wait for the other ranks, and return on each whether all are well."""
         return is_well if self._all_well is None else self._all_well.hold(int(is_well)) == (1,)
 
+    def look(self) -> None:
+        """Before a save, on all ranks: raise SupersededError on each where a later attempt of the job has come."""
+        self._agree(fence.check)
+
     def saved(self, step: int, size_bytes: int) -> None:
         """Say that the checkpoint of ``step`` is durable."""
         self._reporter.checkpoint(step, size_bytes)
@@ -106,3 +151,11 @@ class Companion:
             self._slow.close()
             self._slow = None
         self._reporter.close()
+
+    def _agree(self, act: Callable[[Directory], None]) -> None:
+        if self.place.writer is None:
+            return
+        refused = act_on(self.place, act)
+        if not self.meet(is_well=refused is None):
+            self.close()
+            raise refused or SupersededError(f"another rank has found a later attempt in {self.place.name}")

@@ -9,7 +9,8 @@
 
 The Trainer saves and restores as ever (``save_steps``); it goes on from the newest checkpoint that is whole,
 with the optimizer, the random generators and the position in the data. On SIGTERM all ranks finish
-the same step, which is saved, and the process leaves with 143.
+the same step, which is saved, and the process leaves with 143. Where a later attempt of the job has come, an earlier
+one ends with SupersededError before its next save.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from artesian.train.integrations import seal
-from artesian.train.integrations.companion import Companion
+from artesian.train.integrations.companion import Companion, claim
 from artesian.train.reporter import say
 from artesian.train.signals import Preempted
 from artesian.train.stragglers import StragglerPolicy
@@ -31,8 +32,10 @@ _PREFIX = "checkpoint-"
 def newest_checkpoint(output_dir: str | Path) -> str | None:
     """Return the newest whole checkpoint below ``output_dir``, for ``resume_from_checkpoint``; None for none.
 
-    Checkpoints without a seal, which this callback did not see to their end, are not whole.
+    Checkpoints without a seal, which this callback did not see to their end, are not whole. In an attempt of a job
+    it also keeps earlier ones from saving there. Raises SupersededError where a later one has come.
     """
+    claim(output_dir)
     found = seal.newest(Path(output_dir), _PREFIX)
     return None if found is None else str(found)
 
@@ -58,7 +61,11 @@ class ArtesianCallback(TrainerCallback):
         """Start to report."""
         dtype = "bf16" if args.bf16 else "fp16" if args.fp16 else None
         self._companion = Companion(
-            more["model"], torch.device(args.device), dtype=dtype, stragglers=self._stragglers
+            more["model"],
+            torch.device(args.device),
+            _folder(args),
+            dtype=dtype,
+            stragglers=self._stragglers,
         )
         self._is_preempted = False
         if state.global_step:
@@ -73,10 +80,13 @@ class ArtesianCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Report the step, at once unless its loss is about to be logged; save and stop where that was asked for."""
+        """Report the step, at once unless its loss is about to be logged; save and stop where that was asked for.
+
+        Raises SupersededError where it is to be saved, and a later attempt of the job has come.
+        """
         if control.should_log:
             self._waiting_step = state.global_step
-            return control
+            return self._looked(control)
         return self._step_ends(control, state.global_step, None)
 
     def on_log(
@@ -97,19 +107,26 @@ class ArtesianCallback(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Note what the time since the step went into."""
+        """Note what the time since the step went into; look again where a save is next, as that may have been long."""
         if self._companion is not None:  # else: an evaluation outside of training
             self._companion.phase(Phase.EVALUATION)
+            self._looked(control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Raise SupersededError where the epoch is to be saved, and a later attempt of the job has come."""
+        self._looked(control)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Seal the checkpoint, once all ranks have written theirs."""
+        """Seal the checkpoint, once all ranks have written theirs; not where a later attempt has come meanwhile."""
         companion = self._is_there
         companion.meet()
+        companion.look()
         if companion.member.rank == 0:
-            assert args.output_dir is not None, "the Trainer has just saved there"
-            self._seal(companion, Path(args.output_dir, f"{_PREFIX}{state.global_step}"), state.global_step)
+            self._seal(companion, Path(_folder(args), f"{_PREFIX}{state.global_step}"), state.global_step)
         companion.phase(Phase.CHECKPOINT_STALL)
 
     def on_train_end(
@@ -130,6 +147,11 @@ class ArtesianCallback(TrainerCallback):
         if self._is_there.step_ends(step, loss):
             control.should_save = control.should_training_stop = True
             self._is_preempted = True
+        return self._looked(control)
+
+    def _looked(self, control: TrainerControl) -> TrainerControl:
+        if control.should_save:
+            self._is_there.look()
         return control
 
     def _seal(self, companion: Companion, folder: Path, step: int) -> None:
@@ -140,3 +162,8 @@ class ArtesianCallback(TrainerCallback):
             say(f"cannot seal {folder}: {error.strerror or error}; training goes on without this checkpoint")
             return
         companion.saved(step, size_bytes)
+
+
+def _folder(args: TrainingArguments) -> str:
+    assert args.output_dir is not None, "the Trainer sets one where it is not told"
+    return args.output_dir

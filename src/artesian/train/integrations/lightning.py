@@ -10,10 +10,12 @@
     trainer.fit(module, train_dataloaders=batches, ckpt_path=callback.newest())
 
 The Trainer's own state is saved and restored (loops, optimizers, schedulers, precision), and torch's random
-generators of every rank; the callback says when, and which checkpoint is whole. On SIGTERM all ranks finish the same step, which is saved, and the process
-leaves with 143.
+generators of every rank; the callback says when, and which checkpoint is whole. On SIGTERM all ranks finish the same
+step, which is saved, and the process leaves with 143. Where a later attempt of the job has come, an earlier one ends
+with SupersededError and publishes nothing.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -25,9 +27,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from artesian.train.errors import DataError
+from artesian.train import fence
+from artesian.train.errors import DataError, SupersededError
 from artesian.train.integrations import seal
-from artesian.train.integrations.companion import Companion
+from artesian.train.integrations.companion import Companion, claim
 from artesian.train.loader import Collate, Loader
 from artesian.train.membership import Membership
 from artesian.train.reporter import say
@@ -137,7 +140,11 @@ class ArtesianCallback(lightning.Callback):
         self.failed_saves = 0
 
     def newest(self) -> str | None:
-        """Return the newest whole checkpoint, for ``ckpt_path``; None for none."""
+        """Return the newest whole checkpoint, for ``ckpt_path``; None for none.
+
+        In an attempt of a job earlier ones do not save there from now on. Raises SupersededError where a later has come.
+        """
+        claim(self._folder)
         found = seal.newest(self._folder, _PREFIX)
         return None if found is None else str(found / _FILE)
 
@@ -146,6 +153,7 @@ class ArtesianCallback(lightning.Callback):
         self._companion = Companion(
             pl_module,
             torch.device(trainer.strategy.root_device),
+            self._folder,
             dtype=_dtype(trainer),
             stragglers=self._stragglers,
         )
@@ -209,11 +217,14 @@ class ArtesianCallback(lightning.Callback):
         """Save on all ranks; the folder gets its name when all of it is there and sealed."""
         companion = self._is_there
         companion.mark()
+        companion.look()
         name = f"{_PREFIX}{self._step:08d}"
-        temporary = self._folder / f".tmp-{name}"
-        error: OSError | None = None
+        writer = companion.place.writer
+        temporary = self._folder / f".tmp-{name}{'' if writer is None else f'-{writer.epoch}'}"
+        error: OSError | SupersededError | None = None
         if companion.member.rank == 0:
-            shutil.rmtree(temporary, ignore_errors=True)  # what a crash in the middle of a save has left
+            with contextlib.suppress(SupersededError):  # who has just come is seen below
+                fence.sweep(companion.place)  # what a crash in the middle of a save has left
         companion.meet()
         try:
             temporary.mkdir(parents=True, exist_ok=True)
@@ -228,19 +239,27 @@ class ArtesianCallback(lightning.Callback):
         if companion.meet(is_well=error is None):
             self._saved_step = self._step
         else:
+            companion.look()
             self.failed_saves += 1
-        if error is not None:
+        if isinstance(error, OSError):
             say(
                 f"cannot save step {self._step} in {self._folder}: {error.strerror or error}; training goes on"
             )
         companion.phase(Phase.CHECKPOINT_STALL)
 
-    def _finish(self, companion: Companion, temporary: Path, target: Path) -> OSError | None:
+    def _finish(
+        self, companion: Companion, temporary: Path, target: Path
+    ) -> OSError | SupersededError | None:
         try:
             size_bytes = seal.seal(temporary)
-            shutil.rmtree(target, ignore_errors=True)  # damaged, or of a run that was rolled back
-            os.replace(temporary, target)
-            seal.keep_last(self._folder, _PREFIX, self._keep_last)
+            with companion.place.alone():
+                fence.hold(companion.place)
+                shutil.rmtree(target, ignore_errors=True)  # damaged, or of a run that was rolled back
+                os.replace(temporary, target)
+                seal.keep_last(self._folder, _PREFIX, self._keep_last)
+        except SupersededError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            return error
         except OSError as error:
             return error
         companion.saved(self._step, size_bytes)
