@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from artesian.train.elected import Elected
-from artesian.train.neighbour import Message, Neighbour, admit, introduce
+from artesian.train.neighbour import Message, Neighbour, admit, ask, introduce
 from artesian.train.terms import Address, Terms
 from ports import free_port
 from recovery_harness import (
@@ -82,6 +82,7 @@ class Meeting:
         """Connect to the agent as another one, which comes to it."""
         introduction = {"id": "other", "address": self.address, "number": -1, "nodes": [], **told}
         coming = self._elsewhere.submit(introduce, self.address, self.token, introduction)
+        self.hear()  # it knocks
         self.hear()
         peer = coming.result()
         assert peer is not None
@@ -110,9 +111,11 @@ class Meeting:
         return self._elsewhere.submit(serve)
 
     def _admitted(self, door: socket.socket) -> tuple[Neighbour, Message]:
-        while (admitted := admit(door.accept()[0], self.token)) is None:
-            pass  # it has looked by which address others reach it
-        return admitted
+        while True:
+            guest = ask(door.accept()[0])
+            if (told := admit(guest, self.token)) is not None:
+                return guest.peer, told
+            # else it has looked by which address others reach it
 
 
 def until(peer: Neighbour, word: str) -> Any:

@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +15,47 @@ import pytest
 
 from artesian.train.heartbeat import make_page, read_page
 from artesian.train.link import Link
-from artesian.train.neighbour import admit, introduce
+from artesian.train.neighbour import admit, ask, introduce
 
 _PACKET_BYTES = 65_536
 _BEYOND_SELECT = 1_100
+
+
+TEMPLATE = """
+import errno, os, sys
+from artesian.train import template
+
+itself, fork = os.getpid(), os.fork
+
+def fork_once():
+    if os.getpid() != itself:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+os.fork = fork_once
+template.main(int(sys.argv[1]), os.getppid(), [])
+"""
+
+
+def test_a_template_that_cannot_fork_ends_and_so_tells_the_agent() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TEMPLATE, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        theirs.close()
+        ours.settimeout(60.0)
+        try:
+            assert json.loads(ours.recv(_PACKET_BYTES)) == {}
+            ours.send(json.dumps({"id": 1, "kind": "worker"}).encode())
+            assert ours.recv(_PACKET_BYTES) == b""
+        finally:
+            process.kill()
+            _, said = process.communicate()
+    assert "a worker could not be forked" in said
 
 
 @pytest.fixture
@@ -78,11 +117,11 @@ def test_a_leader_of_a_thousand_nodes_admits_another(many_files: None) -> None:
         )
         member.start()
         connection, _ = server.accept()
-        admitted = admit(moved(connection), "token")
+        guest = ask(moved(connection))
+        assert admit(guest, "token") is not None
         member.join()
-    assert admitted is not None
-    assert admitted[0].id == "a"
+    assert guest.peer.id == "a"
     (peer,) = found
     assert peer is not None
     peer.close()
-    admitted[0].close()
+    guest.peer.close()

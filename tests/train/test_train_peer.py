@@ -4,25 +4,31 @@ Two nodes are two folders, each the shared memory of one.
 """
 
 import contextlib
+import errno
+import os
 import secrets
 import socket
 import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from artesian.train import CheckpointError
 from artesian.train.holder_process import decode, holding
+from artesian.train.membership import alone
 from artesian.train.memory import Memory, load
 from artesian.train.peer import Holder, Peer, _asked, _facts, fetch, held, held_steps, send
 from artesian.train.persist import Report
+from artesian.train.restorable import Restorable
 from artesian.train.saver import Saver
+from artesian.train.saves import Position
 from artesian.train.segment import SHARED_MEMORY, JobFolder, reading
-from artesian.train.sharded_back import valid_steps
+from artesian.train.sharded import ShardedCheckpointer
+from artesian.train.sharded_back import Places, WayBack, valid_steps
 from artesian.wire import environment
 
 TOKEN = secrets.token_hex(8)
@@ -173,9 +179,11 @@ def test_a_killed_workers_copy_on_its_way_does_not_mix_with_its_successors(
         assert image is not None
         data = bytes(image)
     half = len(data) // 2
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.suppress(CheckpointError))  # it is not accepted, and told so
-        slow = stack.enter_context(_asked(holder.peer, {"op": "put", "rank": 1, **_facts(first)}))
+    is_accepted = False
+    with (
+        contextlib.suppress(CheckpointError),
+        _asked(holder.peer, {"op": "put", "rank": 1, **_facts(first)}) as slow,
+    ):
         slow.answer()
         slow.file.write(data[:half])
         slow.file.flush()
@@ -183,8 +191,8 @@ def test_a_killed_workers_copy_on_its_way_does_not_mix_with_its_successors(
         slow.file.write(data[half:] + zlib.crc32(data).to_bytes(4, "little"))
         slow.file.flush()
         slow.answer()
-        stack.pop_all()
-        pytest.fail("the copy that was overtaken was accepted")
+        is_accepted = True
+    assert not is_accepted, "it was overtaken"
     folder = JobFolder("j", base=tmp_path / "b")
     found = [load(folder, 1, step) for step in held_steps(holder.peer, 1)]
     assert [recalled and recalled.snapshot.step for recalled in found] == [2]
@@ -314,6 +322,33 @@ def test_steps_that_were_undone_are_none_to_go_back_to(
     own: list[int], copied: list[int], at_most: int | None, valid: set[int]
 ) -> None:
     assert valid_steps(own, copied, at_most) == valid
+
+
+def test_a_holder_may_listen_at_an_address_of_either_version(tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    with Holder("j", TOKEN, host="::1", base=tmp_path) as holder:
+        assert held(holder.peer) == {}
+
+
+class Unlisted:
+    """A place that does not answer."""
+
+    def steps(self) -> list[int]:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+def test_a_storage_that_cannot_be_listed_leaves_the_way_back_by_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = cast(ShardedCheckpointer, Unlisted())
+    way = WayBack(cast(Places, None), cast(Restorable, None), alone("cpu"), storage, None)
+    monkeypatch.setattr(way, "_own_steps", lambda _: [4, 3])
+    monkeypatch.setattr(way, "_from_memory", lambda step, **_: Position(step=step, samples=8))
+    assert way.find(None, None) == Position(step=4, samples=8)
+    assert "cannot list the checkpoints" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"host": "a"}', '"x"'])

@@ -4,6 +4,7 @@ import os
 import secrets
 import selectors
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -136,8 +137,9 @@ def test_an_agent_that_was_cut_off_as_its_gang_was_formed_is_told_again() -> Non
         council.meet()
         for _ in range(2):
             coming = elsewhere.submit(introduce, address, token, {**member, "place": 1, "said": None})
-            [(door, _)] = selector.select(DEADLINE_S)
-            door.data()
+            for _ in ("knocks", "introduces itself"):
+                [(door, _)] = selector.select(DEADLINE_S)
+                door.data()
             council.keep(time.monotonic(), is_warm=False)
             peer = coming.result()
             assert peer is not None
@@ -152,6 +154,33 @@ def test_an_agent_that_was_cut_off_as_its_gang_was_formed_is_told_again() -> Non
         council.close()
     assert told[0] == told[1]
     assert told[0]["restarts"] == 0
+
+
+def test_a_stranger_that_says_nothing_does_not_hold_the_leader_up() -> None:
+    """It has one thread, and others take it for lost when it is silent for seconds."""
+    address, token = ("127.0.0.1", free_port()), secrets.token_hex()
+    terms = Terms(endpoints=(address,), token=token, min_nodes=2, max_nodes=2, max_restarts=0, place=0)
+    member = {"id": "other", "address": address, "number": -1, "nodes": [], "place": 1, "said": None}
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor() as elsewhere:
+        council = Placed(terms, Idle(), selector, print)
+        council.meet()
+        with socket.create_connection(address) as stranger:
+            stranger.settimeout(DEADLINE_S)
+            coming = None
+            while coming is None or not coming.done():
+                for door, _ in selector.select(0.1):
+                    door.data()
+                coming = coming or elsewhere.submit(introduce, address, token, member)
+            peer = coming.result()
+            assert peer is not None
+            assert "nonce" in stranger.recv(4096).decode()
+            stranger.setblocking(False)
+            with pytest.raises(BlockingIOError):  # it may still say something
+                stranger.recv(4096)
+            council.close()
+            stranger.settimeout(DEADLINE_S)
+            assert stranger.recv(4096) == b""
+        peer.close()
 
 
 @pytest.mark.parametrize("other", ["hears", "is cut off, and comes back", "never hears"])
@@ -170,6 +199,7 @@ def test_the_leader_stays_until_all_know_that_they_have_ended_well(other: str) -
 
         def connected(introduction: dict[str, Any]) -> Neighbour:
             coming = elsewhere.submit(introduce, address, token, introduction)
+            hear()  # it knocks
             hear()
             peer = coming.result()
             assert peer is not None

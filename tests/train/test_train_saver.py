@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -33,10 +33,11 @@ from artesian.train.persist_process import to_storage
 from artesian.train.reporter import Reporter
 from artesian.train.restorable import Restorable
 from artesian.train.saver import Restored, Saver
-from artesian.train.saves import Saves
+from artesian.train.saves import Position, Saves
 from artesian.train.segment import JobFolder, reading
 from artesian.train.storage import verified
 from limits import small_file_system
+from recovery_harness import wait_for
 
 
 def state(step: int) -> dict[str, Any]:
@@ -294,6 +295,49 @@ def test_a_listener_that_fails_does_not_end_the_saves(tmp_path: Path) -> None:
     assert [(report.step, report.failure) for report in reports] == [(1, None), (2, None)]
 
 
+def test_a_successor_does_not_wait_for_a_storage_that_takes_long(
+    tmp_path: Path, slow_storage: threading.Event
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    saver = Saver("memory://long", job="j", interval=EverySteps(2), shared_memory=tmp_path)
+    run(saver, 1, 2)
+    persister = saver._persister
+    assert persister is not None
+    wait_for(lambda: persister._is_busy, "a save to begin")
+    closing = threading.Thread(target=partial(saver.close, keep=True), daemon=True)
+    closing.start()
+    closing.join(10.0)
+    is_closed = not closing.is_alive()
+    successor = Saver(None, job="j", shared_memory=tmp_path) if is_closed else None
+    slow_storage.set()
+    persister._thread.join()
+    assert successor is not None
+    assert successor.memory_step == 2
+    successor.close()
+    assert Checkpointer("memory://long").steps() == [2]  # what had begun goes on
+    fsspec.filesystem("memory").rm("/long", recursive=True)
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_killed_workers_helper_does_not_remove_what_its_successor_has_saved(
+    tmp_path: Path, is_over: bool
+) -> None:
+    """Stores without locks have no order of the saves."""
+    where = tmp_path / "run"
+    folder = JobFolder("j", base=tmp_path)
+    memory = Memory(folder, 0)
+    memory.begin(4, state(4))
+    snapshot = memory.finish()
+    assert snapshot is not None
+    Checkpointer(where).save(6, state(6))  # before the helper is done with step 4
+    words = persist_process.Words()
+    words.is_over = is_over
+    assert "size_bytes" in persist_process.deliver(to_storage(where), snapshot, words)
+    assert Checkpointer(where).steps() == ([4, 6] if is_over else [4])  # else the run has gone back
+    memory.close()
+    folder.leave(keep=False)
+
+
 NOISY = """
     from artesian.train import persist_process
 
@@ -376,7 +420,9 @@ def test_what_rank_0_cannot_read_in_storage_another_ranks_memory_has(
         Reporter(member, None, None),
         has_storage=True,
     )
-    bring_back = {"restore": saves.restore, "go_back": lambda: saves.go_back(9)}[way]
+    bring_back: Callable[[], Position | None] = (
+        saves.restore if way == "restore" else partial(saves.go_back, 9)
+    )
     found = bring_back()
     assert found is not None
     assert (found.step, found.samples, model.loaded) == (5, 50, [5.0])

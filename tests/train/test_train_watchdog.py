@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artesian.train.heartbeat import Activity, Beat, Heart, make_page, read_page
-from artesian.train.neighbour import admit, introduce
+from artesian.train.neighbour import admit, ask, introduce
 from artesian.train.recovery import Failure, Recovery, cause_of, describe
 from artesian.train.watchdog import verdict
 from artesian.wire.messages import Layer, decode, encode
@@ -185,15 +185,20 @@ def test_a_recovery_is_over_with_the_first_step_that_is_new_on_all_workers() -> 
 def test_only_an_agent_that_knows_the_token_is_let_in(token: str, is_let_in: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found = []
-        leader = threading.Thread(target=lambda: found.append(admit(listener.accept()[0], "secret")))
+
+        def lead() -> None:
+            guest = ask(listener.accept()[0])
+            found.append((guest.peer, admit(guest, "secret")))
+
+        leader = threading.Thread(target=lead)
         leader.start()
         peer = introduce(listener.getsockname(), token, {"id": "x", "address": ["127.0.0.1", 1]})
         leader.join()
-    (admitted,) = found
-    assert (peer is not None) == (admitted is not None) == is_let_in
-    if peer is not None and admitted is not None:
+    ((member, told),) = found
+    assert (peer is not None) == (told is not None) == is_let_in
+    if peer is not None:
         # What is sent right behind the handshake is not lost with it.
-        assert admitted[0].send({"form": 1})
+        assert member.send({"form": 1})
         assert peer.wait_for(10.0) == {"form": 1}
         peer.close()
-        admitted[0].close()
+        member.close()

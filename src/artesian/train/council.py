@@ -15,14 +15,13 @@ either           ``{"aside": {…}}``: it leaves, of this failure, and makes roo
 import contextlib
 import secrets
 import selectors
-import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
 
 from artesian.train.doors import Doors
-from artesian.train.neighbour import Message, Neighbour, admit, introduce
+from artesian.train.neighbour import Guest, Message, Neighbour, admit, introduce
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure, cause_of
 from artesian.train.roster import can_grow, form_message, line_up, read_form
 from artesian.train.succession import Shortage
@@ -127,15 +126,14 @@ class Council(ABC):
         said = {"id": self.id, "address": self._address, "is_warm": self._is_warm}
         return {**said, "number": self._number, "nodes": self._nodes}
 
-    def _welcome(self, listener: socket.socket) -> None:
-        connection, _ = listener.accept()
+    def _welcome(self, guest: Guest) -> None:
+        peer = guest.peer
         if not self.is_leader:
-            connection.close()  # not yet: it tries again, or goes to whom it finds leading
+            peer.close()  # not yet: it tries again, or goes to whom it finds leading
             return
-        admitted = admit(connection, self._terms.token)
-        if admitted is None:
+        told = admit(guest, self._terms.token)
+        if told is None:
             return
-        peer, told = admitted
         if self.is_over:
             peer.send({"end": self._ended_with or 0})
             peer.close()

@@ -3,18 +3,28 @@
 import contextlib
 import selectors
 import socket
+import time
 from collections.abc import Callable
 
+from artesian.train.neighbour import Guest, Neighbour, ask
 from artesian.train.terms import Address
+
+_PATIENCE_S = 5.0
+_MOST_GUESTS = 512
 
 
 class Doors:
-    """The listening sockets of an agent; ``on_knock`` gets the one at which somebody has come."""
+    """The listening sockets of an agent; ``on_guest`` gets who has come there and says something.
 
-    def __init__(self, selector: selectors.BaseSelector, on_knock: Callable[[socket.socket], object]) -> None:
+    The agent has one thread, and who says nothing, such as a scanner of ports, must not hold it up.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, on_guest: Callable[[Guest], object]) -> None:
         self._selector = selector
-        self._on_knock = on_knock
+        self._on_guest = on_guest
         self._sockets: dict[Address, socket.socket] = {}
+        self._guests: list[Guest] = []
+        """Who has not said anything yet, in the order of their coming."""
 
     def open_towards(self, endpoint: Address) -> Address | None:
         """Listen where ``endpoint``'s network knows this node, and return that; None if some door is open, or none can be."""
@@ -35,7 +45,7 @@ class Doors:
             return int(known.getsockname()[1])
         listener = socket.create_server(address, backlog=256)
         self._sockets[address] = listener
-        self._selector.register(listener, selectors.EVENT_READ, lambda: self._on_knock(listener))
+        self._selector.register(listener, selectors.EVENT_READ, lambda: self._let_in(listener))
         return int(listener.getsockname()[1])
 
     def shut(self, address: Address) -> None:
@@ -50,3 +60,31 @@ class Doors:
         """Listen nowhere any more. Calling it again does nothing."""
         for address in list(self._sockets):
             self.shut(address)
+        while self._guests:
+            self._forget(self._guests[0]).close()
+
+    def _let_in(self, listener: socket.socket) -> None:
+        self._see_out()
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # it has gone again, or there is no room for another file
+            return
+        guest = ask(connection)
+        self._guests.append(guest)
+        self._selector.register(guest.peer.socket, selectors.EVENT_READ, lambda: self._hear(guest))
+
+    def _hear(self, guest: Guest) -> None:
+        self._forget(guest)
+        self._on_guest(guest)
+
+    def _see_out(self) -> None:
+        """Send away who has been silent for long, and where there are many who has been for longest."""
+        before_s = time.monotonic() - _PATIENCE_S
+        while self._guests and (self._guests[0].peer.heard_s < before_s or len(self._guests) >= _MOST_GUESTS):
+            self._forget(self._guests[0]).close()
+
+    def _forget(self, guest: Guest) -> Neighbour:
+        self._guests.remove(guest)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(guest.peer.socket)
+        return guest.peer

@@ -35,7 +35,8 @@ _LEVEL = 5
 _FIXED = 1 << 20
 """Losses are summed as whole numbers of this fraction: the same sum, whatever order it is made in."""
 _LARGEST = 1e9
-"""A loss or norm as large as that is no number to go on with; a sum over a million ranks stays in 64 bits."""
+"""A loss or norm as large as that is no number to go on with; its sum over eight thousand ranks, or that of eight
+millions over a million ranks, stays in 64 bits."""
 
 
 class Action(StrEnum):

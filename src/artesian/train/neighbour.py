@@ -11,6 +11,7 @@ import secrets
 import select
 import socket
 import time
+from dataclasses import dataclass
 from typing import Any
 
 _HANDSHAKE_S = 1.0
@@ -86,15 +87,29 @@ def _is_readable(connection: socket.socket, timeout_s: float) -> bool:
     return bool(waiting.poll(1000 * timeout_s))
 
 
-def admit(connection: socket.socket, token: str) -> tuple[Neighbour, Message] | None:
-    """Return the agent that has connected, and its introduction; None unless it knows ``token``."""
-    peer, nonce = Neighbour(connection), secrets.token_hex(16)
-    if peer.send({"nonce": nonce}):
-        answer = peer.wait_for(_HANDSHAKE_S)
-        if answer is not None and _is_proof(answer.get("proof"), token, "member", nonce):
-            peer.id = str(answer["id"])
-            if peer.send({"proof": _proof(token, "leader", str(answer.get("nonce")))}):
-                return peer, answer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guest:
+    """Who has connected and was asked for a proof, which ``admit`` reads once something has come."""
+
+    peer: Neighbour
+    nonce: str
+
+
+def ask(connection: socket.socket) -> Guest:
+    """Ask who has connected for a proof that it knows the token, and do not wait for it."""
+    guest = Guest(peer=Neighbour(connection), nonce=secrets.token_hex(16))
+    guest.peer.send({"nonce": guest.nonce})  # whether it is there its answer tells
+    return guest
+
+
+def admit(guest: Guest, token: str) -> Message | None:
+    """Return the introduction of who has answered; None, and it is closed, unless it knows ``token``."""
+    peer = guest.peer
+    answer = peer.wait_for(_HANDSHAKE_S)
+    if answer is not None and _is_proof(answer.get("proof"), token, "member", guest.nonce):
+        peer.id = str(answer["id"])
+        if peer.send({"proof": _proof(token, "leader", str(answer.get("nonce")))}):
+            return answer
     peer.close()
     return None
 

@@ -84,8 +84,13 @@ class Persister:
         with self._changed:
             self._changed.wait_for(lambda: self._next is None and not self._is_busy)
 
-    def close(self) -> None:
-        """Finish what was given to ``persist``, and end the helper."""
+    def close(self, *, waits: bool = True) -> None:
+        """Finish what was given to ``persist``, and end the helper; unless it ``waits``, one that is busy is let go."""
+        with self._changed:
+            is_busy = self._is_busy or self._next is not None
+        if is_busy and not waits:
+            self.detach()
+            return
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

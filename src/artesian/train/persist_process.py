@@ -67,8 +67,10 @@ def to_peer(peer: Peer, rank: int) -> dict[str, Any]:
     return {"host": peer.host, "port": peer.port, "token": peer.token, "rank": rank}
 
 
-Words = SimpleQueue[dict[str, Any] | None]
-"""What the worker says, each a line; None when it says no more."""
+class Words(SimpleQueue[dict[str, Any] | None]):
+    """What the worker says, each a line; None when it says no more, and ``is_over`` as soon as that is known."""
+
+    is_over = False
 
 
 def deliver(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None = None) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def deliver(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None
             size_bytes = _persist_part(settings, snapshot, words)
             is_there = size_bytes is not None
         else:
-            is_there = _persist(settings, snapshot)
+            is_there = _persist(settings, snapshot, words)
     except CheckpointError as error:
         why = {"is_superseded": True} if isinstance(error, SupersededError) else {}
         return {"step": snapshot.step, "failure": str(error), "hint": error.hint, **why}
@@ -109,7 +111,7 @@ def _opened(where: str, options: str, writer: Writer | None) -> Storage:
     return open_storage(where, json.loads(options), writer=writer)
 
 
-def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
+def _persist(settings: Mapping[str, Any], snapshot: Snapshot, words: Words | None) -> bool:
     storage = _storage_of(settings)
     with reading(snapshot) as image:
         if image is None:
@@ -122,6 +124,8 @@ def _persist(settings: Mapping[str, Any], snapshot: Snapshot) -> bool:
             snapshot.document_bytes,
             keep_last=settings["keep_last"],
             keep_every=settings["keep_every"],
+            # The worker may have been followed by another, whose newer checkpoints look as if they had been left behind.
+            is_tidying=lambda: words is None or not words.is_over,
         )
     return True
 
@@ -209,7 +213,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     settings = json.loads(sys.stdin.readline())
-    words: Words = SimpleQueue()
+    words = Words()
     threading.Thread(target=_hear, args=(words,), name="artesian-words", daemon=True).start()
     while (word := words.get()) is not None:
         if "give_up" in word:  # what it was about is over
@@ -226,6 +230,7 @@ def _hear(words: Words) -> None:
     with contextlib.suppress(ValueError):  # half a line: the worker was killed on the way
         for line in sys.stdin:
             words.put(json.loads(line))
+    words.is_over = True
     words.put(None)
 
 

@@ -291,10 +291,13 @@ class Saver:
         self._report(Report(step=step, size_bytes=size_bytes))
 
     def close(self, *, keep: bool = False) -> None:
-        """Finish what was begun, and leave nothing in shared memory; ``keep`` it for a successor."""
+        """Finish what was begun, and leave nothing in shared memory; ``keep`` it for a successor.
+
+        Which does not wait then for a storage or a peer that takes long, or is gone: what is under way there goes on.
+        """
         if self._memory is not None:
             self._memory.finish()
-        self._end_helpers()
+        self._end_helpers(waits=not keep)
         if self._memory is not None:
             self._memory.close(keep=keep)
             self._memory = None
@@ -345,10 +348,10 @@ class Saver:
         if memory is not None:
             memory.close()
 
-    def _end_helpers(self) -> None:
+    def _end_helpers(self, *, waits: bool = True) -> None:
         for helper in (self._persister, self._sender):
             if helper is not None:
-                helper.close()
+                helper.close(waits=waits)
         self._persister = self._sender = None
 
     def _newest(self) -> Snapshot | None:

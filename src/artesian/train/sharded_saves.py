@@ -355,7 +355,7 @@ class ShardedSaves:
         """Finish what was begun; ``keep``: leave the node's memory to a successor of this process."""
         if self._memory is not None:
             self._memory.finish()
-        self._end_sender()
+        self._end_sender(waits=not keep)  # the node that it sends to may be the one that was lost
         if self._parts is not None:
             self._parts.close()
             self._parts = None
@@ -367,10 +367,10 @@ class ShardedSaves:
             self._job = None
         self._tell_reports()
 
-    def _end_sender(self) -> None:
+    def _end_sender(self, *, waits: bool = True) -> None:
         sender, self._sender = self._sender, None
         if sender is not None:
-            sender.close()
+            sender.close(waits=waits)
 
     def _tell_reports(self) -> None:
         """Tell what other threads have reported; only this one writes to the wire."""

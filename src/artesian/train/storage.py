@@ -16,7 +16,7 @@ import errno
 import mmap
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -137,11 +137,13 @@ def write_checkpoint(
     *,
     keep_last: int,
     keep_every: int | None,
+    is_tidying: Callable[[], bool] = lambda: True,
 ) -> Manifest:
     """Save an image, then remove what is not to be kept: all but the newest ``keep_last``.
 
     Those of steps divisible by ``keep_every`` stay for good. Those of later steps go: a run that saves
-    ``step`` has left them behind.
+    ``step`` has left them behind. Nothing is removed by one that ``is_tidying`` no more once it has saved: its run may
+    have been followed by another.
 
     Raises CheckpointError when it cannot be written (a full disk), SupersededError where the writer has been followed by
     a later attempt: the checkpoints from before are intact.
@@ -149,8 +151,9 @@ def write_checkpoint(
     try:
         with storage.alone():
             manifest = storage.save(facts, pieces, document_bytes)
-            with contextlib.suppress(OSError):  # tried again at the next save; the new checkpoint is safe
-                remove_old(storage, facts.step, keep_last, keep_every)
+            if is_tidying():
+                with contextlib.suppress(OSError):  # tried again at the next save; the new checkpoint is safe
+                    remove_old(storage, facts.step, keep_last, keep_every)
     except OSError as error:
         raise not_saved("write", f"the checkpoint of step {facts.step}", storage, error) from error
     return manifest

@@ -48,12 +48,18 @@ def main(control: int, agent: int, modules: list[str]) -> None:
         request = json.loads(data)
         middle = os.fork()
         if middle == 0:
-            if os.fork() != 0:
-                os._exit(0)
+            try:
+                if os.fork() != 0:
+                    os._exit(0)
+            except OSError:  # no room for another process
+                traceback.print_exc()
+                os._exit(1)
             _become(request, fds, requests, agent)
-        os.waitpid(middle, 0)
+        _, status = os.waitpid(middle, 0)
         for fd in fds:
             os.close(fd)
+        if status:  # the agent waits for a worker that is not to come: that the template has ended tells it
+            sys.exit(f"artesian: a {request['kind']} could not be forked")
 
 
 def _become(request: dict[str, Any], fds: list[int], requests: socket.socket, agent: int) -> NoReturn:
