@@ -11,7 +11,8 @@ from artesian.kernel.lifecycle import JobState
 from artesian.model.job import Cause
 from artesian.model.ledger import Loss, Stage
 from artesian.server.tokens import Role
-from artesian.server.ui.texts import TABLE, language_of
+from artesian.server.ui.texts import language_of
+from artesian.server.ui.wording import TABLE
 
 
 @pytest.mark.parametrize("key", TABLE)

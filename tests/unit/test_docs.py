@@ -25,6 +25,7 @@ from artesian.model import jobfile
 from artesian.model.job import Cause, Job, Outcome, RetryPolicy
 from artesian.model.ledger import Loss, Stage
 from artesian.model.plan import HoldCode, Reason
+from artesian.model.replicas import DivergedReplicas
 from artesian.model.stragglers import SlowWorker
 from artesian.model.units import parse_duration_s
 from artesian.model.views import Decision, MovesView, MoveView
@@ -382,6 +383,7 @@ def test_the_json_page_has_every_key_of_a_job() -> None:
     [
         ("Training summary", (TrainingSummary, Recovery)),
         ("Straggler", (SlowWorker,)),
+        ("Diverged replicas", (DivergedReplicas,)),
         ("Decision", (Decision,)),
         ("Moves", (MovesView, MoveView)),
     ],

@@ -11,7 +11,8 @@ from functools import cache
 
 from artesian.server.ui.markup import Markup, tag, text
 from artesian.server.ui.phrasebook import PHRASES
-from artesian.server.ui.texts import TABLE, Texts
+from artesian.server.ui.texts import Texts
+from artesian.server.ui.wording import TABLE
 
 _CLAUSE = "; "
 _SORTS: Mapping[str, str] = {
