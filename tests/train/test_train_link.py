@@ -58,6 +58,28 @@ def test_a_template_that_cannot_fork_ends_and_so_tells_the_agent() -> None:
     assert "a worker could not be forked" in said
 
 
+MANY_GUESTS = """
+import resource, selectors, socket
+from artesian.train.doors import Doors
+
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, most))
+selector, guests, came = selectors.DefaultSelector(), [], []
+doors = Doors(selector, came.append)
+port = doors.open(("127.0.0.1", 0))
+while len(came) < 200:
+    guests.append(socket.create_connection(("127.0.0.1", port)))
+    guests[-1].sendall(b"anything\\n")
+    while len(came) < len(guests):
+        for key, _ in selector.select():
+            key.data()
+"""
+
+
+def test_a_leader_has_room_for_more_nodes_than_it_may_have_files_at_its_start() -> None:
+    subprocess.run([sys.executable, "-c", MANY_GUESTS], check=True, timeout=180)
+
+
 @pytest.fixture
 def many_files() -> Iterator[None]:
     """As many open files as an agent of a thousand nodes may have."""

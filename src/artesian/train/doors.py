@@ -1,6 +1,7 @@
 """Where other agents find this one: the addresses that it listens at."""
 
 import contextlib
+import resource
 import selectors
 import socket
 import time
@@ -11,6 +12,7 @@ from artesian.train.terms import Address
 
 _PATIENCE_S = 5.0
 _MOST_GUESTS = 512
+_MANY_FILES = 65_536
 
 
 class Doors:
@@ -43,6 +45,7 @@ class Doors:
         """Listen at ``address``, and return the port. Raises OSError where it cannot be had."""
         if (known := self._sockets.get(address)) is not None:
             return int(known.getsockname()[1])
+        _allow_many_files()
         listener = socket.create_server(address, backlog=256)
         self._sockets[address] = listener
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._let_in(listener))
@@ -88,3 +91,14 @@ class Doors:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(guest.peer.socket)
         return guest.peer
+
+
+def _allow_many_files() -> None:
+    """Let this process have a file for each of many nodes: it may be the leader, and a soft limit of 1024 is common.
+
+    No more than that: old programs that a worker starts close every file that they might have, one by one.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_FILES if most == resource.RLIM_INFINITY else min(_MANY_FILES, most)
+    if resource.RLIM_INFINITY != now < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
