@@ -1,12 +1,14 @@
 """A run's saves: to memory and storage, reported each, and the newest whole state found again."""
 
 import errno
+import fcntl
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import threading
 from collections import deque
@@ -212,6 +214,18 @@ def test_a_snapshot_that_is_being_persisted_does_not_change_under_it(tmp_path: P
     folder.leave(keep=False)
 
 
+def unread(helper: subprocess.Popen[str]) -> int:
+    """Return how many bytes that were written to the helper it has not read."""
+    assert helper.stdin is not None
+    return int.from_bytes(fcntl.ioctl(helper.stdin, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def is_stopped(helper: subprocess.Popen[str]) -> bool:
+    """Return whether all its threads are."""
+    tasks = Path(f"/proc/{helper.pid}/task").iterdir()
+    return all((task / "stat").read_text().rpartition(") ")[2].startswith("T") for task in tasks)
+
+
 def test_a_helper_that_was_killed_is_reported_and_started_anew(tmp_path: Path) -> None:
     reports: list[Report] = []
     folder = JobFolder("j", base=tmp_path)
@@ -223,9 +237,13 @@ def test_a_helper_that_was_killed_is_reported_and_started_anew(tmp_path: Path) -
         to_storage(tmp_path / "run"), newest=lambda: memory.newest, on_report=reports.append
     )
     assert persister._helper is not None
-    os.kill(persister._helper._process.pid, signal.SIGSTOP)
+    helper = persister._helper._process
+    wait_for(lambda: unread(helper) == 0, "the helper to have its settings")
+    os.kill(helper.pid, signal.SIGSTOP)
+    wait_for(lambda: is_stopped(helper), "the helper to be stopped")
     persister.persist(snapshot)
-    os.kill(persister._helper._process.pid, signal.SIGKILL)
+    wait_for(lambda: unread(helper) > 0, "the helper to be asked")
+    os.kill(helper.pid, signal.SIGKILL)
     persister.drain()
     persister.persist(snapshot)
     persister.drain()
