@@ -576,8 +576,9 @@ class _cases:  # noqa: N801 - used like a function
     def __enter__(self) -> Mapping[str, _Case]:
         return self._cases
 
-    def __exit__(self, *_: object) -> None:
-        self._artesian.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # else the other workers would be waited for, who wait elsewhere
+            self._artesian.close()
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -1,5 +1,6 @@
 """Checkpoints in parts, in a folder and in an object store: whole or not there, and only what is kept stays."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artesian.train import CheckpointError
+from artesian.train.directory import Directory
 from artesian.train.object_store import ObjectStore
 from artesian.train.parts import Save, commit_parts, parse_parts, read_document, read_pieces, write_part
 from artesian.train.parts_reader import open_parts, read_manifest
@@ -64,6 +66,30 @@ def test_it_is_there_when_the_last_part_has_come_and_holds_what_each_has_written
     for part in manifest.parts:
         assert b"".join(bytes(piece) for _, piece in read_pieces(storage, manifest, part)) == image(part.rank)
         assert read_document(storage, manifest, part) == image(part.rank)[:100]
+
+
+def test_a_part_that_is_seen_is_durable_and_may_be_committed_before_its_writer_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Directory(tmp_path)
+    save = Save(step=4, position=40, world_size=1, number="a-1")
+    committed: list[object] = []
+    sync = os.fsync
+
+    def fsync(file: int) -> None:
+        """Look, as rank 0 does all the time, as soon as anything that the part's writer wants durable is."""
+        sync(file)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", sync)
+            manifest = commit_parts(theirs, save, keep_last=1, keep_every=None)
+        if manifest is not None and not committed:
+            committed.append(manifest)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_part(Directory(tmp_path), save, 0, [memoryview(bytes(100))], 10)
+    monkeypatch.undo()
+    (manifest,) = committed
+    assert read_manifest(Directory(tmp_path), 4) == manifest
 
 
 def test_what_is_to_be_kept_stays_with_its_parts_and_the_rest_goes(storage: Storage) -> None:

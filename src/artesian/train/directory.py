@@ -126,8 +126,15 @@ class Directory:
             raise
 
     def put_note(self, save: str, name: str, data: bytes) -> None:
-        _write_note(self._of(save) / name, data)
-        sync_folder(self._of(save))
+        hidden = f"{name}.new"
+        folder = os.open(self._of(save), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _write_note(self._of(save) / hidden, data)
+            # Whoever sees it may commit the save at once, and the folder has another name from then on.
+            os.rename(hidden, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def notes(self, save: str, count: int) -> list[bytes]:
         found = list(self._of(save).glob("*.json"))

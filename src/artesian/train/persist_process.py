@@ -31,9 +31,9 @@ from artesian.train.peer import Peer, send
 from artesian.train.segment import Snapshot, meta_of, reading
 from artesian.train.storage import Storage, in_pieces, open_storage, write_checkpoint
 
-NICE = 15
-"""A thirtieth of a normal process's share where both want the core, all of it where none does: so little that the
-steps beside it take less than 1.05 times as long on cores that are all busy; at 10, a ninth, they took 1.07."""
+NICE = 17
+"""A fortieth of a normal process's share where both want the core, all of it where none does: so little that the
+steps beside it take less than 1.05 times as long on cores that are all busy; at 10, a ninth, they took 1.07 and more."""
 _LEAST_WAIT_S, _MOST_WAIT_S = 0.02, 1.0
 _PATIENCE_S, _PATIENCE = 60.0, 10.0
 """How long the other ranks' parts may take when the worker has ended: so long, and so many times the own one."""
