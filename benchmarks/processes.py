@@ -60,6 +60,15 @@ def _kill_descendants() -> None:
             return
 
 
+def descendants(pid: int) -> list[int]:
+    """Return the processes that descend from ``pid``, in whatever session they are."""
+    parents = {child: int(facts[1]) for child, facts in _living()}
+    found = [pid]
+    for parent in found:  # which grows
+        found += [child for child, of in parents.items() if of == parent]
+    return found[1:]
+
+
 def _children(parent: int) -> list[int]:
     return [pid for pid, facts in _living() if int(facts[1]) == parent]
 
