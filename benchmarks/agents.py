@@ -1,18 +1,17 @@
 """Launch agents that train recovery_job.py, or another script, for benchmarks that disturb them."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from artesian.train.segment import sweep
-from processes import descendants, kill_session
+from processes import descendants, kill, kill_session
 
 T = TypeVar("T")
 
@@ -56,9 +55,7 @@ def started(
             # torchrun's workers are in sessions of their own, and would train on beside what is measured next.
             others = descendants(agent.pid)
             kill_session(agent.pid)
-            for pid in others:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill(others)
             agent.wait()
         sweep()  # killed agents leave their shared memory to the next
 

@@ -11,7 +11,7 @@ import select
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -101,12 +101,17 @@ def session(sid: int) -> list[int]:
 
 def kill_session(sid: int) -> None:
     """Kill all processes of a session, as the loss of a machine does; they are gone when it returns."""
-    ends: dict[int, int] = {}
-    while left := [pid for pid in session(sid) if pid not in ends]:
-        for pid in left:
-            with suppress(ProcessLookupError):
-                ends[pid] = os.pidfd_open(pid)
-                os.kill(pid, signal.SIGKILL)
-    for end in ends.values():
+    while left := session(sid):  # what was forked meanwhile, too
+        kill(left)
+
+
+def kill(pids: Iterable[int]) -> None:
+    """Kill processes; they are gone when it returns."""
+    ends = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            ends.append(os.pidfd_open(pid))
+            os.kill(pid, signal.SIGKILL)
+    for end in ends:
         select.select([end], [], [])  # of all its threads: until then it has its files, and its locks
         os.close(end)

@@ -28,6 +28,12 @@ def read(pid: int, name: str) -> bytes:
         return b""
 
 
+def stat(pid: int, thread: int | None = None) -> list[bytes]:
+    """Return the fields of a process's, or a thread's, ``stat`` from the state on; none of one that is over."""
+    name = "stat" if thread is None else f"task/{thread}/stat"
+    return read(pid, name).rpartition(b")")[2].split()  # the name, in parentheses, may hold anything
+
+
 def children(pid: int) -> list[int]:
     """Return the processes that a process has started and not yet buried, by whichever of its threads."""
     found = []

@@ -16,7 +16,7 @@ from artesian.train.recovery import Failure
 from artesian.train.terms import Address
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Layer, Message, Recovered, Restored, StepCommitted, WorkerStarted
-from proc import processes, read
+from proc import processes, stat
 
 STEPS, BATCH = 14, 4
 DEADLINE_S = 240.0
@@ -250,7 +250,7 @@ def lose_node(agent: subprocess.Popen[Any]) -> None:
 def _kill_if_of(pid: int, session: int) -> bool:
     """Kill the process if it is of the session; say whether it was, and had not ended."""
     with suppress(OSError):
-        if os.getsid(pid) == session and read(pid, "stat").rpartition(b")")[2].split()[0] not in (b"Z", b"X"):
+        if os.getsid(pid) == session and (fields := stat(pid)) and fields[0] not in (b"Z", b"X"):
             os.kill(pid, signal.SIGKILL)
             return True
     return False

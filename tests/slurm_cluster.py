@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import guardian
+from cli_harness import Cli
 from limits import needs
 from ports import free_ports
-from proc import processes, read
+from proc import processes, read, stat
 
 _TIMEOUT_S = 180.0
 _STARTS = 2
@@ -333,6 +334,22 @@ class SlurmCluster:
 
 
 @contextmanager
+def slurm_cli(root: Path, cluster: SlurmCluster) -> Iterator[Cli]:
+    """The commands, with a state below ``root`` and the cluster as their only engine."""
+    cli = Cli(root)
+    settings = root / "artesian.toml"
+    settings.write_text(
+        f'[engines.cluster]\nkind = "slurm"\nconf = "{cluster.conf}"\npoll_interval_s = 0.5\n'
+        f'folder = "{root}/shared"\n'
+    )
+    cli.env["ARTESIAN_CONFIG"] = str(settings)
+    try:
+        yield cli
+    finally:
+        cli.end()
+
+
+@contextmanager
 def slurm_cluster(
     kinds: Sequence[Kind] = TWO_KINDS, *, is_authentic: bool = True, silent_s: int = SILENT_S
 ) -> Iterator[SlurmCluster]:
@@ -375,5 +392,5 @@ def _signal(pids: Iterable[int], number: int) -> None:
 
 
 def _parent(pid: int) -> int | None:
-    fields = read(pid, "stat").rpartition(b")")[2].split()
+    fields = stat(pid)
     return int(fields[1]) if fields else None

@@ -13,7 +13,7 @@ from artesian.model.job import Cause
 from artesian.wire import Message, ProgressReader, Restored, StepCommitted
 from cli_harness import Cli, until
 from engines_harness import Session
-from slurm_cluster import SlurmCluster, slurm_cluster
+from slurm_cluster import SlurmCluster, slurm_cli, slurm_cluster
 
 STEPS, EVERY, WORKERS = 16, 4, 2
 
@@ -99,17 +99,8 @@ def cluster(session: Session) -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def cli(tmp_path: Path, cluster: SlurmCluster) -> Iterator[Cli]:
-    cli = Cli(tmp_path)
-    settings = tmp_path / "artesian.toml"
-    settings.write_text(
-        f'[engines.cluster]\nkind = "slurm"\nconf = "{cluster.conf}"\npoll_interval_s = 0.5\n'
-        f'folder = "{tmp_path}/shared"\n'
-    )
-    cli.env["ARTESIAN_CONFIG"] = str(settings)
-    try:
+    with slurm_cli(tmp_path, cluster) as cli:
         yield cli
-    finally:
-        cli.end()
 
 
 def train(cli: Cli, name: str, *stays_at: int) -> Trained:

@@ -12,7 +12,8 @@ import termios
 import textwrap
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -36,9 +37,10 @@ from artesian.train.reporter import Reporter
 from artesian.train.restorable import Restorable
 from artesian.train.saver import Restored, Saver
 from artesian.train.saves import Position, Saves
-from artesian.train.segment import JobFolder, reading
+from artesian.train.segment import JobFolder, Snapshot, reading
 from artesian.train.storage import verified
 from limits import small_file_system
+from proc import stat
 from recovery_harness import wait_for
 
 
@@ -214,6 +216,24 @@ def test_a_snapshot_that_is_being_persisted_does_not_change_under_it(tmp_path: P
     folder.leave(keep=False)
 
 
+@contextmanager
+def persisting(
+    tmp_path: Path, on_report: Callable[[Report], object]
+) -> Iterator[tuple[Persister, subprocess.Popen[str], Snapshot]]:
+    """Yield a persister, its first helper, and a snapshot of step 1 for it."""
+    folder = JobFolder("j", base=tmp_path)
+    memory = Memory(folder, 0)
+    memory.begin(1, state(1))
+    snapshot = memory.finish()
+    assert snapshot is not None
+    persister = Persister(to_storage(tmp_path / "run"), newest=lambda: memory.newest, on_report=on_report)
+    assert persister._helper is not None
+    yield persister, persister._helper._process, snapshot
+    persister.close()
+    memory.close()
+    folder.leave(keep=False)
+
+
 def unread(helper: subprocess.Popen[str]) -> int:
     """Return how many bytes that were written to the helper it has not read."""
     assert helper.stdin is not None
@@ -222,34 +242,22 @@ def unread(helper: subprocess.Popen[str]) -> int:
 
 def is_stopped(helper: subprocess.Popen[str]) -> bool:
     """Return whether all its threads are."""
-    tasks = Path(f"/proc/{helper.pid}/task").iterdir()
-    return all((task / "stat").read_text().rpartition(") ")[2].startswith("T") for task in tasks)
+    threads = os.listdir(f"/proc/{helper.pid}/task")
+    return all(stat(helper.pid, int(thread))[:1] == [b"T"] for thread in threads)
 
 
 def test_a_helper_that_was_killed_is_reported_and_started_anew(tmp_path: Path) -> None:
     reports: list[Report] = []
-    folder = JobFolder("j", base=tmp_path)
-    memory = Memory(folder, 0)
-    memory.begin(1, state(1))
-    snapshot = memory.finish()
-    assert snapshot is not None
-    persister = Persister(
-        to_storage(tmp_path / "run"), newest=lambda: memory.newest, on_report=reports.append
-    )
-    assert persister._helper is not None
-    helper = persister._helper._process
-    wait_for(lambda: unread(helper) == 0, "the helper to have its settings")
-    os.kill(helper.pid, signal.SIGSTOP)
-    wait_for(lambda: is_stopped(helper), "the helper to be stopped")
-    persister.persist(snapshot)
-    wait_for(lambda: unread(helper) > 0, "the helper to be asked")
-    os.kill(helper.pid, signal.SIGKILL)
-    persister.drain()
-    persister.persist(snapshot)
-    persister.drain()
-    persister.close()
-    memory.close()
-    folder.leave(keep=False)
+    with persisting(tmp_path, reports.append) as (persister, helper, snapshot):
+        wait_for(lambda: unread(helper) == 0, "the helper to have its settings")
+        os.kill(helper.pid, signal.SIGSTOP)
+        wait_for(lambda: is_stopped(helper), "the helper to be stopped")
+        persister.persist(snapshot)
+        wait_for(lambda: unread(helper) > 0, "the helper to be asked")
+        os.kill(helper.pid, signal.SIGKILL)
+        persister.drain()
+        persister.persist(snapshot)
+        persister.drain()
     assert (reports[-1].step, reports[-1].failure) == (1, None)
     assert "the process that writes it ended with code -9" in (reports[0].failure or "")
 
@@ -266,26 +274,15 @@ def test_where_no_helper_can_be_started_that_is_reported_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports: list[Report] = []
-    folder = JobFolder("j", base=tmp_path)
-    memory = Memory(folder, 0)
-    memory.begin(1, state(1))
-    snapshot = memory.finish()
-    assert snapshot is not None
-    persister = Persister(
-        to_storage(tmp_path / "run"), newest=lambda: memory.newest, on_report=reports.append
-    )
-    assert persister._helper is not None
-    os.kill(persister._helper._process.pid, signal.SIGKILL)
-    persister._helper._process.wait()
-    with monkeypatch.context() as patched:
-        patched.setattr(sys, "executable", str(tmp_path / "missing"))
+    with persisting(tmp_path, reports.append) as (persister, helper, snapshot):
+        helper.kill()
+        helper.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "executable", str(tmp_path / "missing"))
+            persister.persist(snapshot)
+            drained_within(10.0, persister)
         persister.persist(snapshot)
-        drained_within(10.0, persister)
-    persister.persist(snapshot)
-    drained_within(60.0, persister)
-    persister.close()
-    memory.close()
-    folder.leave(keep=False)
+        drained_within(60.0, persister)
     assert "the process that writes it cannot start" in (reports[0].failure or "")
     assert (reports[-1].step, reports[-1].failure) == (1, None)
 

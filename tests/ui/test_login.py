@@ -31,6 +31,17 @@ def log_in(dashboard: Dashboard, secret: str, **headers: str) -> httpx.Response:
     return httpx.post(f"{dashboard.url}/ui/login", data={"token": secret}, headers=headers)
 
 
+def logged_in(
+    browser: Browser, dashboard: Dashboard, role: Role, user: str = "vera", team: str | None = None
+) -> tuple[str, Looker]:
+    """Return the id of a new token, and a browser that has a session by it."""
+    id_, secret = token(dashboard, role, user, team)
+    looker = Looker(browser, dashboard.url)
+    session = log_in(dashboard, secret).cookies[COOKIE]
+    looker.context.add_cookies([{"name": COOKIE, "value": session, "url": dashboard.url}])
+    return id_, looker
+
+
 def test_who_has_no_session_is_asked_for_a_token_and_comes_back(browser: Browser, closed: Dashboard) -> None:
     _, secret = token(closed, Role.VIEWER)
     looker = Looker(browser, closed.url)
@@ -64,9 +75,7 @@ def test_whoever_may_cancel_and_resize_a_job_gets_the_buttons_and_nobody_else(
         ("vera", Role.OPERATOR, True),
         ("vera", Role.ADMIN, True),
     ):
-        session = log_in(closed, token(closed, role, user)[1]).cookies[COOKIE]
-        looker = Looker(browser, closed.url)
-        looker.context.add_cookies([{"name": COOKIE, "value": session, "url": closed.url}])
+        _, looker = logged_in(browser, closed, role, user)
         page = looker.open(f"/ui/jobs/{DOOMED}")
         expect(page.get_by_text("running").first).to_be_visible()
         for name in ("Cancel job", "Resize job"):
@@ -78,10 +87,7 @@ def test_whoever_may_cancel_and_resize_a_job_gets_the_buttons_and_nobody_else(
 def test_a_page_that_is_open_can_do_nothing_once_its_token_is_revoked(
     browser: Browser, closed: Dashboard
 ) -> None:
-    id_, secret = token(closed, Role.OPERATOR)
-    looker = Looker(browser, closed.url)
-    session = log_in(closed, secret).cookies[COOKIE]
-    looker.context.add_cookies([{"name": COOKIE, "value": session, "url": closed.url}])
+    id_, looker = logged_in(browser, closed, Role.OPERATOR)
     page = looker.open(f"/ui/jobs/{DOOMED}")
     page.get_by_role("button", name="Cancel job").click()
     Tokens(closed.state.tokens).revoke(id_)
@@ -93,10 +99,7 @@ def test_a_page_that_is_open_can_do_nothing_once_its_token_is_revoked(
 def test_a_dialog_that_is_open_resizes_nothing_once_its_token_is_revoked(
     browser: Browser, closed: Dashboard
 ) -> None:
-    id_, secret = token(closed, Role.OPERATOR)
-    looker = Looker(browser, closed.url)
-    session = log_in(closed, secret).cookies[COOKIE]
-    looker.context.add_cookies([{"name": COOKIE, "value": session, "url": closed.url}])
+    id_, looker = logged_in(browser, closed, Role.OPERATOR)
     page = looker.open(f"/ui/jobs/{PLIANT}")
     page.get_by_role("button", name="Resize job").click()
     page.get_by_role("dialog").get_by_role("textbox").fill("4")
@@ -108,9 +111,7 @@ def test_a_dialog_that_is_open_resizes_nothing_once_its_token_is_revoked(
 
 
 def test_a_team_sees_its_own_jobs_only(browser: Browser, closed: Dashboard) -> None:
-    session = log_in(closed, token(closed, Role.VIEWER, team="vision")[1]).cookies[COOKIE]
-    looker = Looker(browser, closed.url)
-    looker.context.add_cookies([{"name": COOKIE, "value": session, "url": closed.url}])
+    _, looker = logged_in(browser, closed, Role.VIEWER, team="vision")
     page = looker.open("/ui/")
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator("tbody")).to_contain_text("llm-a1")

@@ -158,9 +158,8 @@ class Link:
 
     def _serve(self) -> None:
         unblock_in: int | None = None
-        waiting = (
-            select.poll()
-        )  # select takes no more than 1024 files, and an agent may have given us a later one
+        # Not by select, which takes no more than 1024 files: an agent may have given us a later one.
+        waiting = select.poll()
         waiting.register(self._control, select.POLLIN)
         while True:
             ready = waiting.poll(1000 * _ALIVE_EVERY_S)

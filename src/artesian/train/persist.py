@@ -123,9 +123,7 @@ class Persister:
             try:
                 for report in self._written(snapshot):
                     self._on_report(report)
-            except (
-                Exception
-            ) as error:  # of who is told; who waits in `drain`, or for the next one, would wait for good
+            except Exception as error:  # of who is told: whoever waits in `drain` would wait for good
                 traceback.print_exception(error)
             finally:
                 with self._changed:
