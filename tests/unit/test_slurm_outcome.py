@@ -33,7 +33,14 @@ from slurm_builders import a_slurm_node
         ("TIMEOUT", Ended(at_s=1.0, exit_code=0, was_stopped=True), Cause.SIGNAL),
         ("DEADLINE", None, Cause.SIGNAL),
         ("CANCELLED", Ended(at_s=1.0, signal=15, was_stopped=True), Cause.CANCELLED),
-        ("CANCELLED", Ended(at_s=1.0, exit_code=0), Cause.COMPLETED),  # the cancel came too late
+        # Slurm's signal ended the command before its supervisor was told of it.
+        ("CANCELLED", Ended(at_s=1.0, signal=15), Cause.CANCELLED),
+        ("CANCELLED", Ended(at_s=1.0, signal=9), Cause.CANCELLED),
+        ("CANCELLED", Ended(at_s=1.0, exit_code=143), Cause.CANCELLED),
+        # The cancel came too late.
+        ("CANCELLED", Ended(at_s=1.0, exit_code=0), Cause.COMPLETED),
+        ("CANCELLED", Ended(at_s=1.0, exit_code=3), Cause.USER_ERROR),
+        ("CANCELLED", Ended(at_s=1.0, signal=9, is_oom_kill=True), Cause.OOM_KILL),
         ("NO_SUCH_JOB", Ended(at_s=1.0, exit_code=0), Cause.COMPLETED),
         ("NO_SUCH_JOB", None, Cause.NODE_LOST),
         ("FAILED", None, Cause.NODE_LOST),

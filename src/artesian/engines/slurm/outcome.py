@@ -4,6 +4,8 @@ The supervisor's own record says how the command ended; Slurm says why it had to
 job its word goes first, otherwise the record's.
 """
 
+from signal import SIGKILL, SIGTERM
+
 from artesian.engines.local.outcome import outcome_of
 from artesian.engines.local.records import Ended
 from artesian.engines.slurm.parse import SlurmJob
@@ -29,6 +31,11 @@ BY_SLURM: dict[str, tuple[Cause, str]] = {
 
 NODE_STATES = frozenset(state for state, (cause, _) in BY_SLURM.items() if cause is Cause.NODE_LOST)
 """States of jobs whose nodes are to blame."""
+
+_SENT_BY_SLURM = (SIGTERM, SIGKILL)
+"""What a job gets whose end Slurm wants: the second one after KillWait."""
+_SHELL_CODES = tuple(128 + signal for signal in _SENT_BY_SLURM)
+"""What a shell ends with whose command such a signal has ended."""
 
 
 def outcome_of_job(
@@ -75,5 +82,14 @@ def outcome_of_job(
 
 
 def _is_own_end(state: str, ended: Ended | None) -> bool:
-    """Whether the command had ended by itself before Slurm's own act: a cancel that came too late."""
-    return state == "CANCELLED" and ended is not None and not ended.was_stopped
+    """Whether the command had ended by itself before Slurm's own act: a cancel that came too late.
+
+    Slurm signals each process of the job by itself, so a command may be dead before its supervisor is told to stop
+    it; a command that those signals ended did not end by itself.
+    """
+    return state == "CANCELLED" and ended is not None and not (ended.was_stopped or _is_killed(ended))
+
+
+def _is_killed(ended: Ended) -> bool:
+    was_signalled = ended.signal in _SENT_BY_SLURM or ended.exit_code in _SHELL_CODES
+    return was_signalled and not ended.is_oom_kill
