@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from artesian.train.segment import sweep
-from processes import descendants, kill, kill_session
+from processes import kill_node
 
 T = TypeVar("T")
 
@@ -52,10 +52,7 @@ def started(
         yield agents
     finally:
         for agent in agents:
-            # torchrun's workers are in sessions of their own, and would train on beside what is measured next.
-            others = descendants(agent.pid)
-            kill_session(agent.pid)
-            kill(others)
+            kill_node(agent.pid)
             agent.wait()
         sweep()  # killed agents leave their shared memory to the next
 

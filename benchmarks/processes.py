@@ -94,15 +94,21 @@ def folder_in_memory(name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def session(sid: int) -> list[int]:
-    """Return the living processes of a session: of an agent with all that it has started, as of a node."""
-    return [pid for pid, facts in _living() if int(facts[3]) == sid]
+def kill_node(agent: int) -> None:
+    """Kill an agent and all that it has started, as the loss of a machine does; they are gone when it returns.
 
-
-def kill_session(sid: int) -> None:
-    """Kill all processes of a session, as the loss of a machine does; they are gone when it returns."""
-    while left := session(sid):  # what was forked meanwhile, too
+    The workers have sessions of their own, in which their helpers are.
+    """
+    sessions = {agent, *(int(facts[3]) for facts in _facts_of(descendants(agent)))}
+    while left := [
+        pid for pid, facts in _living() if int(facts[3]) in sessions
+    ]:  # what was forked meanwhile, too
         kill(left)
+
+
+def _facts_of(pids: Iterable[int]) -> Iterator[list[str]]:
+    wanted = set(pids)
+    return (facts for pid, facts in _living() if pid in wanted)
 
 
 def kill(pids: Iterable[int]) -> None:

@@ -12,7 +12,6 @@ hundred steps: ``marked.py`` notes when the fault happens in it.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from artesian.wire.channel import ProgressReader
 from artesian.wire.faults import Fault, FaultKind, encode_faults
 from artesian.wire.messages import Restored, StepCommitted, WorkerStarted
 from harness import Result, measured
-from processes import folder_in_memory, kill_session
+from processes import descendants, folder_in_memory, kill_node
 
 _BARS_S = {
     "kill": 1.5,
@@ -140,7 +139,7 @@ def _node_fault(options: Options, commands: Sequence[Sequence[str]]) -> float | 
             return None
         victim = _agent_of_rank(1, folder, nodes)
         at_s = time.time()
-        kill_session(victim.pid)
+        kill_node(victim.pid)
         return _recovery_s(folder, at_s, options.limit_s)
 
 
@@ -179,11 +178,10 @@ def _recovery_s(folder: Path, fault_s: float, limit_s: float) -> float | None:
 def _agent_of_rank(
     rank: int, folder: Path, nodes: Sequence[subprocess.Popen[bytes]]
 ) -> subprocess.Popen[bytes]:
-    """Return the agent whose session has the worker of ``rank``: which node is which is for them to say."""
+    """Return the agent that has started the worker of ``rank``: which node is which is for them to say."""
     messages = ProgressReader(folder / "progress").read()
     (pid,) = {m.pid for m in messages if isinstance(m, WorkerStarted) and m.rank == rank}
-    session = os.getsid(pid)
-    return next(node for node in nodes if session == node.pid)
+    return next(node for node in nodes if pid in descendants(node.pid))
 
 
 def _options() -> Options:

@@ -16,7 +16,7 @@ from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Message, StepCommitted, WorkerStarted
 from faults_orders import begins, tear
 from ports import free_port
-from proc import processes, read
+from proc import children, command_line, descendants, processes, read
 from recovery_harness import lose_node
 
 LIMIT_S = 240.0
@@ -249,9 +249,8 @@ class Driver:
     def _lose_a_node(self, rank: int) -> None:
         """Lose the node of a worker; its machine comes back, as a spare."""
         pid = self._pids()[rank]
-        with contextlib.suppress(OSError):
-            session = os.getsid(pid)
-            victim = next(agent for agent in self._agents if agent.pid == session)
+        victim = next((agent for agent in self._agents if pid in descendants(agent.pid)), None)
+        if victim is not None:  # else the worker has ended meanwhile
             lose_node(victim)
             victim.wait()
             self._agents.remove(victim)
@@ -262,13 +261,10 @@ class Driver:
         """Return the process of the agent's that has this part; None where there is none now."""
         agent = self._agents[0].pid
         workers = set(self._pids().values())
-        found = [(pid, line) for pid, parent, line in _processes() if parent == agent and pid not in workers]
         if kind == "helper":
-            return next(
-                (pid for pid, _, line in _processes() if "persist_process" in line and _is_of(pid, agent)),
-                None,
-            )
-        ours = sorted(pid for pid, line in found if "artesian.train.template" in line)
+            return next((pid for pid in descendants(agent) if b"persist_process" in command_line(pid)), None)
+        others = [pid for pid in children(agent) if pid not in workers]
+        ours = sorted(pid for pid in others if b"artesian.train.template" in command_line(pid))
         if not ours:
             return None
         if kind == "template":
@@ -351,24 +347,6 @@ def _damage(checkpoint: Path, chance: random.Random) -> None:
             manifest.unlink()
         case _:
             image.unlink()
-
-
-def _processes() -> Iterator[tuple[int, int, str]]:
-    """Yield the processes that live: pid, parent, command line."""
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            state, parent, *_ = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-            if state not in "ZX":
-                line = (
-                    Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
-                yield int(name), int(parent), line
-
-
-def _is_of(pid: int, session: int) -> bool:
-    with contextlib.suppress(OSError):
-        return os.getsid(pid) == session
-    return False
 
 
 def _kill(pid: int | None) -> None:

@@ -42,5 +42,19 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process has started, and those that these have started, and so on."""
+    found = [pid]
+    for parent in found:  # which grows
+        found += children(parent)
+    return found[1:]
+
+
+def session(pid: int) -> int | None:
+    """Return the session of a process; None of one that is over."""
+    fields = stat(pid)
+    return int(fields[3]) if fields else None
+
+
 def _has(line: bytes, words: Sequence[bytes]) -> bool:
     return all(word in line for word in words)

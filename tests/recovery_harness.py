@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ from artesian.train.recovery import Failure
 from artesian.train.terms import Address
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import Layer, Message, Recovered, Restored, StepCommitted, WorkerStarted
-from proc import processes, stat
+from proc import descendants, processes, session, stat
 
 STEPS, BATCH = 14, 4
 DEADLINE_S = 240.0
@@ -239,18 +239,22 @@ class Idle:
 
 
 def lose_node(agent: subprocess.Popen[Any]) -> None:
-    """Kill the agent and all that runs in its session, as the loss of a machine does; return when nothing runs."""
+    """Kill the agent and all that it has started, as the loss of a machine does; return when nothing runs.
+
+    Each worker has a session of its own, in which its helpers are, too.
+    """
+    sessions = {agent.pid, *filter(None, map(session, descendants(agent.pid)))}
     deadline_s = time.monotonic() + DEADLINE_S
-    while sum(_kill_if_of(pid, agent.pid) for pid in processes()):  # all of them, again and again
+    while sum(_kill_if_of(pid, sessions) for pid in processes()):  # all of them, again and again
         if time.monotonic() > deadline_s:
-            raise TimeoutError(f"processes of session {agent.pid} outlive SIGKILL")
+            raise TimeoutError(f"processes of the sessions {sessions} outlive SIGKILL")
         select.select([], [], [], 0.005)
 
 
-def _kill_if_of(pid: int, session: int) -> bool:
-    """Kill the process if it is of the session; say whether it was, and had not ended."""
+def _kill_if_of(pid: int, sessions: Collection[int]) -> bool:
+    """Kill the process if it is of one of the sessions; say whether it was, and had not ended."""
     with suppress(OSError):
-        if os.getsid(pid) == session and (fields := stat(pid)) and fields[0] not in (b"Z", b"X"):
+        if session(pid) in sessions and (fields := stat(pid)) and fields[0] not in (b"Z", b"X"):
             os.kill(pid, signal.SIGKILL)
             return True
     return False

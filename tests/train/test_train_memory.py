@@ -23,8 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from artesian.train import CheckpointError
-from artesian.train import memory as memory_module
+from artesian.train import CheckpointError, snapshot_copy
 from artesian.train.image import Layout, decode, encode_tree
 from artesian.train.memory import Memory, load
 from artesian.train.plain import to_plain
@@ -185,14 +184,14 @@ def test_a_damaged_document_is_refused_or_read_as_data(at: int, to: int) -> None
 def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Background copies stand still until the event is set."""
     go = threading.Event()
-    help_out = memory_module._Copy.help
+    help_out = snapshot_copy.SnapshotCopy.help
 
     def wait_first(copy: Any) -> None:
         if threading.current_thread().name == "artesian-memory":
             go.wait()
         help_out(copy)
 
-    monkeypatch.setattr(memory_module._Copy, "help", wait_first)
+    monkeypatch.setattr(snapshot_copy.SnapshotCopy, "help", wait_first)
     return go
 
 
@@ -299,7 +298,7 @@ def test_a_copy_that_is_cut_off_leaves_the_snapshot_before(
 ) -> None:
     folder = JobFolder(uuid.uuid4().hex, base=tmp_path_factory.getbasetemp())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_module, "_PIECE_BYTES", 1 << 16)
+        patch.setattr(snapshot_copy, "_PIECE_BYTES", 1 << 16)
         memory = Memory(folder, 0)
         for step in (1, 2, 3):
             memory.begin(step, state(step))
@@ -416,7 +415,7 @@ def test_a_tensor_that_cannot_be_copied_is_told_and_the_next_snapshot_comes(
         raise RuntimeError("its storage is gone")
 
     memory = Memory(folder, 0)
-    monkeypatch.setattr(memory_module, "_move", lost)
+    monkeypatch.setattr(snapshot_copy, "_move", lost)
     memory.begin(1, state(1.0))
     finished_within(10.0, memory)
     monkeypatch.undo()

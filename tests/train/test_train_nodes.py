@@ -1,6 +1,5 @@
 """Agents as nodes, on loopback: what happens to the gang when one of them is lost."""
 
-import os
 import secrets
 import selectors
 import signal
@@ -21,6 +20,7 @@ from artesian.wire import ProgressReader
 from artesian.wire.faults import Fault, FaultKind, encode_faults
 from artesian.wire.messages import Layer
 from ports import free_port
+from proc import descendants
 from recovery_harness import (
     BATCH,
     DEADLINE_S,
@@ -58,7 +58,7 @@ def test_a_spare_takes_the_place_of_a_lost_leader_and_the_rest_goes_on(held: Job
     nodes += [start_node(job, port, "2"), start_node(job, port, "2")]
     job.wait_until_held(0, 1)
     # Whose worker trains came before the spare, and so leads after the first.
-    heir, spare = sorted(nodes[1:], key=lambda agent: os.getsid(job.pid_of(1)) != agent.pid)
+    heir, spare = sorted(nodes[1:], key=lambda agent: job.pid_of(1) not in descendants(agent.pid))
     stopped, other = (heir, spare) if slow == "the next leader" else (spare, heir)
     if slow is not None:
         stopped.send_signal(signal.SIGSTOP)
@@ -225,7 +225,7 @@ def test_a_gang_that_waits_for_a_node_goes_on_with_the_one_that_comes(held: Job)
     job, port = held, free_port()
     nodes = [start_node(job, port, "2"), start_node(job, port, "2")]
     job.wait_until_held(0, 1)
-    lost, left = sorted(nodes, key=lambda agent: os.getsid(job.pid_of(0)) == agent.pid)
+    lost, left = sorted(nodes, key=lambda agent: job.pid_of(0) in descendants(agent.pid))
     lose_node(lost)
     job.let_go()
     assert left.stderr is not None

@@ -15,13 +15,11 @@ changed under it is not committed, it is told, and what changed is copied inside
 """
 
 import contextlib
-import ctypes
 import itertools
 import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -30,15 +28,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from artesian.train.device_copy import DeviceCopy, Pins
+from artesian.train.device_copy import Pins
 from artesian.train.errors import CheckpointError
-from artesian.train.image import Layout, Slot, decode, encode_tree
+from artesian.train.image import Layout, decode, encode_tree
 from artesian.train.plain import to_plain
 from artesian.train.segment import Buffer, JobFolder, Snapshot, Writer, reading
-
-_PIECE_BYTES = 8 << 20
-_AT_ONCE_BYTES = 64 << 10
-"""Tensors up to this size are copied inside of ``begin``: forward passes change some (statistics of norms)."""
+from artesian.train.snapshot_copy import Room, SnapshotCopy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +59,7 @@ class Memory:
         """Take over the memory of ``rank`` in ``folder``.
 
         ``buffers``: two, and one more for everything that reads snapshots for long (storage, a peer). More
-        are made when every other one is being read. ``on_commit`` is called from another thread.
+        are made when every other one is being read. ``on_commit`` is called from any thread.
 
         Raises CheckpointError while another process has this rank's memory.
         """
@@ -76,14 +71,15 @@ class Memory:
         self._on_commit = on_commit
         self._wanted_buffers = buffers
         self._buffers: dict[int, Buffer] = {}
+        self._rooms: dict[Buffer, Room] = {}
         self._mapping = threading.Lock()
         self._layout: Layout | None = None
         self._pins = Pins()
         self._newest: Snapshot | None = next(iter(folder.snapshots(rank)), None)
         self._sequence = self._newest.sequence if self._newest else 0
-        self._copy: _Copy | None = None
+        self._copy: SnapshotCopy | None = None
         self._changing: set[str] = set()
-        self._queue: SimpleQueue[_Copy | None] = SimpleQueue()
+        self._queue: SimpleQueue[SnapshotCopy | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="artesian-memory", daemon=True)
         self._thread.start()
 
@@ -115,9 +111,15 @@ class Memory:
         tree, tensors = to_plain(state)
         layout, document = self._lay_out(tree, tensors, meta or {})
         buffer = self._take(layout)
-        copy = _Copy(buffer, tensors, layout, document, step, self._changing, self._pins)
+        room = self._rooms.get(buffer)
+        if room is None or room.layout is not layout:
+            room = self._rooms[buffer] = Room(buffer, layout)
+        copy = SnapshotCopy(room, tensors, document, step, self._changing, self._pins)
         self._copy = copy
-        self._queue.put(copy)
+        if copy.is_copied and len(self._buffers) >= self._wanted_buffers:
+            self._conclude(copy)  # waking the thread would take longer, and cost the next step as much again
+        else:
+            self._queue.put(copy)
 
     def wait(self) -> None:
         """Return when the state may change: the copy is done, or is ordered before this device's next work.
@@ -153,8 +155,7 @@ class Memory:
         self._queue.put(None)
         self._thread.join()
         for buffer in self._buffers.values():
-            self._pins.remove(buffer)
-            buffer.close()
+            self._let_go(buffer)
         self._buffers.clear()
         if not keep:
             self._folder.remove(self._rank)
@@ -171,9 +172,11 @@ class Memory:
 
     def _take(self, layout: Layout) -> Buffer:
         """Return a buffer to write to: never the newest, and none that is being read."""
+        newest = self._newest
         for number in itertools.count():
-            newest = self._newest
-            if newest is not None and newest.path == self._folder.buffer(self._rank, number):
+            mapped = self._buffers.get(number)
+            path = self._folder.buffer(self._rank, number) if mapped is None else mapped.path
+            if newest is not None and newest.path == path:
                 continue
             buffer = self._map(number, layout)
             if buffer.try_open():
@@ -196,27 +199,34 @@ class Memory:
                 if old.image_bytes == layout.size_bytes:
                     return old
                 del self._buffers[number]
-                self._pins.remove(old)
-                old.close()
+                self._let_go(old)
             buffer = Buffer(self._folder.buffer(self._rank, number), layout.size_bytes)
             self._buffers[number] = buffer
             return buffer
 
+    def _let_go(self, buffer: Buffer) -> None:
+        self._rooms.pop(buffer, None)  # it holds the mapping
+        self._pins.remove(buffer)
+        buffer.close()
+
     def _work(self) -> None:
         while (copy := self._queue.get()) is not None:
-            try:
-                self._bring_home(copy)
-            except Exception as error:  # who waits for it, or for one after it, would wait for good
-                traceback.print_exception(error)  # `wait` may have been called already
-                copy.fail(error)
-            finally:
-                copy.is_finished.set()  # what it was committed for is known to whoever has waited for it
+            self._conclude(copy)
             # The other buffers are made beside the steps that follow. Where there is no room for them,
             # that is told by the `begin` that needs one.
             with contextlib.suppress(CheckpointError):
                 self._fill_up(copy.layout)
 
-    def _bring_home(self, copy: "_Copy") -> None:
+    def _conclude(self, copy: SnapshotCopy) -> None:
+        try:
+            self._bring_home(copy)
+        except Exception as error:  # who waits for it, or for one after it, would wait for good
+            traceback.print_exception(error)  # `wait` may have been called already
+            copy.fail(error)
+        finally:
+            copy.is_finished.set()  # what it was committed for is known to whoever has waited for it
+
+    def _bring_home(self, copy: SnapshotCopy) -> None:
         snapshot = copy.run(self._sequence + 1)
         self._changing |= copy.changed
         if snapshot is None:
@@ -246,116 +256,3 @@ def load(folder: JobFolder, rank: int, step: int | None = None) -> Recalled | No
 def _copied(image: memoryview, document_bytes: int) -> tuple[dict[str, Any], Any]:
     whole = torch.frombuffer(image, dtype=torch.uint8)
     return decode(bytes(image[:document_bytes]), lambda slot: slot.view(whole).clone())
-
-
-class _Copy:
-    """One snapshot on its way into a buffer: pieces that any thread may take, and an end."""
-
-    def __init__(
-        self,
-        buffer: Buffer,
-        tensors: Mapping[str, Tensor],
-        layout: Layout,
-        document: bytes,
-        step: int,
-        changing: set[str],
-        pins: Pins,
-    ) -> None:
-        self.is_finished = threading.Event()
-        self.is_told = False
-        self.error: CheckpointError | None = None
-        self.changed: set[str] = set()
-        self.layout = layout
-        self._buffer = buffer
-        self._document = document
-        self._step = step
-        image = torch.frombuffer(buffer.map, dtype=torch.uint8)[len(buffer.map) - buffer.image_bytes :]
-        buffer.image[: len(document)] = document
-        self._pieces: list[Callable[[], object]] = []
-        self._watched: dict[str, tuple[Tensor, int]] = {}
-        on_device: list[tuple[Tensor, Tensor]] = []
-        for (place, tensor), slot in zip(tensors.items(), layout.slots, strict=True):
-            if tensor.device.type == "cuda":
-                on_device.append((slot.view(image), tensor))
-            elif tensor.device.type != "cpu" or slot.size_bytes <= _AT_ONCE_BYTES or place in changing:
-                slot.view(image).copy_(tensor)
-                continue
-            else:
-                self._pieces += _pieces(slot, image, tensor)
-            self._watched[place] = (tensor, _version(tensor))
-        self._device = DeviceCopy(on_device, buffer, pins) if on_device else None
-        self._left = len(self._pieces)
-        self._next = itertools.count()
-        self._lock = threading.Lock()
-        self._is_copied = threading.Event()
-        if not self._pieces:
-            self._is_copied.set()
-
-    def help(self) -> None:
-        """Copy the pieces that nobody has taken yet, and wait for those that somebody has."""
-        for index in self._next:  # the count is shared: a piece goes to one thread
-            if index >= len(self._pieces):
-                break
-            try:
-                self._pieces[index]()
-            except Exception as error:
-                self.fail(error)
-            with self._lock:
-                self._left -= 1
-                if self._left == 0:
-                    self._is_copied.set()
-        self._is_copied.wait()
-
-    def fail(self, error: Exception) -> None:
-        """Note what has gone wrong with it, for whoever waits."""
-        text = f"the snapshot of step {self._step} failed: {type(error).__name__}: {error}"
-        self.error = self.error or CheckpointError(text)
-
-    def release(self) -> None:
-        """Let the tensors change from here on."""
-        self.help()
-        with self._lock:
-            self._check()
-        if self._device is not None:
-            self._device.order_before_current_stream()
-
-    def run(self, sequence: int) -> Snapshot | None:
-        """Copy, and commit the snapshot unless it was spoiled."""
-        self.help()
-        if self._device is not None:
-            self._device.synchronize()
-        with self._lock:
-            self._check()
-        if self.error is not None:
-            return None
-        return self._buffer.commit(sequence, self._step, self._document)
-
-    def _check(self) -> None:
-        """Find what was written to while it was copied. Once: after ``release`` it may be."""
-        watched, self._watched = self._watched, {}
-        self.changed |= {place for place, (tensor, was) in watched.items() if _version(tensor) != was}
-        if watched and self.changed:
-            names = ", ".join(sorted(self.changed)[:3])
-            self.error = CheckpointError(
-                f"the snapshot of step {self._step} was spoiled: {len(self.changed)} tensors changed while "
-                f"they were copied ({names})",
-                hint="call `wait` before the optimizer's step; from now on they are copied inside of `begin`",
-            )
-
-
-def _pieces(slot: Slot, image: Tensor, tensor: Tensor) -> list[Callable[[], object]]:
-    if not tensor.is_contiguous():
-        return [lambda: slot.view(image).copy_(tensor)]
-    target, source = image.data_ptr() + slot.offset, tensor.data_ptr()
-    return [
-        partial(_move, target + at, source + at, min(_PIECE_BYTES, slot.size_bytes - at))
-        for at in range(0, slot.size_bytes, _PIECE_BYTES)
-    ]
-
-
-# ctypes lets go of the GIL, and one thread's memmove is as quick as the memory.
-_move = ctypes.memmove
-
-
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version

@@ -8,7 +8,7 @@ when it is saved, with its place in the state, and not when it is needed.
 
 import base64
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from artesian.train.errors import CheckpointError
 
 _SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset", torch.Size: "size"}
 _MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered", Counter: "counter"}
-_ATOMS = (type(None), bool, int, float, str)
+_ATOMS = frozenset({type(None), bool, int, float, str})
+_STR = frozenset({str})
 
 
 def to_plain(state: Mapping[str, Any]) -> tuple[Any, dict[str, Tensor]]:
@@ -43,20 +44,21 @@ def from_plain(tree: Any, tensors: Sequence[Tensor]) -> Any:
 class _Writer:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._places: dict[object, int] = {}
+        self._listed: dict[int, list[tuple[int, Tensor]]] = {}
+        """The tensors by their address, with their numbers."""
 
     def node(self, value: Any, place: str) -> Any:
         kind = type(value)
         if kind in _ATOMS:
             return value
-        if kind is list:
-            return [self.node(item, f"{place}[{index}]") for index, item in enumerate(value)]
-        if kind in _MAPPINGS:
-            return {_MAPPINGS[kind]: self._items(value, place)}
-        if kind in _SEQUENCES:
-            return {_SEQUENCES[kind]: [self.node(item, f"{place}[{i}]") for i, item in enumerate(value)]}
         if isinstance(value, Tensor):
             return {"tensor": self._tensor(value, place)}
+        if kind in _MAPPINGS:
+            return {_MAPPINGS[kind]: self._items(value, place)}
+        if kind is list:
+            return self._list(value, place)
+        if kind in _SEQUENCES:
+            return {_SEQUENCES[kind]: self._list(value, place)}
         if isinstance(value, np.ndarray):
             return {"array": self._array(value, place)}
         if isinstance(value, np.generic):
@@ -74,20 +76,31 @@ class _Writer:
             hint="save tensors, arrays, numbers, strings, and lists, tuples, sets and dicts of them",
         )
 
+    # It runs at every step, so a place is put into words only for what is no plain number or string.
+
+    def _list(self, value: Iterable[Any], place: str) -> list[Any]:
+        return [
+            item if type(item) in _ATOMS else self.node(item, f"{place}[{index}]")
+            for index, item in enumerate(value)
+        ]
+
     def _items(self, value: Mapping[Any, Any], place: str) -> list[Any] | dict[str, Any]:
-        if all(type(key) is str for key in value):
-            return {key: self.node(item, f"{place}[{key!r}]") for key, item in value.items()}
+        if _STR.issuperset(map(type, value)):
+            return {
+                key: item if type(item) in _ATOMS else self.node(item, f"{place}[{key!r}]")
+                for key, item in value.items()
+            }
         return [
             [self.node(key, f"a key of {place}"), self.node(item, f"{place}[{key!r}]")]
             for key, item in value.items()
         ]
 
     def _tensor(self, tensor: Tensor, place: str) -> int:
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(
                 f"{place} is a {tensor.layout} tensor on {tensor.device}, which has no bytes to save"
             )
-        if type(tensor) not in (Tensor, torch.nn.Parameter):
+        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
             raise CheckpointError(
                 f"{place} is a {type(tensor).__name__}, which is more than its bytes",
                 hint="sharded state is saved by artesian.train.sharded, or as its `local_shards`",
@@ -95,12 +108,17 @@ class _Writer:
         plain = tensor.detach()
         if plain.is_conj() or plain.is_neg():
             plain = plain.resolve_conj().resolve_neg()
-        # The version counter is shared by all views of a storage, so it names what `is` would name.
-        key = (plain.data_ptr(), plain.dtype, plain.shape, plain.stride(), plain.device)
-        if plain.numel() == 0 or key not in self._places:
-            self._places[key] = len(self.tensors)
-            self.tensors[place] = plain
-        return self._places[key]
+        address = plain.data_ptr()
+        listed = self._listed.get(address)
+        if listed is None:
+            self._listed[address] = listed = []
+        for index, other in listed:
+            if _is_same(plain, other):
+                return index
+        index = len(self.tensors)
+        listed.append((index, plain))
+        self.tensors[place] = plain
+        return index
 
     def _array(self, array: np.ndarray[Any, Any], place: str) -> int:
         try:
@@ -108,6 +126,17 @@ class _Writer:
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{place} is an array that torch cannot hold: {error}") from error
         return len(self.tensors) - 1
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors with the same address are one."""
+    return (
+        one.dtype == other.dtype
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+        and one.device == other.device
+        and one.numel() > 0
+    )
 
 
 def _read(tree: Any, tensors: Sequence[Tensor]) -> Any:

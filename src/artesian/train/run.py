@@ -123,7 +123,7 @@ class Run:
         is a ``timedelta``; ``"auto"`` chooses by what a save costs and how often the job fails; without it only the
         end, and a stop, are saved there. The last ``keep_last`` checkpoints are kept, and those of every ``keep_every`` steps.
         ``memory`` names the node's shared memory that has the state of the last steps; the launch agent sets it.
-        It is brought up to date every ``memory_every`` steps; None: as often as costs at most 2% of the time.
+        It is brought up to date every ``memory_every`` steps; None: as costs at most 2%, ten times a second at most.
         ``guard`` says what to do about losses that leap or are no numbers (None: nothing);
         ``check_replicas_every`` so many steps the ranks compare their parameters. ``stragglers`` says how to look for
         ranks that are slower than the others (None: not at all).

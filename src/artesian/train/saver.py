@@ -13,10 +13,8 @@
     saver.close()
 """
 
-import math
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +30,7 @@ from artesian.train.peer import Peer, fetch
 from artesian.train.persist import Persister, Report
 from artesian.train.persist_process import to_peer, to_storage
 from artesian.train.segment import SHARED_MEMORY, JobFolder, Snapshot, sweep
-
-_SHARE = 0.02
-"""Of the time, what snapshots to memory may cost."""
-_COSTS = 5
-"""Snapshots whose least cost counts: any single one may have met something else."""
+from artesian.train.snapshot_pace import SnapshotPace
 
 MakeState = Callable[[], Mapping[str, Any]]
 
@@ -76,7 +70,7 @@ class Saver:
         """Save to ``where``, a folder or URL, and to the shared memory of ``job`` on this node; either may be None.
 
         To memory every ``memory_every`` steps; None: as often as costs at most 2% of the time, by what the
-        last snapshots have cost. That is the time that ``begin`` and ``wait`` took; with ``copy_costs``, for
+        last snapshots have cost, and ten times a second at most. That is the time that ``begin`` and ``wait`` took; with ``copy_costs``, for
         states on an accelerator, whose next work waits for the copy, it is the copy's. To storage when ``interval`` says so (None: never but by
         ``save_now``). Every snapshot goes to ``peer`` too, the newest next; where this node has none of the
         rank, the peer's is fetched. ``saved_step`` and ``peer_step`` are the newest that arrived. ``on_report`` is called, from any thread, for every save to storage and every failure;
@@ -98,9 +92,7 @@ class Saver:
         self._interval = interval
         self._memory_every = memory_every
         self._copy_costs = copy_costs
-        self._costs_s: deque[float] = deque(maxlen=_COSTS)
-        self._snapshots = 0
-        self._snapshot_s = -math.inf
+        self._pace = SnapshotPace()
         self._rank = rank
         self._on_report = on_report
         self._checkpointer = (
@@ -243,8 +235,7 @@ class Saver:
         if self._memory is not None and (is_due or self._is_memory_due(step, start_s)):
             if is_due:
                 self._due_steps.add(step)
-            self._snapshots += 1
-            self._snapshot_s = start_s
+            self._pace.taken(start_s)
             try:
                 self._memory.begin(step, make_state(), {"position": position, "world_size": world_size})
             except CheckpointError as error:
@@ -268,10 +259,8 @@ class Saver:
             stall_s = self._stall_s + time.monotonic() - start_s
             if self._interval is not None:
                 self._interval.stalled(stall_s)
-            if (
-                not self._copy_costs and self._snapshots > 1
-            ):  # the first one finds its memory, and is no measure
-                self._costs_s.append(stall_s)
+            if not self._copy_costs:
+                self._pace.cost(stall_s)
         self._stall_s = 0.0
 
     def save_now(self, step: int, make_state: MakeState, *, position: int = 0, world_size: int = 1) -> None:
@@ -318,11 +307,11 @@ class Saver:
     def _is_memory_due(self, step: int, now_s: float) -> bool:
         if self._memory_every is not None:
             return step % self._memory_every == 0
-        return now_s - self._snapshot_s >= min(self._costs_s, default=0.0) / _SHARE
+        return self._pace.is_due(now_s)
 
     def _committed(self, snapshot: Snapshot) -> None:
-        if self._copy_costs and self._snapshots > 1:
-            self._costs_s.append(time.monotonic() - self._snapshot_s)
+        if self._copy_costs:
+            self._pace.cost(time.monotonic() - self._pace.last_s)
         if snapshot.step in self._due_steps and self._persister is not None:
             self._due_steps.discard(snapshot.step)
             self._persister.persist(snapshot)

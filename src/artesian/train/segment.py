@@ -191,7 +191,8 @@ class Buffer:
     def commit(self, sequence: int, step: int, document: bytes) -> Snapshot:
         """Declare the image whole: it starts with ``document``, and all of it is written."""
         assert sequence > 0
-        fields = _FIELDS.pack(_MAGIC, sequence, step, len(document), self.image_bytes, zlib.crc32(document))
+        check = zlib.crc32(document)
+        fields = _FIELDS.pack(_MAGIC, sequence, step, len(document), self.image_bytes, check)
         self.map[8 : 8 + len(fields) + _CHECK.size] = fields + _CHECK.pack(zlib.crc32(fields))
         _SEQUENCE.pack_into(self.map, 0, sequence)
         return Snapshot(
@@ -200,7 +201,7 @@ class Buffer:
             step=step,
             document_bytes=len(document),
             image_bytes=self.image_bytes,
-            document_crc32=zlib.crc32(document),
+            document_crc32=check,
         )
 
     def close(self) -> None:

@@ -29,12 +29,10 @@ from artesian.train.segment import JobFolder, Snapshot, sweep
 from artesian.train.sharded import ShardedCheckpointer
 from artesian.train.sharded_back import Places, WayBack
 from artesian.train.shards import ShardTable, local_shards
+from artesian.train.snapshot_pace import SnapshotPace
 from artesian.train.vote import Vote
 from artesian.wire.messages import Phase
 
-_SHARE = 0.02
-"""Of the time, what snapshots to memory may cost."""
-_COSTS = 5
 _STALL_S = 1e-4
 
 
@@ -85,9 +83,8 @@ class ShardedSaves:
         self._sender: Persister | None = None
         self._parts: PartSaver | None = None
         self._is_sending = False
-        self._costs_s: deque[float] = deque(maxlen=_COSTS)
+        self._pace = SnapshotPace()
         self._begun_s: float | None = None
-        self._last_s = time.monotonic()
         self._last_saved = (0, time.monotonic())
         self._is_storage_due = False
         self._saved_step: int | None = None
@@ -185,8 +182,7 @@ class ShardedSaves:
             self._reports.append(Report(step=self._snapshot_step, failure=str(error), hint=error.hint))
         if self._begun_s is not None:
             stall_s = self._begun_s + time.monotonic() - start_s
-            if self._snapshots > 1:  # the first one finds its memory, and is no measure
-                self._costs_s.append(stall_s)
+            self._pace.cost(stall_s)
             if self._places.interval is not None:
                 self._places.interval.stalled(stall_s)
             self._begun_s = None
@@ -229,7 +225,7 @@ class ShardedSaves:
                 self._memory.finish()
                 self._parts.want(at.step)
         self._is_sending = self._sender is not None
-        self._last_s = start_s
+        self._pace.taken(start_s)
         state = self._what.state()
         meta = {
             "position": at.samples,
@@ -276,7 +272,7 @@ class ShardedSaves:
         elif every is not None:
             is_memory_due = (step + 1) % every == 0
         else:
-            is_memory_due = now_s - self._last_s >= min(self._costs_s, default=0.0) / _SHARE
+            is_memory_due = self._pace.is_due(now_s)
         last_step, last_s = self._last_saved
         is_storage_due = (
             interval is not None

@@ -235,7 +235,7 @@ def execute(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                process_group=0,
+                start_new_session=True,  # as one that is forked has: see the template
                 pass_fds=fds,
                 preexec_fn=die_with_agent,  # noqa: PLW1509  the agent has one thread
             )
