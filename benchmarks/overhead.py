@@ -7,12 +7,15 @@ check. The second is the processor time of the thread that says "alive", as a sh
 with and without it. What the agent itself uses is given too: it looks at two workers' pages four times a second. Then
 what two ranks over gloo do to find stragglers: a timer, and an exchange every 16 steps.
 
-The last is all of it at once, with the state kept in memory: the median step of two workers under ``artesian launch
---max-restarts`` against that under ``torchrun``, in turn. Differences that small take a quiet machine. ``--script
-FILE`` measures it with another training script, which must use ``Run``.
+The last two are all of it at once, with the state kept in memory: the step of two workers under ``artesian launch
+--max-restarts`` against that of the same script under ``torchrun``, and against that of a plain loop without artesian
+(plain_job.py) under ``torchrun``, in turn. A step is the mean of the middle half: that not every step is followed by a
+snapshot must not hide what they take. Differences that small need a quiet machine. ``--script FILE`` measures another
+training script, which must use ``Run``; there is no plain loop to measure it against.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import resource
@@ -45,7 +48,12 @@ _STEP_S = 0.05
 _BAR_PERCENT = 1.0
 _WARM_UP_STEPS = 15
 _PATIENCE_S = 240.0
+_PLAIN = Path(__file__).with_name("plain_job.py")
 _TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+
+
+EndsOf = Callable[[Path, int], list[float] | None]
+"""Returns when the steps of a job in a folder ended, in seconds; None before there are so many."""
 
 
 def run(is_quick: bool, script: Path) -> Sequence[Result]:
@@ -72,39 +80,57 @@ def run(is_quick: bool, script: Path) -> Sequence[Result]:
     agent.close()
     watched = [seconds / _STEP_S * 100 for seconds in _watching(rounds)]
     steps = 40 if is_quick else 200
-    whole = [_whole_percent(script, steps) for _ in range(1 if is_quick else 10)]
-    return [
+    found = [
         measured("a beat and a check, of a 50 ms step", in_step, "%", "lower", bar=_BAR_PERCENT),
         measured("the thread that says alive, of one core", by_thread, "%", "lower", bar=_BAR_PERCENT),
         measured("the agent's look at two workers, of one core", by_agent, "%", "lower", bar=_BAR_PERCENT),
         measured("finding stragglers, of a 50 ms step", watched, "%", "lower", bar=_BAR_PERCENT),
-        measured(f"a step of {script.name}, more than under torchrun", whole, "%", "lower", bar=_BAR_PERCENT),
     ]
+    under_torchrun, plain = _whole(script, steps, 1 if is_quick else 10)
+    name = f"a step of {script.name}, more than"
+    found.append(measured(f"{name} under torchrun", under_torchrun, "%", "lower", bar=_BAR_PERCENT))
+    if plain:
+        found.append(measured(f"{name} one without artesian", plain, "%", "lower", bar=_BAR_PERCENT))
+    return found
 
 
-def _whole_percent(script: Path, steps: int) -> float:
-    """Return by how much the median step is longer under the launch agent than under torchrun, in percent."""
-    ours_s = _step_s([*agents.LAUNCH, "--max-restarts", "3"], script, steps)
-    return 100 * (ours_s / _step_s(_TORCHRUN, script, steps) - 1)
+def _whole(script: Path, steps: int, rounds: int) -> tuple[list[float], list[float]]:
+    """Return by how much a step is longer, in percent: than under torchrun, and than one of the plain loop, if any."""
+    launch = (*agents.LAUNCH, "--max-restarts", "3")
+    under_torchrun, plain = [], []
+    for _ in range(rounds):
+        ours_s = _step_s(launch, script, _ends_of_run, steps)
+        under_torchrun.append(100 * (ours_s / _step_s(_TORCHRUN, script, _ends_of_run, steps) - 1))
+        if script == agents.SCRIPT:
+            plain.append(100 * (ours_s / _step_s(_TORCHRUN, _PLAIN, _ends_of_plain, steps) - 1))
+    return under_torchrun, plain
 
 
-def _step_s(launch: Sequence[str], script: Path, steps: int) -> float:
-    """Return the median step of two workers, in seconds, from so many. Raises RuntimeError when they do not come."""
+def _step_s(launch: Sequence[str], script: Path, ends_of: EndsOf, steps: int) -> float:
+    """Return what a step of two workers takes, in seconds, from so many. Raises RuntimeError when they do not come."""
     command = [*launch, "--nproc-per-node", "2", str(script)]
+    count = _WARM_UP_STEPS + steps + 1
     with folder_in_memory("overhead") as folder:
         env = agents.environment(folder, every=10**9, is_resilient=False)
-
-        def ends_s() -> list[float] | None:
-            messages = ProgressReader(folder / "progress").read()
-            found = [said.end_s for said in messages if isinstance(said, StepCommitted) and said.rank == 0]
-            return found if len(found) > _WARM_UP_STEPS + steps else None
-
+        env |= {"PLAIN_STEPS": str(count), "PLAIN_STEPS_FILE": str(folder / "plain.json")}
         with agents.started([command], env, folder):
-            found = agents.until(ends_s, _PATIENCE_S)
+            found = agents.until(lambda: ends_of(folder, count), _PATIENCE_S)
         if found is None:
             told = (folder / "agent-0.log").read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{script} does not come to {_WARM_UP_STEPS + steps} steps:\n{told}")
-    return statistics.median(later - earlier for earlier, later in pairwise(found[_WARM_UP_STEPS:]))
+            raise RuntimeError(f"{script} does not come to {count} steps:\n{told}")
+    took_s = sorted(later - earlier for earlier, later in pairwise(found[_WARM_UP_STEPS:count]))
+    return statistics.fmean(took_s[len(took_s) // 4 : -(len(took_s) // 4)])
+
+
+def _ends_of_run(folder: Path, count: int) -> list[float] | None:
+    messages = ProgressReader(folder / "progress").read()
+    found = [said.end_s for said in messages if isinstance(said, StepCommitted) and said.rank == 0]
+    return found if len(found) >= count else None
+
+
+def _ends_of_plain(folder: Path, _count: int) -> list[float] | None:
+    file = folder / "plain.json"
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def _each(act: Callable[[], None]) -> float:

@@ -23,16 +23,19 @@ class Vote:
 
     def __init__(self, group: dist.ProcessGroup, op: dist.ReduceOp.RedOpType, count: int = 1) -> None:
         self._group = group
-        self._op = op
-        self._numbers = _kept_tensor(count)
+        # By the group itself, and by NumPy's view of the tensor: that takes half as long as `dist.all_reduce` and the
+        # tensor's own items, at every step.
+        self._options = dist.AllreduceOptions()
+        self._options.reduceOp = dist.ReduceOp(op)
+        self._tensors = [_kept_tensor(count)]
+        self._numbers = self._tensors[0].numpy()
         self._work: dist.Work | None = None
 
     def start(self, *numbers: int) -> None:
         """Give this rank's numbers. The vote before must be settled."""
         assert self._work is None
-        for index, number in enumerate(numbers):
-            self._numbers[index] = number
-        self._work = dist.all_reduce(self._numbers, op=self._op, group=self._group, async_op=True)
+        self._numbers[:] = numbers
+        self._work = self._group.allreduce(self._tensors, self._options)
 
     def settle(self) -> tuple[int, ...] | None:
         """Wait for the vote under way, and return its outcome; None where there is none."""
@@ -40,7 +43,7 @@ class Vote:
             return None
         self._work.wait()
         self._work = None
-        return tuple(int(number) for number in self._numbers.tolist())
+        return tuple(self._numbers.tolist())
 
     def hold(self, *numbers: int) -> tuple[int, ...]:
         """Start a vote and settle it."""
