@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from artesian.train.agent_reports import Reports, say
+from artesian.train.agent_reports import Reports
 from artesian.train.agent_signals import hearing
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
 from artesian.train.placed import council_of
 from artesian.train.recovery import PREEMPTED, Failure, cause_of
+from artesian.train.saying import say
 from artesian.train.terms import Address, Terms
 from artesian.train.unwanted import Unwanted
 from artesian.train.watch import Watch

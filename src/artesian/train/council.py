@@ -19,13 +19,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 from artesian.train.doors import Doors
-from artesian.train.neighbour import Guest, Message, Neighbour, admit, introduce
+from artesian.train.neighbour import Guest, Neighbour, admit, introduce
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure, cause_of
 from artesian.train.roster import can_grow, form_message, line_up, read_form
 from artesian.train.succession import Shortage
 from artesian.train.terms import Address, Node, Terms
+from artesian.train.words import Message, is_introduction
 
 BEAT_S = 0.5
 _LAST_CALL_S = 5.0
@@ -119,7 +121,7 @@ class Council(ABC):
         if peer is None:
             return False
         self._leader = peer
-        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_leader(peer))
+        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear(peer, self._obey))
         return True
 
     def _introduction(self) -> Message:
@@ -134,6 +136,12 @@ class Council(ABC):
         told = admit(guest, self._terms.token)
         if told is None:
             return
+        if not self._is_one_of_us(told):
+            self._say(
+                "an agent that knows the token, and was started on other terms than this one, is sent away"
+            )
+            peer.close()
+            return
         if self.is_over:
             peer.send({"end": self._ended_with or 0})
             peer.close()
@@ -142,9 +150,13 @@ class Council(ABC):
             self._lose(before)
         self._members[peer.id] = (str(told["address"][0]), int(told["address"][1]))
         self._peers[peer.id] = peer
-        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_member(peer))
+        take = partial(self._take, peer.id)
+        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear(peer, take))
         self._tell_members()
         self._greet(peer.id, told)
+
+    def _is_one_of_us(self, told: Message) -> bool:
+        return is_introduction(told)
 
     @abstractmethod
     def _greet(self, member: str, told: Message) -> None:
@@ -284,13 +296,13 @@ class Council(ABC):
         for member in [member for member in self._members if member != self.id] + [self.id]:
             self._tell(member, {"end": code})
 
-    def _hear_member(self, peer: Neighbour) -> None:
+    def _hear(self, peer: Neighbour, act: Callable[[Message], None]) -> None:
         messages = peer.receive()
         if messages is None:
             self._lose(peer)
             return
         for message in messages:
-            self._take(peer.id, message)
+            act(message)
 
     def _take(self, member: str, message: Message) -> None:
         """Take a member's word, this node's own included. What it says of an older formation is over."""
@@ -317,14 +329,6 @@ class Council(ABC):
         return self._done >= set(self._nodes)
 
     # Following
-
-    def _hear_leader(self, peer: Neighbour) -> None:
-        messages = peer.receive()
-        if messages is None:
-            self._lose(peer)
-            return
-        for message in messages:
-            self._obey(message)
 
     def _obey(self, message: Message) -> None:
         if "members" in message:

@@ -10,7 +10,9 @@ from typing import Any
 from artesian.train.gang import Formation, Gang, place_environment
 from artesian.train.heartbeat import Beat
 from artesian.train.recovery import CANNOT_START, NOT_FOUND, Failure
+from artesian.train.saying import say
 from artesian.train.starter import Starter
+from artesian.train.words import of_worker
 from artesian.train.worker_process import WorkerProcess
 
 _REJOIN_S = 2.0
@@ -196,7 +198,12 @@ class Crew:
         if not data:
             self._selector.unregister(control)
             return
-        message: dict[str, Any] = json.loads(data)
+        message = of_worker(data)
+        if message is None:
+            if not worker.is_unclear:  # once: it may be much
+                worker.is_unclear = True
+                say(f"{worker} says what makes no sense; that is passed over: {data[:80]!r}")
+            return
         number = None if self._formation is None else self._formation.number
         if "offers" in message:
             worker.can_rejoin = True

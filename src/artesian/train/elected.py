@@ -19,10 +19,10 @@ from collections.abc import Callable
 
 from artesian.train.council import Council
 from artesian.train.farewell import Farewell
-from artesian.train.neighbour import Message
 from artesian.train.recovery import Failure
 from artesian.train.succession import RETURN_S, seek_leader
 from artesian.train.terms import Address, Node, Terms
+from artesian.train.words import Message
 
 
 class Elected(Council):

@@ -29,7 +29,6 @@ from pathlib import Path
 
 from artesian.train import option_values
 from artesian.train.agent import Agent
-from artesian.train.agent_reports import say
 from artesian.train.agent_signals import on_notice
 from artesian.train.budget import MAX_REPLACEMENTS
 from artesian.train.errors import CheckpointError
@@ -38,6 +37,7 @@ from artesian.train.holder_process import holding
 from artesian.train.last_save import last_save
 from artesian.train.python_command import python_command
 from artesian.train.recovery import CAUSES
+from artesian.train.saying import say
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.train.terms import Terms

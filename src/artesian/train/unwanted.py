@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from artesian.train.agent_reports import say
 from artesian.train.budget import Budget
 from artesian.train.council import Council
 from artesian.train.recovery import Failure
+from artesian.train.saying import say
 
 
 class Unwanted:

@@ -51,6 +51,8 @@ class WorkerProcess:
         """File of its output; None where it shares the agent's."""
         self.can_rejoin = False
         """Whether it can form the gang anew within its process."""
+        self.is_unclear = False
+        """Whether it has said what makes no sense."""
         self._log_start = log_start
         self._kills_before = kills_before
         self._process = process
@@ -171,13 +173,16 @@ class WorkerProcess:
         return f"worker {self.rank} (pid {self.pid})"
 
     def log_tail(self, lines: int) -> str:
-        """Return the last lines that this run wrote to its own file; empty where it has none."""
+        """Return the last lines that this run wrote to its own file; empty where it has none, or it cannot be read."""
         if self.log is None:
             return ""
-        with self.log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._log_start, size - 65_536))
-            text = file.read().decode(errors="replace")
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_start, size - 65_536))
+                text = file.read().decode(errors="replace")
+        except OSError:  # someone has moved it away
+            return ""
         return "\n".join(text.splitlines()[-lines:])
 
 
