@@ -185,7 +185,7 @@ class Agent:
     def _wait(self) -> None:
         """Wait for the next event or deadline, and act on it."""
         now_s = time.monotonic()
-        deadlines = [self._kill_at_s, self._settle_at_s, self._crew.rejoin_by_s]
+        deadlines = [self._kill_at_s, self._settle_at_s, self._crew.rejoin_by_s, self._crew.gone_by_s]
         if self._is_watching():
             deadlines.append(now_s + CHECK_EVERY_S)
         if self._council is not None and not self._council.is_over:
@@ -209,6 +209,7 @@ class Agent:
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
             self._kill_at_s = None
             self._end_now()
+        self._crew.leave_behind(now_s)
         if self._crew.rejoin_by_s is not None and now_s >= self._crew.rejoin_by_s:
             self._give_up_rejoining()
         if self._is_watching():
@@ -258,8 +259,7 @@ class Agent:
             case cause, True if self._council is not None:
                 self._exit_code = 1
                 self._council.make_room(cause)
-                self._crew.farewell = signal.SIGKILL
-                self._crew.send(signal.SIGKILL)
+                self._crew.end()
 
     def _hear_error(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""

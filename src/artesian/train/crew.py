@@ -18,6 +18,9 @@ from artesian.train.worker_process import WorkerProcess
 _REJOIN_S = 2.0
 """How long a survivor may take to leave the gang that was; then it is killed, and started anew."""
 
+_GONE_S = 60.0
+"""How long a killed worker may take to be gone. One that waits in the kernel, for a device or a disk, may never be."""
+
 
 class Crew:
     """Brings the node's workers from one formation to the next.
@@ -55,6 +58,10 @@ class Crew:
         self._formation: Formation | None = None
         self._dying: dict[int, WorkerProcess] = {}
         """By pid: killed for a restart, not reaped yet."""
+        self._left_behind: dict[int, WorkerProcess] = {}
+        """By pid: killed, and not gone for so long that nobody waits for them any more."""
+        self.gone_by_s: float | None = None
+        """When to leave those behind that were killed, and are not gone."""
         self._missing: list[int] = []
         """Local ranks to start when the dying ones are gone."""
         self._rejoining: set[int] = set()
@@ -122,7 +129,27 @@ class Crew:
         self.is_short = self.is_short or self.starter.owed > 0
         self.starter.forget()
         self.send(signal.SIGKILL)
+        self.gone_by_s = time.monotonic() + _GONE_S
         return list(self.running.values())
+
+    def leave_behind(self, now_s: float) -> None:
+        """Go on without waiting for those who were killed long ago, and are not gone."""
+        if self.gone_by_s is None or now_s < self.gone_by_s:
+            return
+        self.gone_by_s = None
+        stuck = [*self._dying.values(), *(self.running.values() if self.farewell == signal.SIGKILL else [])]
+        for worker in stuck:
+            say(
+                f"{worker} was killed {_GONE_S:g} s ago, and is not gone: it waits in the kernel, for a device or a disk "
+                "perhaps; it is left behind, and may still hold its device and memory"
+            )
+            self._left_behind[worker.pid] = worker
+            self.starter.without_memory.add(self._gang.local_rank_of(worker.rank))
+        self.is_short = self.is_short or (bool(stuck) and self.farewell is not None)
+        if self.farewell == signal.SIGKILL:
+            self.running.clear()
+        self._dying.clear()
+        self._start_missing()
 
     def give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
@@ -137,7 +164,8 @@ class Crew:
 
     def reap_orphans(self) -> None:
         """Reap what workers have left behind and has ended."""
-        self.starter.reap_orphans([*self.running.values(), *self._dying.values()])
+        known = [self.running, self._dying, self._left_behind]
+        self.starter.reap_orphans([worker for workers in known for worker in workers.values()])
 
     def close(self) -> None:
         """Kill who is left, and end the template."""
@@ -162,6 +190,7 @@ class Crew:
     def _put_down(self, worker: WorkerProcess) -> None:
         del self.running[worker.rank]
         self._dying[worker.pid] = worker
+        self.gone_by_s = time.monotonic() + _GONE_S
         worker.kill()
 
     def _start_missing(self) -> None:
@@ -211,15 +240,21 @@ class Crew:
             self._rejoining.discard(worker.rank)
             if not self._rejoining:
                 self.rejoin_by_s = None
-        elif message["round"] == number and worker.pid not in self._dying:
+        elif message["round"] == number and self.running.get(worker.rank) is worker:
             self._on_word(worker, message)  # what speaks of an older round is over
 
     def _reap(self, worker: WorkerProcess) -> None:
         self._selector.unregister(worker.pidfd)
         while worker.line.control in self._selector.get_map():
             self._hear(worker)  # what it said last, and that it says no more
+        if self._left_behind.pop(worker.pid, None) is not None:
+            worker.reap()
+            self.starter.without_memory.discard(self._gang.local_rank_of(worker.rank))
+            return
         if self._dying.pop(worker.pid, None) is not None:
             worker.reap()
+            if not self._dying and self.farewell != signal.SIGKILL:
+                self.gone_by_s = None
             self._start_missing()
             return
         if worker.rank in self._rejoining and self.farewell is None:

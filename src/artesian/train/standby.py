@@ -1,5 +1,6 @@
 """The agent's side of the template: workers that start in milliseconds, because their imports are done."""
 
+import contextlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ TORCH_MODULES = (
     "artesian.train.run",
     "artesian.train.membership",
 )
+_GONE_S = 5.0
 _USES_TORCH = re.compile(
     rb"^[ \t]*(?:from\s+|import\s+(?:[\w. \t]+,\s*)*)"
     rb"(?:torch|lightning|transformers|accelerate|deepspeed|artesian\.train)\b",
@@ -179,7 +181,8 @@ class Standby:
         """End the template. Its workers do not notice."""
         self._process.kill()
         self.is_alive = False
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a disk may never be gone
+            self._process.wait(_GONE_S)
         self.control.close()
         self.forget()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from artesian.train.gang import Formation, Gang, free_port, place_environment, shared_environment
 from artesian.train.standby import Standby, Store
 from artesian.train.worker_process import WorkerProcess, adopt_orphans, execute, reap_orphans
+from artesian.wire import environment
 from artesian.wire.oom import oom_counts
 
 
@@ -36,6 +37,8 @@ class Starter:
         self._standby: Standby | None = None
         self.is_warm = False
         """Whether the template has done its imports."""
+        self.without_memory: set[int] = set()
+        """Local ranks whose shared memory another process still has: they do without it."""
         self._listener: socket.socket | None = None
         self._stores: list[Store] = []
 
@@ -75,6 +78,8 @@ class Starter:
         """Start a worker, now or when the template is ready. Raises OSError when it cannot be started."""
         gang = self._gang
         env = {**self._shared, **place_environment(gang, formation, local_rank, self._environ)}
+        if local_rank in self.without_memory:
+            env[environment.MEMORY] = ""
         rank = int(env["RANK"])
         log = (
             gang.log_dir / f"rank-{rank}.out"

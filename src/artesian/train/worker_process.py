@@ -63,7 +63,7 @@ class WorkerProcess:
         if number == signal.SIGKILL:
             self.kill()
         else:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def ask_for_traces(self) -> None:
@@ -100,7 +100,9 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the worker and every process in its group."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # it may have taken another user's rights
             os.killpg(self.pid, signal.SIGKILL)
 
     def reap(self) -> None:
