@@ -20,7 +20,7 @@ from artesian.train.agent_signals import hearing
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
 from artesian.train.placed import council_of
-from artesian.train.recovery import PREEMPTED, Failure, cause_of
+from artesian.train.recovery import CANNOT_START, PREEMPTED, Failure, cause_of
 from artesian.train.saying import say
 from artesian.train.terms import Address, Terms
 from artesian.train.unwanted import Unwanted
@@ -36,6 +36,7 @@ _SETTLE_S = 0.05
 _LONGEST_SETTLE_S = 1.0
 """The same, where a worker is seen to be on its way out."""
 _TRACES_S = 0.2
+_LEFT_UNBORN = "the template ended before it had started all workers"
 
 
 class Agent:
@@ -122,9 +123,15 @@ class Agent:
         is_served = self._crew.starter.can_serve and gang.nodes == 1
         port = gang.master_port
         if port is None or is_served:
-            port = self._crew.starter.open_store(gang.master_host, port)
-        master = (gang.master_host, port)
-        self.form(number, gang.nodes, gang.node_rank, master, None, cause, is_served=is_served)
+            try:
+                port = self._crew.starter.open_store(gang.master_host, port)
+            except OSError as error:
+                text = f"workers cannot meet at {gang.master_host}, port {port or 'any'}: {error.strerror}"
+                self._note(Failure(rank=-1, text=text, is_suspect=False, exit_code=CANNOT_START))
+                return
+        self.form(
+            number, gang.nodes, gang.node_rank, (gang.master_host, port), None, cause, is_served=is_served
+        )
 
     def open_store(self, host: str) -> tuple[int, bool]:
         """Return the port of a new formation's store on ``host``, and whether it is served; else rank 0 has to."""
@@ -169,16 +176,16 @@ class Agent:
                 is_first_node=self._formation.node_rank == 0,
             )
 
-    def _go_on_without_template(self, local_ranks: Sequence[int]) -> None:
-        follows = (
-            "another one takes its place" if self._crew.starter.has_template else "workers start the slow way"
-        )
+    def _go_on_without_template(self, local_ranks: Sequence[int], is_store_lost: bool) -> None:
+        has_another = self._crew.starter.has_template
+        follows = "another one takes its place" if has_another else "workers start the slow way"
         say(f"the template has ended; {follows} from here on")
-        if local_ranks and not self._crew.running and self._council is None and self._formation is not None:
+        if self._formation is None or not (local_ranks or is_store_lost):
+            return
+        if not self._crew.running and self._council is None:
             self._form_alone(self._formation.number, None)
-        elif local_ranks:
-            text = "the template ended before it had started all workers"
-            self._note(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
+        else:
+            self._note(Failure(rank=-1, text=_LEFT_UNBORN, is_suspect=False, exit_code=1))
 
     # Waiting
 
@@ -342,9 +349,7 @@ class Agent:
 
     def _give_up_rejoining(self) -> None:
         """Start anew those that do not come back from the gang that was."""
-        self._crew.give_up_rejoining()
-        for worker in self._crew.gave_up:
-            say(f"{worker} does not come back from the lost gang; it starts anew")
+        if self._crew.give_up_rejoining():
             self._reports.fall_to_fork()
 
     # Watching

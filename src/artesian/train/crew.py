@@ -26,7 +26,7 @@ class Crew:
     """Brings the node's workers from one formation to the next.
 
     ``on_end`` gets each worker that has ended by itself, ``on_word`` what one says, ``on_failure`` what cannot
-    be started, ``on_loss`` the local ranks that a template which has ended has left unborn.
+    be started, ``on_loss`` the local ranks that a template which has ended has left unborn, and whether the store is.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Crew:
         on_end: Callable[[WorkerProcess], None],
         on_word: Callable[[WorkerProcess, dict[str, Any]], None],
         on_failure: Callable[[Failure], None],
-        on_loss: Callable[[Sequence[int]], None],
+        on_loss: Callable[[Sequence[int], bool], None],
     ) -> None:
         self._gang = gang
         self._environ = environ
@@ -49,8 +49,6 @@ class Crew:
         self.starter = Starter(gang, environ, selector, on_worker=self._add, on_loss=on_loss)
         self.running: dict[int, WorkerProcess] = {}
         """By rank; in the order of starting."""
-        self.gave_up: list[WorkerProcess] = []
-        """Survivors that did not come back in this formation, and were started anew."""
         self.farewell: signal.Signals | None = None
         """Once set nobody is started any more, and who comes late gets this signal."""
         self.is_short = False
@@ -111,7 +109,7 @@ class Crew:
             if worker not in survivors:
                 self._put_down(worker)
         self.starter.forget()
-        self._formation, self.gave_up = formation, []
+        self._formation = formation
         self._missing, self._rejoining, self.rejoin_by_s = [], set(), None
         if formation is None:
             return False
@@ -151,16 +149,18 @@ class Crew:
         self._dying.clear()
         self._start_missing()
 
-    def give_up_rejoining(self) -> None:
-        """Start anew those that do not come back from the gang that was."""
+    def give_up_rejoining(self) -> bool:
+        """Start anew those that do not come back from the gang that was, and return whether there are any."""
         self.rejoin_by_s = None
+        gave_up = self.running.keys() & self._rejoining
         for rank in self._rejoining:
             if (worker := self.running.get(rank)) is not None:
-                self.gave_up.append(worker)
+                say(f"{worker} does not come back from the lost gang; it starts anew")
                 self._missing.append(self._gang.local_rank_of(rank))
                 self._put_down(worker)
         self._rejoining.clear()
         self._start_missing()
+        return bool(gave_up)
 
     def reap_orphans(self) -> None:
         """Reap what workers have left behind and has ended."""

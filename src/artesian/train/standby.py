@@ -58,8 +58,8 @@ class Store:
     pid: int
 
     def end(self) -> None:
-        """End it, and take its exit status."""
-        os.kill(self.pid, signal.SIGKILL)
+        """End it and what it has started, and take its exit status."""
+        os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
@@ -94,6 +94,8 @@ class Standby:
             )
         self.pid = self._process.pid
         self.is_alive = True
+        self.has_served = False
+        """Whether a worker has come of it."""
         self._asked: dict[int, _Asked | None] = {}
         self._next_id = 0
 
@@ -107,9 +109,12 @@ class Standby:
         log: Path | None,
         kills_before: OomCounts,
     ) -> None:
-        """Ask for a worker; ``take`` returns it. Raises OSError when the template is gone."""
-        line = Line()
+        """Ask for a worker; ``take`` returns it. Raises OSError when it cannot be asked for.
+
+        Of a template that has ended it is asked as well: ``take`` is about to tell what has come of that.
+        """
         start = 0 if log is None else log_start(log)
+        line = Line()
         request = {
             "kind": "worker",
             "script": script[0],
@@ -152,6 +157,7 @@ class Standby:
         asked = self._asked.pop(told["id"])
         if asked is None:
             return Store(pid=told["pid"])
+        self.has_served = True
         return WorkerProcess(
             asked.rank,
             told["pid"],
@@ -169,6 +175,11 @@ class Standby:
     def owed_ranks(self) -> list[int]:
         """Return the ranks of the workers that were asked for and have not begun."""
         return [asked.rank for asked in self._asked.values() if asked is not None]
+
+    @property
+    def owes_store(self) -> bool:
+        """Whether a store was asked for that has not begun."""
+        return None in self._asked.values()
 
     def forget(self) -> None:
         """Give up the workers that were asked for and have not begun."""
@@ -189,5 +200,6 @@ class Standby:
     def _ask(self, request: dict[str, object], fds: list[int], asked: _Asked | None) -> None:
         self._next_id += 1
         data = json.dumps({**request, "id": self._next_id}).encode()
-        socket.send_fds(self.control, [data], fds)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self.control, [data], fds)
         self._asked[self._next_id] = asked
