@@ -217,8 +217,8 @@ class Agent:
             self._kill_at_s = None
             self._end_now()
         self._crew.leave_behind(now_s)
-        if self._crew.rejoin_by_s is not None and now_s >= self._crew.rejoin_by_s:
-            self._give_up_rejoining()
+        if (self._crew.rejoin_by_s or now_s) < now_s and self._crew.give_up_rejoining():
+            self._reports.fall_to_fork()
         if self._is_watching():
             self._look_for_hangs(now_s)
         if self._settle_at_s is not None and now_s >= self._settle_at_s:
@@ -229,6 +229,8 @@ class Agent:
                 self._decide()
         if self._council is not None:
             self._council.keep(now_s, is_warm=self._crew.starter.is_warm)
+        if self._formation is not None and self._is_at_work:
+            self._act_on_unwanted(self._unwanted.again(self._formation, now_s))
         if self._crew.is_short and self._kill_at_s is not None:
             # Told to stop while it was formed anew: there is no next step for anybody to finish.
             self._kill_within(self._gang.grace_s)
@@ -251,16 +253,14 @@ class Agent:
             self._crew.send(told)
 
     def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        if message.keys() & {"slow", "unfit"}:
-            self._act_on_unwanted(worker, message)
+        if message.keys() & {"slow", "unfit"} and self._is_at_work:
+            self._act_on_unwanted(self._unwanted.judge(worker, worker.rank, message))
         if "failed" in message:
             self._hear_error(worker, message)
 
-    def _act_on_unwanted(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        """Have another do its work: another node, or on a node that is alone a new process."""
-        if self._formation is None or self._stopped_by is not None or self._exit_code:
-            return
-        match self._unwanted.judge(worker, worker.rank, message):
+    def _act_on_unwanted(self, judged: tuple[Failure, bool] | None) -> None:
+        """Have another do the work of whom it is: another node, or on a node that is alone a new process."""
+        match judged:
             case cause, False:
                 self._note(cause)
             case cause, True if self._council is not None:
@@ -312,10 +312,12 @@ class Agent:
         blamed = {failure.rank for failure in self._failures}
         return any(worker.is_leaving for rank, worker in self._crew.running.items() if rank not in blamed)
 
+    @property
+    def _is_at_work(self) -> bool:
+        return self._formation is not None and self._stopped_by is None and not self._exit_code
+
     def _can_restart(self) -> bool:
-        if self._formation is None or self._stopped_by is not None or self._exit_code:
-            return False
-        return self._council is not None or self._budget.has_restarts
+        return self._is_at_work and (self._council is not None or self._budget.has_restarts)
 
     def _note(self, failure: Failure) -> None:
         """Note a failure; those that come with it may tell the cause."""
@@ -346,11 +348,6 @@ class Agent:
             return
         say(f"{cause.text}; {self._budget.spend(cause)}")
         self._form_alone(self._formation.number + 1, cause)
-
-    def _give_up_rejoining(self) -> None:
-        """Start anew those that do not come back from the gang that was."""
-        if self._crew.give_up_rejoining():
-            self._reports.fall_to_fork()
 
     # Watching
 
@@ -398,5 +395,5 @@ class Agent:
         """Kill who has had the grace, or is not to have it; where it is a stop, say who did not listen."""
         left = ", ".join(map(str, self._crew.end()))
         if self._stopped_by is not None and (left or self._crew.is_short):
-            names = left or "workers that were about to start"
-            say(f"told to stop by {self._stopped_by.name}, and still there: {names}; killed")
+            left = left or "workers that were about to start"
+            say(f"told to stop by {self._stopped_by.name}, and still there: {left}; killed")

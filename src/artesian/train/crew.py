@@ -240,8 +240,9 @@ class Crew:
             self._rejoining.discard(worker.rank)
             if not self._rejoining:
                 self.rejoin_by_s = None
-        elif message["round"] == number and self.running.get(worker.rank) is worker:
-            self._on_word(worker, message)  # what speaks of an older round is over
+        elif (message["round"] == number or "unfit" in message) and self.running.get(worker.rank) is worker:
+            # What speaks of an older round is over; that a device is no good is said once, and stays so.
+            self._on_word(worker, message)
 
     def _reap(self, worker: WorkerProcess) -> None:
         self._selector.unregister(worker.pidfd)

@@ -26,7 +26,7 @@ class DeviceFaults:
 
     ``uncorrected_errors`` counts ECC errors that could not be corrected, since the driver was loaded;
     ``is_remap_pending`` says that a row of memory awaits a reset to be replaced, ``has_remap_failed`` that none was
-    left to replace it. ``xids`` are the critical Xid events since this process began to watch.
+    left to replace it. ``xids`` are the kinds of critical Xid events since this process began to watch.
     """
 
     uncorrected_errors: int | None = None
@@ -134,7 +134,8 @@ class FaultWatch:
             return None
         data = _EventData()
         while (code := self._library.nvmlEventSetWait_v2(self._events, ctypes.byref(data), 0)) == _SUCCESS:
-            self._xids.append(int(data.event_data))
+            if (xid := int(data.event_data)) not in self._xids:  # a device may tell the same for days
+                self._xids.append(xid)
         # Anything but "nothing happened" means that the device cannot tell any more.
         return tuple(self._xids) if code == _TIMEOUT else None
 
@@ -150,12 +151,15 @@ class Lookout:
         self._watch = watch
         self._tell = tell
         self._known = set(watch.read().reasons)
+        self._told: set[str] = set()
+        """Without their figures: a count that grows is the same fault."""
 
     def look(self) -> None:
         """Read the device, and tell what is new."""
         for reason in self._watch.read().reasons:
-            if reason not in self._known:
-                self._known.add(reason)
+            kind = reason.lstrip("0123456789 ")
+            if reason not in self._known and kind not in self._told:
+                self._told.add(kind)
                 self._tell(reason)
 
     def start(self) -> None:
