@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from artesian.train.gang import Formation, Gang, free_port, place_environment, shared_environment
+from artesian.train.listening import listen
 from artesian.train.standby import Standby, Store
 from artesian.train.worker_process import WorkerProcess, adopt_orphans, execute, reap_orphans
 from artesian.wire import environment
@@ -71,7 +72,7 @@ class Starter:
         self.end_stores()
         if self._standby is None or not self.can_serve:
             return free_port(host) if port is None else port
-        self._listener = socket.create_server((host, port or 0), backlog=1024)
+        self._listener = listen((host, port or 0), backlog=1024)
         self._standby.fork_store(self._listener)
         return int(self._listener.getsockname()[1])
 
