@@ -165,6 +165,18 @@ def test_only_a_verdict_that_may_be_wrong_makes_patient(crew: FakeCrew, watch: W
     assert all(worker.asked == 2 for worker in crew.workers)
 
 
+def test_a_template_that_hangs_in_the_first_start_is_given_up_after_the_time_that_the_user_gives_to_a_start() -> (
+    None
+):
+    crew = FakeCrew([FakeWorker(0, STARTING)], owed=1)
+    watch = Watch(cast(Crew, crew), start_limit_s=60.0)
+    watch.formed(100.0)
+    assert hung(watch, 159.0) == []
+    assert crew.has_template
+    assert hung(watch, 161.0) == []
+    assert not crew.has_template
+
+
 def test_a_template_that_does_not_answer_is_given_up(crew: FakeCrew, watch: Watch) -> None:
     start_took(crew, watch, 10.0)
     crew.owed = 1

@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
     )
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
-    add("master-port", "port of rank 0 (default: a free one)", type=int, metavar="PORT")
+    add("master-port", "port of rank 0 (default: a free one)", type=option_values.port, metavar="PORT")
     add("standalone", "accepted: one node is the default", action="store_true")
     add(
         "start-timeout",
@@ -269,7 +269,12 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
     progress = os.environ.get(environment.PROGRESS_DIR)
     log = args.log_dir or os.environ.get(environment.LOG_DIR)
     if args.log_dir:
-        Path(args.log_dir).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(args.log_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(
+                f"--log-dir must be a folder that can be made, got {args.log_dir!r}: {error.strerror}"
+            )
     return Gang(
         command=_command(args),
         script=() if args.no_python else (args.script, *args.args),

@@ -44,8 +44,9 @@ class Watch:
         workers = list(self._crew.running.values())
         self._note_start([worker.line.beat() for worker in workers], now_s)
         if not self._crew.is_whole:
-            if self._is_late(now_s) and self._crew.starter.owed:
-                self._crew.starter.give_up_template()
+            is_too_late = self._most_s is not None and now_s - self._formed_s > self._most_s
+            if (is_too_late or self._is_late(now_s)) and self._crew.starter.owed:
+                self._crew.starter.give_up_template()  # that may hang in an import
             return []
         hangs = [(worker, hang) for worker in workers if (hang := self._hang(worker, now_s)) is not None]
         if not hangs:
