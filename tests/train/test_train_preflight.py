@@ -297,6 +297,8 @@ def test_a_fault_that_comes_while_the_device_is_in_use_is_told_once(monkeypatch:
         found.watch_device(torch.device("cpu"))
         found.watch_device(torch.device("cuda", 0))
         found.watch_device(torch.device("cuda", 0))
+        before = ["1 uncorrected memory errors", "a row of memory awaits a reset to be remapped"]
+        assert json.loads(agent.recv(4096)) == {"against": before, "device": "cuda:0", "round": 0}
         library.remaps = (1, 1)
         assert json.loads(agent.recv(4096)) == {"unfit": "a row of memory could not be remapped", "round": 0}
         library.ecc = 7  # the next word: had two been watching, the first would come again
@@ -387,6 +389,21 @@ def test_a_node_that_stayed_for_want_of_a_spare_one_goes_when_one_comes(
     stays, goes = capsys.readouterr().err.splitlines()
     assert stays.endswith("training goes on with it: no spare node is there")
     assert goes.endswith("this node makes room for a spare one")
+
+
+def test_a_fault_that_ended_its_worker_is_known_by_what_the_next_one_finds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    council = Hall(there=3, train=2, least=2)
+    unwanted = Unwanted(council, council.budget)
+    told = {"device": "cuda:0", "against": ["2 uncorrected memory errors"]}
+    assert unwanted.judge("worker 1", 1, told) is None, "it was so before"
+    assert unwanted.judge("worker 1", 1, told) is None
+    assert unwanted.judge("worker 0", 0, {**told, "device": "cuda:1", "against": ["x"]}) is None
+    judged = unwanted.judge("worker 1", 1, {**told, "against": ["3 uncorrected memory errors"]})
+    text = "worker 1 is unfit: 3 uncorrected memory errors"
+    assert judged == (Failure(rank=-1, text=text, is_suspect=False, exit_code=1), True)
+    assert capsys.readouterr().err == f"artesian launch: {text}; this node makes room for a spare one\n"
 
 
 def formed(number: int, *, node_rank: int) -> Formation:

@@ -186,6 +186,7 @@ def test_what_agents_say_is_known() -> None:
         b'{"failed": "x", "round": "0"}',
         b'{"failed": "x", "round": 0, "code": 1e99}',
         b'{"failed": "x", "round": 0, "code": 256}',
+        b'{"against": [1], "round": 0}',
         b"\xff",
     ],
 )

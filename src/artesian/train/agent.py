@@ -253,7 +253,7 @@ class Agent:
             self._crew.send(told)
 
     def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        if message.keys() & {"slow", "unfit"} and self._is_at_work:
+        if message.keys() & {"slow", "unfit", "against"} and self._is_at_work:
             self._act_on_unwanted(self._unwanted.judge(worker, worker.rank, message))
         if "failed" in message:
             self._hear_error(worker, message)

@@ -240,7 +240,9 @@ class Crew:
             self._rejoining.discard(worker.rank)
             if not self._rejoining:
                 self.rejoin_by_s = None
-        elif (message["round"] == number or "unfit" in message) and self.running.get(worker.rank) is worker:
+        elif (message["round"] == number or message.keys() & {"unfit", "against"}) and self.running.get(
+            worker.rank
+        ) is worker:
             # What speaks of an older round is over; that a device is no good is said once, and stays so.
             self._on_word(worker, message)
 

@@ -150,7 +150,8 @@ class Lookout:
         """``tell`` is called with the words."""
         self._watch = watch
         self._tell = tell
-        self._known = set(watch.read().reasons)
+        self.before = watch.read().reasons
+        """What was against the device when it was taken into use."""
         self._told: set[str] = set()
         """Without their figures: a count that grows is the same fault."""
 
@@ -158,7 +159,7 @@ class Lookout:
         """Read the device, and tell what is new."""
         for reason in self._watch.read().reasons:
             kind = reason.lstrip("0123456789 ")
-            if reason not in self._known and kind not in self._told:
+            if reason not in self.before and kind not in self._told:
                 self._told.add(kind)
                 self._tell(reason)
 

@@ -19,6 +19,8 @@ class Unwanted:
         self._council = council
         self._budget = budget
         self._said: set[str] = set()
+        self._against: dict[str, set[str]] = {}
+        """By device, what is known against it: what a worker found that took it into use is no fault found in use."""
         self._stays: str | None = None
         """What is wrong with this node, where it stays all the same."""
         self._turn: tuple[int, float] | None = None
@@ -31,6 +33,11 @@ class Unwanted:
         """
         if "slow" in told:
             return self._judge_slow(f"{worker} is slow: {told['slow']}", rank)
+        if "against" in told:
+            before = self._against.setdefault(told.get("device", ""), set(told["against"]))
+            since = [reason for reason in told["against"] if reason not in before]
+            before.update(since)
+            return self._judge_unfit(f"{worker} is unfit: {'; '.join(since)}", None) if since else None
         return self._judge_unfit(f"{worker} is unfit: {told['unfit']}", told.get("ahead"))
 
     def again(self, formation: Formation, now_s: float) -> tuple[Failure, bool] | None:

@@ -22,6 +22,8 @@ _WORKER: dict[str, type] = {
     "slow": str,
     "unfit": str,
     "ahead": int,
+    "against": list,
+    "device": str,
     "rejoined": int,
     "code": int,
 }
@@ -54,6 +56,8 @@ def of_worker(data: bytes) -> Message | None:
     """Return what a worker says, in the form that ``link`` has; None where it is nothing of the kind."""
     told = parsed(data)
     if told is None or "round" not in told or not _has_kinds(told, _WORKER):
+        return None
+    if not all(isinstance(reason, str) for reason in told.get("against", [])):
         return None
     return told if 0 <= told.get("code", 1) <= _LAST_CODE else None
 
