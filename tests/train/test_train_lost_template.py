@@ -32,7 +32,7 @@ class Started:
     """A starter, and what it tells."""
 
     def __init__(self, folder: Path, selector: selectors.BaseSelector) -> None:
-        script = folder / "script.py"
+        script = self.script = folder / "script.py"
         script.write_text("import signal; signal.pause()")
         gang = Gang(
             command=(sys.executable, str(script)),
@@ -134,6 +134,23 @@ def test_what_loses_its_parent_is_reaped_without_a_template_too(started: Started
     started.starter.reap_orphans(started.workers)
     with pytest.raises(ChildProcessError):
         os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
+def test_a_worker_that_is_not_wanted_any_more_and_has_ended_before_it_is_heard_of_is_ended_by_nobody_else(
+    started: Started,
+) -> None:
+    """Were it reaped before, its number might be another process's by the time that it is ended."""
+    started.script.write_text("raise SystemExit")
+    started.starter.start(FORMATION, 0)
+    started.starter.forget()
+    ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    started.starter.reap_orphans([])
+    started.hear()
+    assert started.workers == []
+    with pytest.raises(ChildProcessError):
+        os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    started.starter.reap_orphans([])
 
 
 NO_FORKS = """

@@ -26,7 +26,7 @@ class DeviceFaults:
 
     ``uncorrected_errors`` counts ECC errors that could not be corrected, since the driver was loaded;
     ``is_remap_pending`` says that a row of memory awaits a reset to be replaced, ``has_remap_failed`` that none was
-    left to replace it. ``xids`` are the kinds of critical Xid events since this process began to watch.
+    left to replace it. ``xids`` are the critical Xid events since this process began to watch.
     """
 
     uncorrected_errors: int | None = None

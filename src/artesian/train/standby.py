@@ -97,6 +97,8 @@ class Standby:
         self.has_served = False
         """Whether a worker has come of it."""
         self._asked: dict[int, _Asked | None] = {}
+        self._given_up: set[int] = set()
+        """What was asked for, is not wanted any more, and may begin all the same."""
         self._next_id = 0
 
     def fork_worker(
@@ -151,7 +153,8 @@ class Standby:
         told = json.loads(data)
         if "id" not in told:
             return None  # its imports are done
-        if told["id"] not in self._asked:  # given up meanwhile
+        if told["id"] in self._given_up:
+            self._given_up.discard(told["id"])
             Store(pid=told["pid"]).end()
             return None
         asked = self._asked.pop(told["id"])
@@ -169,8 +172,8 @@ class Standby:
 
     @property
     def is_owing(self) -> bool:
-        """Whether something was asked for that has not begun."""
-        return bool(self._asked)
+        """Whether something was asked for that has not begun, as far as it has told: its process is for ``take`` to know."""
+        return bool(self._asked or self._given_up)
 
     def owed_ranks(self) -> list[int]:
         """Return the ranks of the workers that were asked for and have not begun."""
@@ -187,6 +190,7 @@ class Standby:
             if asked is not None:
                 asked.line.close()
                 del self._asked[number]
+                self._given_up.add(number)
 
     def close(self) -> None:
         """End the template. Its workers do not notice."""
