@@ -94,3 +94,31 @@ def test_an_agent_that_is_told_to_stop_does_not_wait_for_ever(agent: Agent, tmp_
     assert agent.returncode == 143
     assert "was killed 0.2 s ago, and is not gone" in errors
     assert_ends(stuck)
+
+
+IMPATIENT = """
+import sys
+from artesian.train import launch, watch
+
+watch._LEAVE_S = 0.2
+sys.exit(launch.main(sys.argv[1:]))
+"""
+CANNOT_END = """
+import threading
+
+threading.Thread(target=threading.Event().wait).start()
+raise KeyError("its own")
+"""
+
+
+def test_a_worker_that_has_failed_and_cannot_end_is_ended_and_reported(tmp_path: Path) -> None:
+    """The interpreter waits for a thread that waits for ever. No restart is left, for which it would be killed."""
+    (tmp_path / "script.py").write_text(CANNOT_END)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPATIENT, "--preload", "json", str(tmp_path / "script.py")],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 1
+    assert "failed: KeyError: 'its own' (and has not ended since)" in done.stderr

@@ -271,6 +271,7 @@ class Agent:
     def _hear_error(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
         trace = message.get("trace")
+        worker.told = worker.failure_told(message), time.monotonic()
         if self._can_restart():
             self._note(worker.failure_told(message))
         elif trace is not None:

@@ -51,6 +51,8 @@ class WorkerProcess:
         """File of its output; None where it shares the agent's."""
         self.can_rejoin = False
         """Whether it can form the gang anew within its process."""
+        self.told: tuple[Failure, float] | None = None
+        """The error with which it leaves, by its own word, and since when, on the monotonic clock."""
         self.is_unclear = False
         """Whether it has said what makes no sense."""
         self._log_start = log_start
