@@ -10,6 +10,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -20,9 +21,9 @@ import pytest
 
 from artesian.train.elected import Elected
 from artesian.train.heartbeat import Activity, make_page, read_page
-from artesian.train.neighbour import Neighbour, introduce
+from artesian.train.neighbour import Neighbour, admit, ask, introduce
 from artesian.train.placed import council_of
-from artesian.train.recovery import Failure
+from artesian.train.recovery import NOBODY_THERE, Failure
 from artesian.train.terms import Address, Terms
 from artesian.train.words import is_of_agent, of_worker
 from ports import free_port
@@ -123,10 +124,11 @@ def test_who_was_started_on_other_terms_is_sent_away(
     council = hall.meet(place)
     peer = hall.come(**told)
     assert peer is not None
+    assert peer.wait_for(DEADLINE_S) == {"end": NOBODY_THERE}
     assert peer.wait_for(DEADLINE_S) is None
     assert list(council._members) == [council.id]
     assert hall.said == [
-        "an agent that knows the token, and was started on other terms than this one, is sent away"
+        "an agent that knows the token was started on other terms than this one; it is sent away"
     ]
     peer.close()
     council.close()
@@ -141,6 +143,29 @@ def test_a_member_that_makes_no_sense_is_lost(hall: Hall) -> None:
     assert list(council._members) == [council.id]
     peer.close()
     council.close()
+
+
+def test_a_leader_that_goes_before_it_has_told_who_is_there_is_not_the_only_one_to_meet(hall: Hall) -> None:
+    def lead() -> None:
+        with socket.create_server(hall.address) as door:
+            is_leading.set()
+            while admit(guest := ask(door.accept()[0]), hall.token) is None:
+                pass  # it has looked by which address others reach it
+        guest.peer.close()
+
+    is_leading = threading.Event()
+    terms = Terms(endpoints=(hall.address,), token=hall.token, min_nodes=2, max_nodes=2, max_restarts=0)
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor() as elsewhere:
+        council = Elected(terms, Idle(), selector, hall.said.append)
+        leading = elsewhere.submit(lead)
+        assert is_leading.wait(DEADLINE_S)
+        council.meet()
+        assert not council.is_leader
+        leading.result()
+        [(link, _)] = selector.select(DEADLINE_S)
+        link.data()
+        assert [council.is_leader, list(council._members)] == [True, [council.id]]
+        council.close()
 
 
 @pytest.mark.parametrize(

@@ -136,14 +136,13 @@ class Council(ABC):
         told = admit(guest, self._terms.token)
         if told is None:
             return
-        if not self._is_one_of_us(told):
+        is_one_of_us = self._is_one_of_us(told)
+        if not is_one_of_us:
             self._say(
-                "an agent that knows the token, and was started on other terms than this one, is sent away"
+                "an agent that knows the token was started on other terms than this one; it is sent away"
             )
-            peer.close()
-            return
-        if self.is_over:
-            peer.send({"end": self._ended_with or 0})
+        if self.is_over or not is_one_of_us:
+            peer.send({"end": (self._ended_with or 0) if is_one_of_us else NOBODY_THERE})
             peer.close()
             return
         if (before := self._peers.get(peer.id)) is not None:
@@ -297,11 +296,9 @@ class Council(ABC):
             self._tell(member, {"end": code})
 
     def _hear(self, peer: Neighbour, act: Callable[[Message], None]) -> None:
-        messages = peer.receive()
-        if messages is None:
+        if (messages := peer.receive()) is None:
             self._lose(peer)
-            return
-        for message in messages:
+        for message in messages or ():
             act(message)
 
     def _take(self, member: str, message: Message) -> None:

@@ -168,6 +168,10 @@ class Elected(Council):
         """Find the next leader, who may be this node."""
         if self.is_over:
             return
+        if not self._members:  # it went before it had told who is there
+            if self._node.pause(0.1):
+                self.meet()
+            return
         self._led_before, *_ = self._members
         led_at = self._members[self._led_before]
         is_idle = self._is_done_here or self.id not in self._nodes
