@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from artesian.train.neighbour import Neighbour, admit, ask, introduce
 from artesian.train.placed import council_of
 from artesian.train.recovery import NOBODY_THERE, Failure
 from artesian.train.terms import Address, Terms
+from artesian.train.watchdog import verdict
 from artesian.train.words import is_of_agent, of_worker
 from ports import free_port
 from recovery_harness import DEADLINE_S, Idle
@@ -53,8 +55,8 @@ class Hall:
         self._selector = selector
         self._elsewhere = elsewhere
 
-    def meet(self, place: int | None) -> Elected:
-        terms = {"min_nodes": 2, "max_nodes": 2, "max_restarts": 0, "place": place}
+    def meet(self, place: int | None, *, nodes: int = 2) -> Elected:
+        terms = {"min_nodes": nodes, "max_nodes": nodes, "max_restarts": 0, "place": place}
         council = council_of(
             Terms(endpoints=(self.address,), token=self.token, **terms),  # type: ignore[arg-type]
             Idle(),
@@ -259,7 +261,10 @@ def test_a_page_that_was_written_over_says_nothing_certain() -> None:
     page = make_page()
     try:
         os.pwrite(page, b"\xff" * 96, 0)
-        assert read_page(page).activity is Activity.STARTING
+        beat = read_page(page)
+        assert beat.activity is Activity.STARTING
+        assert (beat.limit_s, beat.since_s, beat.alive_s, beat.step) == (None,) * 4
+        assert verdict(beat, time.monotonic()) is None, "it is not killed for that"
         with pytest.raises(PermissionError):
             os.ftruncate(page, 0)
     finally:
@@ -295,3 +300,23 @@ def test_what_cannot_be_said_or_shown_does_not_keep_a_gang_from_its_restart(
         )
     os.close(unread)
     assert done.returncode == 0
+
+
+def test_of_many_who_come_together_each_is_told_of_all_once(hall: Hall) -> None:
+    """Each time that one comes all would be told of all: of a thousand the leader would speak for minutes."""
+    council = hall.meet(None, nodes=9)
+    peers = []
+    for number in range(8):
+        peer = hall.come(id=str(number), address=["127.0.0.1", 1], number=-1, nodes=[])
+        assert peer is not None
+        peers.append(peer)
+    council.keep(time.monotonic(), is_warm=False)
+    for number, peer in enumerate(peers):
+        at_first, with_the_beat, beat = (peer.wait_for(DEADLINE_S) for _ in range(3))
+        assert at_first is not None
+        assert [name for name, *_ in at_first["members"]] == [council.id, *map(str, range(number + 1))]
+        assert with_the_beat is not None
+        assert [name for name, *_ in with_the_beat["members"]] == [council.id, *map(str, range(8))]
+        assert beat == {"beat": 1}
+        peer.close()
+    council.close()

@@ -156,4 +156,4 @@ def read_page(fd: int) -> Beat:
 
 
 def _seconds(nanoseconds: int) -> float | None:
-    return nanoseconds / _SECOND if nanoseconds else None
+    return nanoseconds / _SECOND if nanoseconds > 0 else None

@@ -11,6 +11,7 @@ import secrets
 import select
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from artesian.train.words import Message, is_of_agent, parsed
@@ -33,8 +34,12 @@ class Neighbour:
 
     def send(self, message: Message) -> bool:
         """Send ``message``; False where the other side is gone, or does not take it."""
+        return self.send_line(_line_of(message))
+
+    def send_line(self, line: bytes) -> bool:
+        """Send a message that is a line already; as ``send``."""
         try:
-            self.socket.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            self.socket.sendall(line)
         except OSError:
             return False
         return True
@@ -72,6 +77,17 @@ class Neighbour:
     def close(self) -> None:
         """Close the connection. Calling it again does nothing."""
         self.socket.close()
+
+
+def tell_all(peers: Iterable[Neighbour], message: Message) -> None:
+    """Send all the same, which is put into words once. Whether they are there their beats tell."""
+    line = _line_of(message)
+    for peer in peers:
+        peer.send_line(line)
+
+
+def _line_of(message: Message) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def _is_readable(connection: socket.socket, timeout_s: float) -> bool:
