@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from artesian.train.elected import Elected
-from artesian.train.neighbour import Message, Neighbour, admit, ask, introduce
+from artesian.train.neighbour import Neighbour, admit, ask, introduce
 from artesian.train.terms import Address, Terms
+from artesian.train.words import Message
 from ports import free_port
 from recovery_harness import (
     DEADLINE_S,

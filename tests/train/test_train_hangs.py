@@ -7,6 +7,7 @@ import pytest
 
 from artesian.train.crew import Crew
 from artesian.train.heartbeat import Activity, Beat
+from artesian.train.recovery import Failure
 from artesian.train.watch import Watch
 
 STARTING = Beat(
@@ -32,6 +33,7 @@ class FakeWorker:
     is_still: bool = False
     is_stopped: bool = False
     asked: int = 0
+    told: tuple[Failure, float] | None = None
 
     @property
     def line(self) -> "FakeWorker":
@@ -163,6 +165,43 @@ def test_only_a_verdict_that_may_be_wrong_makes_patient(crew: FakeCrew, watch: W
     assert hung(watch, 104.0) == [1]
     assert watch.patience == 2.0
     assert all(worker.asked == 2 for worker in crew.workers)
+
+
+def test_who_has_failed_and_does_not_end_is_the_cause_and_not_those_who_wait_for_it(
+    crew: FakeCrew, watch: Watch
+) -> None:
+    for worker in crew.workers:
+        worker.said = STEPPING
+    assert hung(watch, 100.5) == []
+    failed = crew.workers[1]
+    failed.told = Failure(rank=1, text="worker 1 failed: KeyError", is_suspect=True, exit_code=1), 101.0
+    failed.said = replace(STEPPING, activity=Activity.BUSY)
+    crew.workers[0].lives_at(130.0)
+    assert hung(watch, 130.0) == [], "it may still write something down"
+    crew.workers[0].lives_at(131.0)
+    (found,) = watch.look(131.0)
+    assert (found.rank, found.exit_code) == (1, 1)
+    assert found.text == "worker 1 failed: KeyError (and has not ended since)"
+
+
+def test_who_has_failed_alone_and_does_not_end_is_ended(crew: FakeCrew, watch: Watch) -> None:
+    del crew.running[0]
+    failed = crew.workers[1]
+    failed.told = Failure(rank=1, text="worker 1 failed", is_suspect=True, exit_code=1), 101.0
+    assert hung(watch, 700.0) == []
+    assert hung(watch, 702.0) == [1]
+
+
+def test_a_template_that_hangs_in_the_first_start_is_given_up_after_the_time_that_the_user_gives_to_a_start() -> (
+    None
+):
+    crew = FakeCrew([FakeWorker(0, STARTING)], owed=1)
+    watch = Watch(cast(Crew, crew), start_limit_s=60.0)
+    watch.formed(100.0)
+    assert hung(watch, 159.0) == []
+    assert crew.has_template
+    assert hung(watch, 161.0) == []
+    assert not crew.has_template
 
 
 def test_a_template_that_does_not_answer_is_given_up(crew: FakeCrew, watch: Watch) -> None:

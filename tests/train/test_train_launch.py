@@ -623,6 +623,8 @@ def test_a_progress_folder_that_cannot_be_written_does_not_hide_the_failure(
             ["--restart-on", "signal,rain", "x.py"],
             "expected some of signal, oom_kill, user_error, got 'rain'",
         ),
+        (["--master-port", "70000", "x.py"], "expected a port from 0 to 65535, got '70000'"),
+        (["--log-dir", "/dev/null/log", "x.py"], "--log-dir must be a folder that can be made"),
         (["--no-such", "x", "x.py"], "unrecognized arguments: --no-such"),
     ],
 )

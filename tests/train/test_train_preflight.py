@@ -6,7 +6,8 @@ import selectors
 import socket
 from collections import Counter
 from itertools import combinations
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,14 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artesian.train import faults, preflight
+from artesian.train.crew import Crew
 from artesian.train.elected import Elected
 from artesian.train.faults import DeviceFaults, FaultWatch, Lookout
+from artesian.train.gang import Formation, Gang
 from artesian.train.heartbeat import make_page
 from artesian.train.link import Link
 from artesian.train.preflight import Finding, PairCheck, Preflight, RankCheck, check, judge, leave_out, rounds
 from artesian.train.recovery import Failure
 from artesian.train.terms import Terms
 from artesian.train.unwanted import Unwanted
+from artesian.train.worker_process import WorkerProcess
 from gang_harness import in_gang
 from recovery_harness import Idle
 
@@ -76,7 +80,7 @@ def slow_links_of(rank: int, size: int, rate: float | None) -> dict[tuple[int, i
             gang_of(4, flops={2: 60.0}),
             [Finding(rank=2, reason="it multiplies at 60% of the middle rank's rate")],
         ),
-        (gang_of(4, wrong={1}), [Finding(rank=1, reason="its matrix product is wrong")]),
+        (gang_of(4, wrong={1}), [Finding(rank=1, reason="its matrix product is wrong, or fails")]),
         (gang_of(4, faults={3: ("Xid 79",)}), [Finding(rank=3, reason="Xid 79")]),
         (
             gang_of(4, links=slow_links_of(1, 4, 3.0)),
@@ -173,6 +177,19 @@ def test_a_rank_that_computes_or_sends_what_is_wrong_is_left_out() -> None:
     found = in_gang(4, work)[0]
     assert {pair.ranks for pair in found.pairs if pair.bytes_per_s is None} == {(0, 1), (1, 2), (1, 3)}
     assert [finding.rank for finding in judge(found, least_share=1e-6)] == [1, 2]
+
+
+def test_a_device_on_which_nothing_works_is_found_and_does_not_end_who_looks() -> None:
+    def work(rank: int) -> Preflight:
+        def fail(device: torch.device, size: int) -> tuple[float, bool]:
+            raise RuntimeError(f"uncorrectable ECC error encountered on {device} in {size} rows")
+
+        if rank == 1:
+            preflight._multiply = fail
+        return checked(rank)
+
+    found = in_gang(4, work)[0]
+    assert [finding.rank for finding in judge(found, least_share=1e-6)] == [1]
 
 
 # -- faults ----------------------------------------------------------------------------------------------
@@ -280,10 +297,25 @@ def test_a_fault_that_comes_while_the_device_is_in_use_is_told_once(monkeypatch:
         found.watch_device(torch.device("cpu"))
         found.watch_device(torch.device("cuda", 0))
         found.watch_device(torch.device("cuda", 0))
+        before = ["1 uncorrected memory errors", "a row of memory awaits a reset to be remapped"]
+        assert json.loads(agent.recv(4096)) == {"against": before, "device": "cuda:0", "round": 0}
         library.remaps = (1, 1)
         assert json.loads(agent.recv(4096)) == {"unfit": "a row of memory could not be remapped", "round": 0}
         library.ecc = 7  # the next word: had two been watching, the first would come again
         assert json.loads(agent.recv(4096)) == {"unfit": "7 uncorrected memory errors", "round": 0}
+
+
+def test_a_fault_that_grows_or_comes_again_is_told_once() -> None:
+    library = Nvml(ecc=3)
+    told: list[str] = []
+    watch = FaultWatch("GPU-1", library)
+    lookout = Lookout(watch, told.append)
+    for count in range(4, 1000):
+        library.ecc = count
+        library.xids = [48, 63, 48]
+        lookout.look()
+    assert told == ["4 uncorrected memory errors", "Xid 48, 63"]
+    assert watch.read().xids == (48, 63)
 
 
 def test_a_machine_without_the_library_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +369,81 @@ def test_an_unfit_node_goes_where_others_can_do_without_it(
         council.budget.restarts = 1
         assert unwanted.judge("worker 1", 1, told) is None
         assert capsys.readouterr().err.endswith("training goes on with it: no restart is left\n")
+
+
+def test_a_node_that_stayed_for_want_of_a_spare_one_goes_when_one_comes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    council = Hall(there=2, train=2, least=2)
+    unwanted = Unwanted(council, council.budget)
+    assert unwanted.again(formed(0, node_rank=1), 0.0) is None, "nothing is wrong with it"
+    assert unwanted.judge("worker 1", 1, {"unfit": "Xid 79"}) is None
+    assert unwanted.again(formed(0, node_rank=1), 100.0) is None
+    council._members["spare"] = ("127.0.0.1", 3)
+    assert unwanted.again(formed(0, node_rank=1), 200.0) is None, "another may be as bad, and goes first"
+    assert unwanted.again(formed(1, node_rank=1), 300.0) is None, (
+        "it has gone, and there was a second spare one"
+    )
+    cause = Failure(rank=-1, text="worker 1 is unfit: Xid 79", is_suspect=False, exit_code=1)
+    assert unwanted.again(formed(1, node_rank=1), 310.0) == (cause, True)
+    stays, goes = capsys.readouterr().err.splitlines()
+    assert stays.endswith("training goes on with it: no spare node is there")
+    assert goes.endswith("this node makes room for a spare one")
+
+
+def test_a_fault_that_ended_its_worker_is_known_by_what_the_next_one_finds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    council = Hall(there=3, train=2, least=2)
+    unwanted = Unwanted(council, council.budget)
+    told = {"device": "cuda:0", "against": ["2 uncorrected memory errors"]}
+    assert unwanted.judge("worker 1", 1, told) is None, "it was so before"
+    assert unwanted.judge("worker 1", 1, told) is None
+    assert unwanted.judge("worker 0", 0, {**told, "device": "cuda:1", "against": ["x"]}) is None
+    judged = unwanted.judge("worker 1", 1, {**told, "against": ["3 uncorrected memory errors"]})
+    text = "worker 1 is unfit: 3 uncorrected memory errors"
+    assert judged == (Failure(rank=-1, text=text, is_suspect=False, exit_code=1), True)
+    assert capsys.readouterr().err == f"artesian launch: {text}; this node makes room for a spare one\n"
+
+
+def formed(number: int, *, node_rank: int) -> Formation:
+    return Formation(
+        number=number,
+        node_rank=node_rank,
+        nodes=2,
+        master_host="127.0.0.1",
+        master_port=1,
+        is_store_served=True,
+    )
+
+
+def test_that_a_device_is_no_good_is_heard_in_a_later_round_too() -> None:
+    """It is said once; and a fault that ends a worker has often formed the gang anew by then."""
+
+    class Worker:
+        rank, pid, can_rejoin, is_unclear = 0, 1, False, False
+
+        def __init__(self, control: socket.socket) -> None:
+            self.line = SimpleNamespace(control=control)
+
+    heard: list[dict[str, Any]] = []
+    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, ours, selectors.DefaultSelector() as selector:
+        worker = cast(WorkerProcess, Worker(ours))
+        crew = Crew(
+            Gang(command=("true",), local_workers=1),
+            {},
+            selector,
+            on_end=lambda _: None,
+            on_word=lambda _, word: heard.append(word),
+            on_failure=lambda _: None,
+            on_loss=lambda *_: None,
+        )
+        crew.running[0], crew._formation = worker, formed(1, node_rank=0)
+        for word in ({"failed": "a peer is gone", "round": 0}, {"unfit": "Xid 79", "round": 0}):
+            theirs.send(json.dumps(word).encode())
+            crew._hear(worker)
+    assert heard == [{"unfit": "Xid 79", "round": 0}]
 
 
 def test_of_several_bad_nodes_each_lets_those_before_it_go_first(monkeypatch: pytest.MonkeyPatch) -> None:

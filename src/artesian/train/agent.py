@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from artesian.train.agent_reports import Reports, say
+from artesian.train.agent_reports import Reports
 from artesian.train.agent_signals import hearing
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
 from artesian.train.placed import council_of
-from artesian.train.recovery import PREEMPTED, Failure, cause_of
+from artesian.train.recovery import CANNOT_START, PREEMPTED, Failure, cause_of
+from artesian.train.saying import say
 from artesian.train.terms import Address, Terms
 from artesian.train.unwanted import Unwanted
 from artesian.train.watch import Watch
@@ -35,6 +36,7 @@ _SETTLE_S = 0.05
 _LONGEST_SETTLE_S = 1.0
 """The same, where a worker is seen to be on its way out."""
 _TRACES_S = 0.2
+_LEFT_UNBORN = "the template ended before it had started all workers"
 
 
 class Agent:
@@ -121,9 +123,15 @@ class Agent:
         is_served = self._crew.starter.can_serve and gang.nodes == 1
         port = gang.master_port
         if port is None or is_served:
-            port = self._crew.starter.open_store(gang.master_host, port)
-        master = (gang.master_host, port)
-        self.form(number, gang.nodes, gang.node_rank, master, None, cause, is_served=is_served)
+            try:
+                port = self._crew.starter.open_store(gang.master_host, port)
+            except OSError as error:
+                text = f"workers cannot meet at {gang.master_host}, port {port or 'any'}: {error.strerror}"
+                self._note(Failure(rank=-1, text=text, is_suspect=False, exit_code=CANNOT_START))
+                return
+        self.form(
+            number, gang.nodes, gang.node_rank, (gang.master_host, port), None, cause, is_served=is_served
+        )
 
     def open_store(self, host: str) -> tuple[int, bool]:
         """Return the port of a new formation's store on ``host``, and whether it is served; else rank 0 has to."""
@@ -168,23 +176,23 @@ class Agent:
                 is_first_node=self._formation.node_rank == 0,
             )
 
-    def _go_on_without_template(self, local_ranks: Sequence[int]) -> None:
-        follows = (
-            "another one takes its place" if self._crew.starter.has_template else "workers start the slow way"
-        )
+    def _go_on_without_template(self, local_ranks: Sequence[int], is_store_lost: bool) -> None:
+        has_another = self._crew.starter.has_template
+        follows = "another one takes its place" if has_another else "workers start the slow way"
         say(f"the template has ended; {follows} from here on")
-        if local_ranks and not self._crew.running and self._council is None and self._formation is not None:
+        if self._formation is None or not (local_ranks or is_store_lost):
+            return
+        if not self._crew.running and self._council is None:
             self._form_alone(self._formation.number, None)
-        elif local_ranks:
-            text = "the template ended before it had started all workers"
-            self._note(Failure(rank=-1, text=text, is_suspect=False, exit_code=1))
+        else:
+            self._note(Failure(rank=-1, text=_LEFT_UNBORN, is_suspect=False, exit_code=1))
 
     # Waiting
 
     def _wait(self) -> None:
         """Wait for the next event or deadline, and act on it."""
         now_s = time.monotonic()
-        deadlines = [self._kill_at_s, self._settle_at_s, self._crew.rejoin_by_s]
+        deadlines = [self._kill_at_s, self._settle_at_s, self._crew.rejoin_by_s, self._crew.gone_by_s]
         if self._is_watching():
             deadlines.append(now_s + CHECK_EVERY_S)
         if self._council is not None and not self._council.is_over:
@@ -208,8 +216,9 @@ class Agent:
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
             self._kill_at_s = None
             self._end_now()
-        if self._crew.rejoin_by_s is not None and now_s >= self._crew.rejoin_by_s:
-            self._give_up_rejoining()
+        self._crew.leave_behind(now_s)
+        if (self._crew.rejoin_by_s or now_s) < now_s and self._crew.give_up_rejoining():
+            self._reports.fall_to_fork()
         if self._is_watching():
             self._look_for_hangs(now_s)
         if self._settle_at_s is not None and now_s >= self._settle_at_s:
@@ -220,6 +229,8 @@ class Agent:
                 self._decide()
         if self._council is not None:
             self._council.keep(now_s, is_warm=self._crew.starter.is_warm)
+        if self._formation is not None and self._is_at_work:
+            self._act_on_unwanted(self._unwanted.again(self._formation, now_s))
         if self._crew.is_short and self._kill_at_s is not None:
             # Told to stop while it was formed anew: there is no next step for anybody to finish.
             self._kill_within(self._gang.grace_s)
@@ -242,27 +253,25 @@ class Agent:
             self._crew.send(told)
 
     def _hear(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        if message.keys() & {"slow", "unfit"}:
-            self._act_on_unwanted(worker, message)
+        if message.keys() & {"slow", "unfit", "against"} and self._is_at_work:
+            self._act_on_unwanted(self._unwanted.judge(worker, worker.rank, message))
         if "failed" in message:
             self._hear_error(worker, message)
 
-    def _act_on_unwanted(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
-        """Have another do its work: another node, or on a node that is alone a new process."""
-        if self._formation is None or self._stopped_by is not None or self._exit_code:
-            return
-        match self._unwanted.judge(worker, worker.rank, message):
+    def _act_on_unwanted(self, judged: tuple[Failure, bool] | None) -> None:
+        """Have another do the work of whom it is: another node, or on a node that is alone a new process."""
+        match judged:
             case cause, False:
                 self._note(cause)
             case cause, True if self._council is not None:
                 self._exit_code = 1
                 self._council.make_room(cause)
-                self._crew.farewell = signal.SIGKILL
-                self._crew.send(signal.SIGKILL)
+                self._crew.end()
 
     def _hear_error(self, worker: WorkerProcess, message: dict[str, Any]) -> None:
         """Act on a worker's word that it has failed; the end of its process may take a second more."""
         trace = message.get("trace")
+        worker.told = worker.failure_told(message), time.monotonic()
         if self._can_restart():
             self._note(worker.failure_told(message))
         elif trace is not None:
@@ -304,10 +313,12 @@ class Agent:
         blamed = {failure.rank for failure in self._failures}
         return any(worker.is_leaving for rank, worker in self._crew.running.items() if rank not in blamed)
 
+    @property
+    def _is_at_work(self) -> bool:
+        return self._formation is not None and self._stopped_by is None and not self._exit_code
+
     def _can_restart(self) -> bool:
-        if self._formation is None or self._stopped_by is not None or self._exit_code:
-            return False
-        return self._council is not None or self._budget.has_restarts
+        return self._is_at_work and (self._council is not None or self._budget.has_restarts)
 
     def _note(self, failure: Failure) -> None:
         """Note a failure; those that come with it may tell the cause."""
@@ -338,13 +349,6 @@ class Agent:
             return
         say(f"{cause.text}; {self._budget.spend(cause)}")
         self._form_alone(self._formation.number + 1, cause)
-
-    def _give_up_rejoining(self) -> None:
-        """Start anew those that do not come back from the gang that was."""
-        self._crew.give_up_rejoining()
-        for worker in self._crew.gave_up:
-            say(f"{worker} does not come back from the lost gang; it starts anew")
-            self._reports.fall_to_fork()
 
     # Watching
 
@@ -392,5 +396,5 @@ class Agent:
         """Kill who has had the grace, or is not to have it; where it is a stop, say who did not listen."""
         left = ", ".join(map(str, self._crew.end()))
         if self._stopped_by is not None and (left or self._crew.is_short):
-            names = left or "workers that were about to start"
-            say(f"told to stop by {self._stopped_by.name}, and still there: {names}; killed")
+            left = left or "workers that were about to start"
+            say(f"told to stop by {self._stopped_by.name}, and still there: {left}; killed")

@@ -1,11 +1,11 @@
 """What the launch agent tells: people, on stderr, and the control plane, in its progress file."""
 
-import sys
 import time
 
 from artesian.train.crew import Crew
 from artesian.train.gang import Gang
 from artesian.train.recovery import Failure, Recovery, describe, report
+from artesian.train.saying import say
 from artesian.wire.clock import AnchoredClock
 from artesian.wire.messages import Layer, Message, WorkerFailed
 
@@ -101,8 +101,3 @@ class Reports:
         folder = self._gang.progress_dir
         if folder is not None and (problem := report(folder, self._gang.node_rank, message)):
             say(problem)
-
-
-def say(text: str) -> None:
-    """Tell whoever reads the agent's stderr."""
-    print(f"artesian launch: {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -17,15 +17,17 @@ import secrets
 import selectors
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 
 from artesian.train.doors import Doors
-from artesian.train.neighbour import Guest, Message, Neighbour, admit, introduce
+from artesian.train.neighbour import Guest, Neighbour, admit, introduce, tell_all
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure, cause_of
 from artesian.train.roster import can_grow, form_message, line_up, read_form
 from artesian.train.succession import Shortage
 from artesian.train.terms import Address, Node, Terms
+from artesian.train.words import Message, is_introduction
 
 BEAT_S = 0.5
 _LAST_CALL_S = 5.0
@@ -55,6 +57,7 @@ class Council(ABC):
         self._peers: dict[str, Neighbour] = {}
         self._members: dict[str, Address] = {}
         """In the order of their coming, this node among them."""
+        self._is_list_new = False
         self._nodes: tuple[str, ...] = ()
         """Who trains, by node rank."""
         self._number = -1
@@ -75,10 +78,7 @@ class Council(ABC):
     # Meeting
 
     def meet(self) -> None:
-        """Become the leader, or connect to the one there is, or find that this node is told to stop.
-
-        The gang is over for this node where neither works within the time to join.
-        """
+        """Become the leader, or connect to the one there is; where neither works in time the gang is over for this node."""
         deadline_s = time.monotonic() + self._terms.join_timeout_s
         while time.monotonic() < deadline_s:
             if self._lead_at(self._terms.endpoints[0]):
@@ -101,8 +101,7 @@ class Council(ABC):
         except OSError:
             return False
         self.is_leader = True
-        self._address = endpoint
-        self._members[self.id] = endpoint
+        self._address = self._members[self.id] = endpoint
         self._call()
         return True
 
@@ -119,7 +118,7 @@ class Council(ABC):
         if peer is None:
             return False
         self._leader = peer
-        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_leader(peer))
+        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear(peer, self._obey))
         return True
 
     def _introduction(self) -> Message:
@@ -134,17 +133,27 @@ class Council(ABC):
         told = admit(guest, self._terms.token)
         if told is None:
             return
-        if self.is_over:
-            peer.send({"end": self._ended_with or 0})
+        is_one_of_us = self._is_one_of_us(told)
+        if not is_one_of_us:
+            self._say(
+                "an agent that knows the token was started on other terms than this one; it is sent away"
+            )
+        if self.is_over or not is_one_of_us:
+            peer.send({"end": (self._ended_with or 0) if is_one_of_us else NOBODY_THERE})
             peer.close()
             return
         if (before := self._peers.get(peer.id)) is not None:
             self._lose(before)
         self._members[peer.id] = (str(told["address"][0]), int(told["address"][1]))
         self._peers[peer.id] = peer
-        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear_member(peer))
-        self._tell_members()
+        take = partial(self._take, peer.id)
+        self._selector.register(peer.socket, selectors.EVENT_READ, lambda: self._hear(peer, take))
+        self._tell_members([peer])
+        self._is_list_new = True
         self._greet(peer.id, told)
+
+    def _is_one_of_us(self, told: Message) -> bool:
+        return is_introduction(told)
 
     @abstractmethod
     def _greet(self, member: str, told: Message) -> None:
@@ -176,6 +185,9 @@ class Council(ABC):
             self._give_up(self._missing())
 
     def _beat(self, now_s: float) -> None:
+        if self._is_list_new:
+            self._is_list_new = False
+            self._tell_members(self._peers.values())
         for peer in [*self._peers.values(), *([self._leader] if self._leader else [])]:
             is_there = peer.send({"beat": 1})
             if not is_there or now_s - peer.heard_s > self.lost_s:
@@ -209,7 +221,7 @@ class Council(ABC):
 
     def _lose_member(self, member: str) -> None:
         del self._members[member]
-        self._tell_members()
+        self._is_list_new = True
         if member in self._nodes and member not in self._done:  # whose workers have ended well is not missed
             rank = self._nodes.index(member)
             lost = Failure(rank=-1, text=f"node {rank} was lost", is_suspect=False, exit_code=1)
@@ -274,23 +286,20 @@ class Council(ABC):
         elif (peer := self._peers.get(member)) is not None:
             peer.send(message)  # whether it is there the beats tell
 
-    def _tell_members(self) -> None:
-        listed = [[member, *address] for member, address in self._members.items()]
-        for peer in self._peers.values():
-            peer.send({"members": listed})
+    def _tell_members(self, peers: Iterable[Neighbour]) -> None:
+        """Who comes is told at once, all others with a beat: of a thousand who come together each would be told a thousand times."""
+        tell_all(peers, {"members": [[member, *address] for member, address in self._members.items()]})
 
     def _end_all(self, code: int) -> None:
         self._ended_with = code
         for member in [member for member in self._members if member != self.id] + [self.id]:
             self._tell(member, {"end": code})
 
-    def _hear_member(self, peer: Neighbour) -> None:
-        messages = peer.receive()
-        if messages is None:
+    def _hear(self, peer: Neighbour, act: Callable[[Message], None]) -> None:
+        if (messages := peer.receive()) is None:
             self._lose(peer)
-            return
-        for message in messages:
-            self._take(peer.id, message)
+        for message in messages or ():
+            act(message)
 
     def _take(self, member: str, message: Message) -> None:
         """Take a member's word, this node's own included. What it says of an older formation is over."""
@@ -317,14 +326,6 @@ class Council(ABC):
         return self._done >= set(self._nodes)
 
     # Following
-
-    def _hear_leader(self, peer: Neighbour) -> None:
-        messages = peer.receive()
-        if messages is None:
-            self._lose(peer)
-            return
-        for message in messages:
-            self._obey(message)
 
     def _obey(self, message: Message) -> None:
         if "members" in message:

@@ -10,18 +10,23 @@ from typing import Any
 from artesian.train.gang import Formation, Gang, place_environment
 from artesian.train.heartbeat import Beat
 from artesian.train.recovery import CANNOT_START, NOT_FOUND, Failure
+from artesian.train.saying import say
 from artesian.train.starter import Starter
+from artesian.train.words import of_worker
 from artesian.train.worker_process import WorkerProcess
 
 _REJOIN_S = 2.0
 """How long a survivor may take to leave the gang that was; then it is killed, and started anew."""
+
+_GONE_S = 60.0
+"""How long a killed worker may take to be gone. One that waits in the kernel, for a device or a disk, may never be."""
 
 
 class Crew:
     """Brings the node's workers from one formation to the next.
 
     ``on_end`` gets each worker that has ended by itself, ``on_word`` what one says, ``on_failure`` what cannot
-    be started, ``on_loss`` the local ranks that a template which has ended has left unborn.
+    be started, ``on_loss`` the local ranks that a template which has ended has left unborn, and whether the store is.
     """
 
     def __init__(
@@ -33,7 +38,7 @@ class Crew:
         on_end: Callable[[WorkerProcess], None],
         on_word: Callable[[WorkerProcess, dict[str, Any]], None],
         on_failure: Callable[[Failure], None],
-        on_loss: Callable[[Sequence[int]], None],
+        on_loss: Callable[[Sequence[int], bool], None],
     ) -> None:
         self._gang = gang
         self._environ = environ
@@ -44,8 +49,6 @@ class Crew:
         self.starter = Starter(gang, environ, selector, on_worker=self._add, on_loss=on_loss)
         self.running: dict[int, WorkerProcess] = {}
         """By rank; in the order of starting."""
-        self.gave_up: list[WorkerProcess] = []
-        """Survivors that did not come back in this formation, and were started anew."""
         self.farewell: signal.Signals | None = None
         """Once set nobody is started any more, and who comes late gets this signal."""
         self.is_short = False
@@ -53,6 +56,10 @@ class Crew:
         self._formation: Formation | None = None
         self._dying: dict[int, WorkerProcess] = {}
         """By pid: killed for a restart, not reaped yet."""
+        self._left_behind: dict[int, WorkerProcess] = {}
+        """By pid: killed, and not gone for so long that nobody waits for them any more."""
+        self.gone_by_s: float | None = None
+        """When to leave those behind that were killed, and are not gone."""
         self._missing: list[int] = []
         """Local ranks to start when the dying ones are gone."""
         self._rejoining: set[int] = set()
@@ -102,7 +109,7 @@ class Crew:
             if worker not in survivors:
                 self._put_down(worker)
         self.starter.forget()
-        self._formation, self.gave_up = formation, []
+        self._formation = formation
         self._missing, self._rejoining, self.rejoin_by_s = [], set(), None
         if formation is None:
             return False
@@ -120,22 +127,45 @@ class Crew:
         self.is_short = self.is_short or self.starter.owed > 0
         self.starter.forget()
         self.send(signal.SIGKILL)
+        self.gone_by_s = time.monotonic() + _GONE_S
         return list(self.running.values())
 
-    def give_up_rejoining(self) -> None:
-        """Start anew those that do not come back from the gang that was."""
+    def leave_behind(self, now_s: float) -> None:
+        """Go on without waiting for those who were killed long ago, and are not gone."""
+        if self.gone_by_s is None or now_s < self.gone_by_s:
+            return
+        self.gone_by_s = None
+        stuck = [*self._dying.values(), *(self.running.values() if self.farewell == signal.SIGKILL else [])]
+        for worker in stuck:
+            say(
+                f"{worker} was killed {_GONE_S:g} s ago, and is not gone: it waits in the kernel, for a device or a disk "
+                "perhaps; it is left behind, and may still hold its device and memory"
+            )
+            self._left_behind[worker.pid] = worker
+            self.starter.without_memory.add(self._gang.local_rank_of(worker.rank))
+        self.is_short = self.is_short or (bool(stuck) and self.farewell is not None)
+        if self.farewell == signal.SIGKILL:
+            self.running.clear()
+        self._dying.clear()
+        self._start_missing()
+
+    def give_up_rejoining(self) -> bool:
+        """Start anew those that do not come back from the gang that was, and return whether there are any."""
         self.rejoin_by_s = None
+        gave_up = self.running.keys() & self._rejoining
         for rank in self._rejoining:
             if (worker := self.running.get(rank)) is not None:
-                self.gave_up.append(worker)
+                say(f"{worker} does not come back from the lost gang; it starts anew")
                 self._missing.append(self._gang.local_rank_of(rank))
                 self._put_down(worker)
         self._rejoining.clear()
         self._start_missing()
+        return bool(gave_up)
 
     def reap_orphans(self) -> None:
         """Reap what workers have left behind and has ended."""
-        self.starter.reap_orphans([*self.running.values(), *self._dying.values()])
+        known = [self.running, self._dying, self._left_behind]
+        self.starter.reap_orphans([worker for workers in known for worker in workers.values()])
 
     def close(self) -> None:
         """Kill who is left, and end the template."""
@@ -160,6 +190,7 @@ class Crew:
     def _put_down(self, worker: WorkerProcess) -> None:
         del self.running[worker.rank]
         self._dying[worker.pid] = worker
+        self.gone_by_s = time.monotonic() + _GONE_S
         worker.kill()
 
     def _start_missing(self) -> None:
@@ -196,7 +227,12 @@ class Crew:
         if not data:
             self._selector.unregister(control)
             return
-        message: dict[str, Any] = json.loads(data)
+        message = of_worker(data)
+        if message is None:
+            if not worker.is_unclear:  # once: it may be much
+                worker.is_unclear = True
+                say(f"{worker} says what makes no sense; that is passed over: {data[:80]!r}")
+            return
         number = None if self._formation is None else self._formation.number
         if "offers" in message:
             worker.can_rejoin = True
@@ -204,15 +240,24 @@ class Crew:
             self._rejoining.discard(worker.rank)
             if not self._rejoining:
                 self.rejoin_by_s = None
-        elif message["round"] == number and worker.pid not in self._dying:
-            self._on_word(worker, message)  # what speaks of an older round is over
+        elif (message["round"] == number or message.keys() & {"unfit", "against"}) and self.running.get(
+            worker.rank
+        ) is worker:
+            # What speaks of an older round is over; that a device is no good is said once, and stays so.
+            self._on_word(worker, message)
 
     def _reap(self, worker: WorkerProcess) -> None:
         self._selector.unregister(worker.pidfd)
         while worker.line.control in self._selector.get_map():
             self._hear(worker)  # what it said last, and that it says no more
+        if self._left_behind.pop(worker.pid, None) is not None:
+            worker.reap()
+            self.starter.without_memory.discard(self._gang.local_rank_of(worker.rank))
+            return
         if self._dying.pop(worker.pid, None) is not None:
             worker.reap()
+            if not self._dying and self.farewell != signal.SIGKILL:
+                self.gone_by_s = None
             self._start_missing()
             return
         if worker.rank in self._rejoining and self.farewell is None:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from artesian.train.listening import listen
 from artesian.train.neighbour import Guest, Neighbour, ask
 from artesian.train.terms import Address
 
@@ -46,7 +47,7 @@ class Doors:
         if (known := self._sockets.get(address)) is not None:
             return int(known.getsockname()[1])
         _allow_many_files()
-        listener = socket.create_server(address, backlog=256)
+        listener = listen(address, backlog=256)
         self._sockets[address] = listener
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._let_in(listener))
         return int(listener.getsockname()[1])

@@ -19,10 +19,10 @@ from collections.abc import Callable
 
 from artesian.train.council import Council
 from artesian.train.farewell import Farewell
-from artesian.train.neighbour import Message
 from artesian.train.recovery import Failure
 from artesian.train.succession import RETURN_S, seek_leader
 from artesian.train.terms import Address, Node, Terms
+from artesian.train.words import Message
 
 
 class Elected(Council):
@@ -167,6 +167,10 @@ class Elected(Council):
     def _succeed(self) -> None:
         """Find the next leader, who may be this node."""
         if self.is_over:
+            return
+        if not self._members:  # it went before it had told who is there
+            if self._node.pause(0.1):
+                self.meet()
             return
         self._led_before, *_ = self._members
         led_at = self._members[self._led_before]

@@ -134,7 +134,8 @@ class FaultWatch:
             return None
         data = _EventData()
         while (code := self._library.nvmlEventSetWait_v2(self._events, ctypes.byref(data), 0)) == _SUCCESS:
-            self._xids.append(int(data.event_data))
+            if (xid := int(data.event_data)) not in self._xids:  # a device may tell the same for days
+                self._xids.append(xid)
         # Anything but "nothing happened" means that the device cannot tell any more.
         return tuple(self._xids) if code == _TIMEOUT else None
 
@@ -149,13 +150,17 @@ class Lookout:
         """``tell`` is called with the words."""
         self._watch = watch
         self._tell = tell
-        self._known = set(watch.read().reasons)
+        self.before = watch.read().reasons
+        """What was against the device when it was taken into use."""
+        self._told: set[str] = set()
+        """Without their figures: a count that grows is the same fault."""
 
     def look(self) -> None:
         """Read the device, and tell what is new."""
         for reason in self._watch.read().reasons:
-            if reason not in self._known:
-                self._known.add(reason)
+            kind = reason.lstrip("0123456789 ")
+            if reason not in self.before and kind not in self._told:
+                self._told.add(kind)
                 self._tell(reason)
 
     def start(self) -> None:

@@ -1,11 +1,11 @@
 """What a launch agent is asked to run, where its workers stand in the gang, and what they are told of it."""
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from artesian.train.budget import MAX_REPLACEMENTS, Budget
+from artesian.train.listening import listen
 from artesian.train.recovery import CAUSES
 from artesian.train.worker_process import usable_cpus
 from artesian.wire import environment
@@ -135,6 +135,6 @@ def place_environment(
 
 def free_port(host: str) -> int:
     """Return a TCP port that nobody listens on now, on this machine's address ``host``."""
-    with socket.create_server((host, 0)) as server:
+    with listen((host, 0), backlog=1) as server:
         port: int = server.getsockname()[1]
     return port

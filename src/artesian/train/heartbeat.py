@@ -5,6 +5,7 @@ microsecond and the agent nothing until it looks. Times are seconds of the monot
 processes of a machine share. Every number is eight aligned bytes, so that none is read half written.
 """
 
+import fcntl
 import mmap
 import os
 import struct
@@ -28,6 +29,9 @@ class Activity(IntEnum):
     """Something that is known to take longer than a step: the checkpoint at the end, the end itself."""
     PAUSED = 3
     """No step comes for a while, as in an evaluation, but the interpreter runs."""
+
+
+_ACTIVITIES = frozenset(Activity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +60,11 @@ class Beat:
 
 def make_page() -> int:
     """Return the file descriptor of a new page."""
-    fd = os.memfd_create("artesian-heartbeat")
+    fd = os.memfd_create("artesian-heartbeat", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, mmap.PAGESIZE)
+    fcntl.fcntl(
+        fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK
+    )  # the agent reads it, whatever the worker does to its files
     os.pwrite(fd, _PAGE.pack(0, 0, 0, 0, 0, 0, -1, -1, -1, time.monotonic_ns(), 0, 0), 0)
     return fd
 
@@ -137,7 +144,8 @@ def read_page(fd: int) -> Beat:
         beats=page[2],
         beat_s=_seconds(page[3]),
         pace_s=_seconds(page[4]),
-        activity=Activity(page[5]),
+        # A worker that writes where it must not may do so here: what it does is unknown then.
+        activity=Activity(page[5]) if page[5] in _ACTIVITIES else Activity.STARTING,
         step=page[6] if page[6] >= 0 else None,
         restored_step=page[7] if page[7] >= 0 else None,
         load_s=page[8] / _SECOND if page[8] >= 0 else None,
@@ -148,4 +156,4 @@ def read_page(fd: int) -> Beat:
 
 
 def _seconds(nanoseconds: int) -> float | None:
-    return nanoseconds / _SECOND if nanoseconds else None
+    return nanoseconds / _SECOND if nanoseconds > 0 else None

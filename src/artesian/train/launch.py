@@ -29,7 +29,6 @@ from pathlib import Path
 
 from artesian.train import option_values
 from artesian.train.agent import Agent
-from artesian.train.agent_reports import say
 from artesian.train.agent_signals import on_notice
 from artesian.train.budget import MAX_REPLACEMENTS
 from artesian.train.errors import CheckpointError
@@ -38,6 +37,7 @@ from artesian.train.holder_process import holding
 from artesian.train.last_save import last_save
 from artesian.train.python_command import python_command
 from artesian.train.recovery import CAUSES
+from artesian.train.saying import say
 from artesian.train.segment import JobFolder, sweep
 from artesian.train.standby import TORCH_MODULES, uses_torch
 from artesian.train.terms import Terms
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
     )
     add("master-addr", "host of rank 0 (default: 127.0.0.1)", metavar="HOST")
-    add("master-port", "port of rank 0 (default: a free one)", type=int, metavar="PORT")
+    add("master-port", "port of rank 0 (default: a free one)", type=option_values.port, metavar="PORT")
     add("standalone", "accepted: one node is the default", action="store_true")
     add(
         "start-timeout",
@@ -269,7 +269,12 @@ def _gang(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Gang:
     progress = os.environ.get(environment.PROGRESS_DIR)
     log = args.log_dir or os.environ.get(environment.LOG_DIR)
     if args.log_dir:
-        Path(args.log_dir).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(args.log_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(
+                f"--log-dir must be a folder that can be made, got {args.log_dir!r}: {error.strerror}"
+            )
     return Gang(
         command=_command(args),
         script=() if args.no_python else (args.script, *args.args),

@@ -14,6 +14,7 @@ worker → agent  ``{"offers": "rejoin"}``                 it can form the gang 
                 ``{"unfit": TEXT}``                      its node is no good: replace it, where that can be
                 ``{"unfit": TEXT, "ahead": N}``          the same, and go on without it where none replaces it and enough
                                                          are left when N others have gone before
+                ``{"against": [TEXT, …], "device": NAME}``  what speaks against its device as it takes it into use
                 ``{"rejoined": ROUND}``                  it has let go of the old gang, and comes to the new
 agent → worker  ``{"round": N, "env": {…}}``             come to this round, with these variables
                 ``{"yours": true}``                      the error that you reported is your own
@@ -137,7 +138,10 @@ class Link:
                 say(f"a fault of {device}: {reason}")
                 self.is_unfit(reason)
 
-            Lookout(FaultWatch.of(device), tell).start()
+            lookout = Lookout(FaultWatch.of(device), tell)
+            # A fault may end its worker before it is told: the agent knows what was against the device before that.
+            self._send({"against": list(lookout.before), "device": str(device)})
+            lookout.start()
 
     def next_round(self, text: str, trace: str, *, is_final: bool = False) -> Round | None:
         """Report an error; return the round to come to, None when the error is this worker's own."""

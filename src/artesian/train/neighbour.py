@@ -11,14 +11,14 @@ import secrets
 import select
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from artesian.train.words import Message, is_of_agent, parsed
 
 _HANDSHAKE_S = 1.0
 _SEND_S = 2.0
 _LINE_BYTES = 1 << 20
-
-Message = dict[str, Any]
 
 
 class Neighbour:
@@ -34,14 +34,18 @@ class Neighbour:
 
     def send(self, message: Message) -> bool:
         """Send ``message``; False where the other side is gone, or does not take it."""
+        return self.send_line(_line_of(message))
+
+    def send_line(self, line: bytes) -> bool:
+        """Send a message that is a line already; as ``send``."""
         try:
-            self.socket.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            self.socket.sendall(line)
         except OSError:
             return False
         return True
 
     def receive(self) -> list[Message] | None:
-        """Return what has come, after the socket was readable; None when the other side is gone."""
+        """Return what has come, after the socket was readable; None when the other side is gone, or makes no sense."""
         try:
             data = self.socket.recv(65_536)
         except OSError:
@@ -50,10 +54,8 @@ class Neighbour:
             return None
         self.heard_s = time.monotonic()
         *lines, self._received = (self._received + data).split(b"\n")
-        try:
-            return [dict(json.loads(line)) for line in lines]
-        except (ValueError, TypeError):
-            return None
+        messages = [told for line in lines if (told := parsed(line)) is not None and is_of_agent(told)]
+        return messages if len(messages) == len(lines) else None
 
     def wait_for(self, timeout_s: float) -> Message | None:
         """Return the next message, and leave those behind it in the socket; None when none comes in time."""
@@ -70,14 +72,22 @@ class Neighbour:
                 return None
             if not seen:
                 return None
-        try:
-            return dict(json.loads(line))
-        except (ValueError, TypeError):
-            return None
+        return parsed(line)
 
     def close(self) -> None:
         """Close the connection. Calling it again does nothing."""
         self.socket.close()
+
+
+def tell_all(peers: Iterable[Neighbour], message: Message) -> None:
+    """Send all the same, which is put into words once. Whether they are there their beats tell."""
+    line = _line_of(message)
+    for peer in peers:
+        peer.send_line(line)
+
+
+def _line_of(message: Message) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def _is_readable(connection: socket.socket, timeout_s: float) -> bool:
@@ -107,7 +117,7 @@ def admit(guest: Guest, token: str) -> Message | None:
     peer = guest.peer
     answer = peer.wait_for(_HANDSHAKE_S)
     if answer is not None and _is_proof(answer.get("proof"), token, "member", guest.nonce):
-        peer.id = str(answer["id"])
+        peer.id = str(answer.get("id"))
         if peer.send({"proof": _proof(token, "leader", str(answer.get("nonce")))}):
             return answer
     peer.close()
@@ -138,4 +148,7 @@ def _proof(token: str, role: str, nonce: str) -> str:
 
 
 def _is_proof(given: object, token: str, role: str, nonce: str) -> bool:
-    return isinstance(given, str) and hmac.compare_digest(given, _proof(token, role, nonce))
+    # As bytes: of texts it takes ASCII only, and a stranger may say anything.
+    return isinstance(given, str) and hmac.compare_digest(
+        given.encode(errors="replace"), _proof(token, role, nonce).encode()
+    )

@@ -45,6 +45,13 @@ def endpoints(text: str) -> tuple[Address, ...]:
     return tuple(found)
 
 
+def port(text: str) -> int:
+    """Return the number of a TCP port; 0 is any that is free."""
+    if not text.isascii() or not text.isdigit() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to {_LAST_PORT}, got {text!r}")
+    return int(text)
+
+
 def causes(text: str) -> frozenset[str]:
     """Return causes of a restart, separated by commas."""
     found = frozenset(text.split(","))

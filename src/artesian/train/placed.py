@@ -17,9 +17,9 @@ from collections.abc import Callable
 from artesian.train.council import BEAT_S, Council
 from artesian.train.elected import Elected
 from artesian.train.farewell import Farewell
-from artesian.train.neighbour import Message
 from artesian.train.recovery import NOBODY_THERE, PREEMPTED, Failure
 from artesian.train.terms import Address, Node, Terms
+from artesian.train.words import Message
 
 _AGAIN_S = 4 * BEAT_S
 """How often an agent that was cut off tries to come back."""
@@ -69,6 +69,10 @@ class Placed(Council):
 
     def _introduction(self) -> Message:
         return {**super()._introduction(), "place": self._place, "said": self._said}
+
+    def _is_one_of_us(self, told: Message) -> bool:
+        has_place = told.get("place") in range(self._terms.max_nodes) and "said" in told
+        return has_place and super()._is_one_of_us(told)
 
     def _greet(self, member: str, told: Message) -> None:
         self._places[member] = int(told["place"])

@@ -97,10 +97,18 @@ def check(
     within a node are of another kind than those between nodes, let one rank of each node take part. ``size`` is that of the square matrices.
     ``most_rounds`` bounds the pairs that are tried: 2 to 3 rounds find a bad node of a large gang.
     """
-    flops_per_s, is_right = _multiply(device, size)
+    flops_per_s, is_right, works = 0.0, False, True
+    try:
+        flops_per_s, is_right = _multiply(device, size)
+    except RuntimeError as error:  # of torch: it is to be found, and not to end who looks
+        say(f"rank {rank} cannot multiply on {device}: {error}")
+        works = False
     row = torch.full((_FIGURES + world_size,), math.nan, dtype=torch.float64)
     row[0], row[1] = flops_per_s, float(is_right)
-    tried = [] if control is None else list(rounds(world_size))[:most_rounds]
+    # Who would wait for one whose device does not work would look bad as well.
+    able = {at for at, its in enumerate(gathered(works, control)) if its}
+    found = [] if control is None else list(rounds(world_size))[:most_rounds]
+    tried = [[pair for pair in pairs if able.issuperset(pair)] for pairs in found]
     for pairs in tried:
         assert control is not None
         dist.barrier(control)  # all pairs at once, so that shared links show
@@ -132,7 +140,7 @@ def judge(found: Preflight, *, least_share: float = 0.7) -> list[Finding]:
     middle = statistics.median_high(each.flops_per_s for each in found.ranks)
     for each in found.ranks:
         if not each.is_right:
-            findings.append(Finding(rank=each.rank, reason="its matrix product is wrong"))
+            findings.append(Finding(rank=each.rank, reason="its matrix product is wrong, or fails"))
         elif each.faults:
             findings.append(Finding(rank=each.rank, reason="; ".join(each.faults)))
         elif each.flops_per_s < least_share * middle:

@@ -1,5 +1,6 @@
 """One recovery, from the verdict to the first new step, and the record of it."""
 
+import contextlib
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,9 +151,8 @@ def describe(record: Recovered) -> str:
 def report(progress_dir: Path, node_rank: int, message: Message) -> str | None:
     """Write the agent's ``message`` to its progress file; return what went wrong, None when nothing did."""
     try:
-        writer = ProgressWriter(agent_file(progress_dir, node_rank))
-        writer.send(message)
-        writer.close()
+        with contextlib.closing(ProgressWriter(agent_file(progress_dir, node_rank))) as writer:
+            writer.send(message)
     except OSError as error:
         return f"cannot report the failure in {progress_dir}: {error}"
     return None

@@ -1,5 +1,6 @@
 """The agent's side of the template: workers that start in milliseconds, because their imports are done."""
 
+import contextlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ TORCH_MODULES = (
     "artesian.train.run",
     "artesian.train.membership",
 )
+_GONE_S = 5.0
 _USES_TORCH = re.compile(
     rb"^[ \t]*(?:from\s+|import\s+(?:[\w. \t]+,\s*)*)"
     rb"(?:torch|lightning|transformers|accelerate|deepspeed|artesian\.train)\b",
@@ -56,8 +58,8 @@ class Store:
     pid: int
 
     def end(self) -> None:
-        """End it, and take its exit status."""
-        os.kill(self.pid, signal.SIGKILL)
+        """End it and what it has started, and take its exit status."""
+        os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
@@ -92,7 +94,11 @@ class Standby:
             )
         self.pid = self._process.pid
         self.is_alive = True
+        self.has_served = False
+        """Whether a worker has come of it."""
         self._asked: dict[int, _Asked | None] = {}
+        self._given_up: set[int] = set()
+        """What was asked for, is not wanted any more, and may begin all the same."""
         self._next_id = 0
 
     def fork_worker(
@@ -105,9 +111,12 @@ class Standby:
         log: Path | None,
         kills_before: OomCounts,
     ) -> None:
-        """Ask for a worker; ``take`` returns it. Raises OSError when the template is gone."""
-        line = Line()
+        """Ask for a worker; ``take`` returns it. Raises OSError when it cannot be asked for.
+
+        Of a template that has ended it is asked as well: ``take`` is about to tell what has come of that.
+        """
         start = 0 if log is None else log_start(log)
+        line = Line()
         request = {
             "kind": "worker",
             "script": script[0],
@@ -144,12 +153,14 @@ class Standby:
         told = json.loads(data)
         if "id" not in told:
             return None  # its imports are done
-        if told["id"] not in self._asked:  # given up meanwhile
+        if told["id"] in self._given_up:
+            self._given_up.discard(told["id"])
             Store(pid=told["pid"]).end()
             return None
         asked = self._asked.pop(told["id"])
         if asked is None:
             return Store(pid=told["pid"])
+        self.has_served = True
         return WorkerProcess(
             asked.rank,
             told["pid"],
@@ -161,12 +172,17 @@ class Standby:
 
     @property
     def is_owing(self) -> bool:
-        """Whether something was asked for that has not begun."""
-        return bool(self._asked)
+        """Whether something was asked for that has not begun, as far as it has told: its process is for ``take`` to know."""
+        return bool(self._asked or self._given_up)
 
     def owed_ranks(self) -> list[int]:
         """Return the ranks of the workers that were asked for and have not begun."""
         return [asked.rank for asked in self._asked.values() if asked is not None]
+
+    @property
+    def owes_store(self) -> bool:
+        """Whether a store was asked for that has not begun."""
+        return None in self._asked.values()
 
     def forget(self) -> None:
         """Give up the workers that were asked for and have not begun."""
@@ -174,17 +190,20 @@ class Standby:
             if asked is not None:
                 asked.line.close()
                 del self._asked[number]
+                self._given_up.add(number)
 
     def close(self) -> None:
         """End the template. Its workers do not notice."""
         self._process.kill()
         self.is_alive = False
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a disk may never be gone
+            self._process.wait(_GONE_S)
         self.control.close()
         self.forget()
 
     def _ask(self, request: dict[str, object], fds: list[int], asked: _Asked | None) -> None:
         self._next_id += 1
         data = json.dumps({**request, "id": self._next_id}).encode()
-        socket.send_fds(self.control, [data], fds)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self.control, [data], fds)
         self._asked[self._next_id] = asked

@@ -6,15 +6,18 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from artesian.train.gang import Formation, Gang, free_port, place_environment, shared_environment
+from artesian.train.listening import listen
 from artesian.train.standby import Standby, Store
 from artesian.train.worker_process import WorkerProcess, adopt_orphans, execute, reap_orphans
+from artesian.wire import environment
 from artesian.wire.oom import oom_counts
 
 
 class Starter:
     """Starts workers, and hands each to ``on_worker`` when it runs.
 
-    ``on_loss`` gets the local ranks of the workers that a template which has ended has left unborn.
+    ``on_loss`` gets the local ranks of the workers that a template which has ended has left unborn, and whether it has
+    left the store unborn where they were to meet.
     """
 
     def __init__(
@@ -24,7 +27,7 @@ class Starter:
         selector: selectors.BaseSelector,
         *,
         on_worker: Callable[[WorkerProcess], None],
-        on_loss: Callable[[Sequence[int]], None],
+        on_loss: Callable[[Sequence[int], bool], None],
     ) -> None:
         self._gang = gang
         self._environ = environ
@@ -34,8 +37,12 @@ class Starter:
         self._shared = shared_environment(gang, environ)
         self._kills_before = oom_counts()
         self._standby: Standby | None = None
+        self._adopts = False
+        """Whether what loses its parent is this process': for good, also when there is no template any more."""
         self.is_warm = False
         """Whether the template has done its imports."""
+        self.without_memory: set[int] = set()
+        """Local ranks whose shared memory another process still has: they do without it."""
         self._listener: socket.socket | None = None
         self._stores: list[Store] = []
 
@@ -43,6 +50,7 @@ class Starter:
         """Start the template, where there is anything to import. Raises OSError when that fails."""
         if self._gang.preload:
             adopt_orphans()
+            self._adopts = True
             self._standby = Standby(self._gang.preload, self._shared)
             self._selector.register(self._standby.control, selectors.EVENT_READ, self._hear_template)
 
@@ -64,17 +72,16 @@ class Starter:
         self.end_stores()
         if self._standby is None or not self.can_serve:
             return free_port(host) if port is None else port
-        self._listener = socket.create_server((host, port or 0), backlog=1024)
-        try:
-            self._standby.fork_store(self._listener)
-        except OSError:
-            self._lose_template()
+        self._listener = listen((host, port or 0), backlog=1024)
+        self._standby.fork_store(self._listener)
         return int(self._listener.getsockname()[1])
 
     def start(self, formation: Formation, local_rank: int) -> None:
         """Start a worker, now or when the template is ready. Raises OSError when it cannot be started."""
         gang = self._gang
         env = {**self._shared, **place_environment(gang, formation, local_rank, self._environ)}
+        if local_rank in self.without_memory:
+            env[environment.MEMORY] = ""
         rank = int(env["RANK"])
         log = (
             gang.log_dir / f"rank-{rank}.out"
@@ -105,8 +112,9 @@ class Starter:
 
     def reap_orphans(self, workers: Sequence[WorkerProcess]) -> None:
         """Reap adopted processes that have ended, but none of ``workers``."""
-        if self._standby is not None and not self._standby.is_owing:
-            own = [self._standby.pid, *(store.pid for store in self._stores)]
+        template = self._standby
+        if self._adopts and (template is None or not template.is_owing):
+            own = [*(store.pid for store in self._stores), *([] if template is None else [template.pid])]
             reap_orphans([worker.pid for worker in workers] + own)
 
     def end_stores(self) -> None:
@@ -141,9 +149,10 @@ class Starter:
         assert standby is not None
         owed = [self._gang.local_rank_of(rank) for rank in standby.owed_ranks()]
         self._selector.unregister(standby.control)
+        is_store_lost = standby.owes_store
         standby.close()
-        was_warm, self.is_warm = self.is_warm, False
-        if was_warm:  # one whose imports failed would fail again
+        is_another_better, self.is_warm = standby.has_served or (self.is_warm and not owed), False
+        if is_another_better:  # one whose imports, or whose forks, have failed would fail again
             with contextlib.suppress(OSError):
                 self.warm_up()
-        self._on_loss(owed)
+        self._on_loss(owed, is_store_lost)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from artesian.train.agent_reports import say
+from artesian.train.saying import say
 from artesian.wire import environment
 
 _WITHOUT_EFFECT = {

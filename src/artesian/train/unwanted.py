@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from artesian.train.agent_reports import say
 from artesian.train.budget import Budget
 from artesian.train.council import Council
+from artesian.train.gang import Formation
 from artesian.train.recovery import Failure
+from artesian.train.saying import say
+
+_TURN_S = 2.0
 
 
 class Unwanted:
@@ -16,6 +19,12 @@ class Unwanted:
         self._council = council
         self._budget = budget
         self._said: set[str] = set()
+        self._against: dict[str, set[str]] = {}
+        """By device, what is known against it: what a worker found that took it into use is no fault found in use."""
+        self._stays: str | None = None
+        """What is wrong with this node, where it stays all the same."""
+        self._turn: tuple[int, float] | None = None
+        """In which formation a spare one has come, and when it is this node's turn to go for it."""
 
     def judge(self, worker: object, rank: int, told: Mapping[str, Any]) -> tuple[Failure, bool] | None:
         """Return the cause to form the gang anew for, and whether this node leaves; None where all goes on as it is.
@@ -24,7 +33,24 @@ class Unwanted:
         """
         if "slow" in told:
             return self._judge_slow(f"{worker} is slow: {told['slow']}", rank)
+        if "against" in told:
+            before = self._against.setdefault(told.get("device", ""), set(told["against"]))
+            since = [reason for reason in told["against"] if reason not in before]
+            before.update(since)
+            return self._judge_unfit(f"{worker} is unfit: {'; '.join(since)}", None) if since else None
         return self._judge_unfit(f"{worker} is unfit: {told['unfit']}", told.get("ahead"))
+
+    def again(self, formation: Formation, now_s: float) -> tuple[Failure, bool] | None:
+        """Return as ``judge`` does what comes of a node that has stayed for want of a spare one, once one has come.
+
+        Of several such nodes one goes at a time: each leaves time to those before it, whose going forms the gang anew.
+        """
+        if self._stays is None or self._council is None or not self._council.at_hand[0]:
+            self._turn = None
+            return None
+        if self._turn is None or self._turn[0] != formation.number:
+            self._turn = formation.number, now_s + _TURN_S * formation.node_rank
+        return self._judge_unfit(self._stays, None) if now_s >= self._turn[1] else None
 
     def _judge_slow(self, text: str, rank: int) -> tuple[Failure, bool] | None:
         cause = Failure(rank=rank, text=text, is_suspect=False, is_straggler=True)
@@ -57,6 +83,7 @@ class Unwanted:
             )
             say(f"{text}; this node {whither}")
             return Failure(rank=-1, text=text, is_suspect=False, exit_code=1), True
+        self._stays = text
         if text not in self._said:
             self._said.add(text)
             say(f"{text}; training goes on with it: {stays}")

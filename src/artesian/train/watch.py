@@ -1,8 +1,9 @@
 """The agent's watch over its workers: who hangs, and how long that takes to be sure.
 
-Three silences. A worker that has made steps is judged by ``watchdog``, from its heartbeat. One that is stopped is
+Four silences. A worker that has made steps is judged by ``watchdog``, from its heartbeat. One that is stopped is
 found whatever it was doing, when its thread that says "alive" is silent. And a gang that is formed anew has to come to
-its first step: the first time that may take as long as it takes, and after that not many times longer.
+its first step: the first time that may take as long as it takes, and after that not many times longer. And a worker that
+has failed, and says so, has to end: it, and not those who hang because they wait for it, is the cause then.
 """
 
 import signal
@@ -16,6 +17,8 @@ from artesian.train.watchdog import Hang, verdict
 from artesian.train.worker_process import WorkerProcess
 
 _MOST_PATIENCE = 16.0
+_LEAVE_S = 600.0
+"""How long a worker may take to end that has failed by its own word: what it writes and sends at its end is its affair."""
 _START_FLOOR_S = 30.0
 _START_TIMES = 5.0
 
@@ -44,10 +47,19 @@ class Watch:
         workers = list(self._crew.running.values())
         self._note_start([worker.line.beat() for worker in workers], now_s)
         if not self._crew.is_whole:
-            if self._is_late(now_s) and self._crew.starter.owed:
-                self._crew.starter.give_up_template()
+            is_too_late = self._most_s is not None and now_s - self._formed_s > self._most_s
+            if (is_too_late or self._is_late(now_s)) and self._crew.starter.owed:
+                self._crew.starter.give_up_template()  # that may hang in an import
             return []
         hangs = [(worker, hang) for worker in workers if (hang := self._hang(worker, now_s)) is not None]
+        told = [worker.told for worker in workers if worker.told is not None]
+        if told and (hangs or any(now_s - since_s > _LEAVE_S for _, since_s in told)):
+            # They cannot end, for a thread that does not, and the others wait for them.
+            self._crew.show_stacks()
+            return [
+                replace(failure, text=f"{failure.text} (and has not ended since)", detect_s=now_s - since_s)
+                for failure, since_s in told
+            ]
         if not hangs:
             return []
         hangs = [(worker, hang) for worker, hang in hangs if hang.is_frozen] or hangs

@@ -51,6 +51,10 @@ class WorkerProcess:
         """File of its output; None where it shares the agent's."""
         self.can_rejoin = False
         """Whether it can form the gang anew within its process."""
+        self.told: tuple[Failure, float] | None = None
+        """The error with which it leaves, by its own word, and since when, on the monotonic clock."""
+        self.is_unclear = False
+        """Whether it has said what makes no sense."""
         self._log_start = log_start
         self._kills_before = kills_before
         self._process = process
@@ -61,7 +65,7 @@ class WorkerProcess:
         if number == signal.SIGKILL:
             self.kill()
         else:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def ask_for_traces(self) -> None:
@@ -98,7 +102,9 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the worker and every process in its group."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # it may have taken another user's rights
             os.killpg(self.pid, signal.SIGKILL)
 
     def reap(self) -> None:
@@ -171,13 +177,16 @@ class WorkerProcess:
         return f"worker {self.rank} (pid {self.pid})"
 
     def log_tail(self, lines: int) -> str:
-        """Return the last lines that this run wrote to its own file; empty where it has none."""
+        """Return the last lines that this run wrote to its own file; empty where it has none, or it cannot be read."""
         if self.log is None:
             return ""
-        with self.log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._log_start, size - 65_536))
-            text = file.read().decode(errors="replace")
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_start, size - 65_536))
+                text = file.read().decode(errors="replace")
+        except OSError:  # someone has moved it away
+            return ""
         return "\n".join(text.splitlines()[-lines:])
 
 
