@@ -9,14 +9,13 @@ come with it (``_note``); it is decided how to go on, by this agent alone or by 
 import contextlib
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from artesian.train.agent_reports import Reports, say
-from artesian.train.agent_signals import hearing
+from artesian.train.agent_signals import heard, hearing
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
 from artesian.train.placed import council_of
@@ -79,7 +78,8 @@ class Agent:
         It takes over the stop signals until it returns. Call it from the main thread: workers die with it.
         """
         with hearing(_STOP_SIGNALS) as receiver:
-            self._selector.register(receiver, selectors.EVENT_READ, lambda: self._hear_signals(receiver))
+            self._receiver = receiver
+            self._selector.register(receiver, selectors.EVENT_READ, self._hear_signals)
             try:
                 self._begin()
                 while self._is_busy():
@@ -200,7 +200,9 @@ class Agent:
         return self._stopped_by is None
 
     def _act_on_events(self, timeout_s: float | None) -> None:
-        for key, _ in self._selector.select(timeout_s):
+        events = self._selector.select(timeout_s)
+        self._hear_signals()  # first: who told us to stop may have told a worker, too, which is no failure then
+        for key, _ in events:
             if self._selector.get_map().get(key.fd) == key:  # else an event before this one has closed it
                 key.data()
 
@@ -225,8 +227,8 @@ class Agent:
             self._kill_within(self._gang.grace_s)
         self._reports.look(now_s)
 
-    def _hear_signals(self, receiver: socket.socket) -> None:
-        for number in receiver.recv(4096):
+    def _hear_signals(self) -> None:
+        for number in heard(self._receiver):
             if number in _STOP_SIGNALS:
                 self._pass_on(signal.Signals(number))
 
