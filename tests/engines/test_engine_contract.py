@@ -292,12 +292,14 @@ def test_a_new_engine_takes_over_an_attempt_that_runs(harness: Harness, tmp_path
 
 
 def test_a_new_engine_reports_an_end_that_nobody_heard(harness: Harness, tmp_path: Path) -> None:
-    job = shell(f"echo x >> {tmp_path}/runs; exit 6")
+    job = shell(f"echo x >> {tmp_path}/runs; while ! [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 6")
 
     async def test() -> None:
         async with harness.opened():
             harness.start(job)
-        await harness.until((tmp_path / "runs").exists)
+            await harness.until((tmp_path / "runs").exists)
+        (tmp_path / "go").touch()
+        await harness.until(lambda: harness.folder(job).ended() is not None)
         async with harness.opened():
             harness.start(job)
             assert (await harness.outcome()).exit_code == 6
