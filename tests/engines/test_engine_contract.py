@@ -15,7 +15,7 @@ from artesian.model.plan import Start
 from artesian.wire import ProgressReader, Recovered, Restored
 from artesian.wire.faults import Fault, FaultKind
 from builders import a_placement
-from engines_harness import Harness, shell
+from engines_harness import TIMEOUT_S, Harness, shell
 from proc import command_line, running
 
 STARTED_AND_ENDED = ["AttemptStarted", "AttemptEnded"]
@@ -259,9 +259,10 @@ def test_what_is_in_a_jobs_environment_is_on_no_command_line(harness: Harness) -
     async def test() -> None:
         seen: set[int] = set()
         harness.start(job)
-        while "AttemptStarted" not in harness.kinds:
-            seen |= set(running(secret.encode()))
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(TIMEOUT_S):
+            while "AttemptStarted" not in harness.kinds:
+                seen |= set(running(secret.encode()))
+                await asyncio.sleep(0.01)
         assert seen | set(running(secret.encode())) == set()
         harness.stop(job, grace_s=1.0)
         await harness.outcome()
