@@ -133,9 +133,9 @@ def a_server(
 class RealServer:
     """``artesian serve`` in a process, with its driver, on the state folder of a command line's harness."""
 
-    def __init__(self, cli: Cli) -> None:
+    def __init__(self, cli: Cli, *, port: int = 0) -> None:
         self.cli = cli
-        self.running: Running = cli.start("serve", "--port", "0")
+        self.running: Running = cli.start("serve", "--port", str(port))
         self.url = until(lambda: self.running.stdout.strip() or self._died())
 
     def _died(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 import guardian
 from artesian.census import discover
@@ -25,6 +26,9 @@ from proc import command_line, processes
 
 TIMEOUT_S = 240.0
 """A test that waits for so long has failed."""
+
+for _phase in ("connect", "read", "write", "pool"):  # httpx's own 5 s are none on a busy machine
+    setattr(DEFAULT_TIMEOUT_CONFIG, _phase, TIMEOUT_S)
 
 UNTIL_TOLD = "while [ ! -e go ]; do sleep 0.01; done"
 """A script that ends when its test calls ``cli.tell()``."""

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,7 +138,8 @@ def harness_of(name: str, root: Path, session: Session) -> Iterator[Harness]:
         yield Harness(root, ground)
         for folder in root.glob("*/attempt-*"):
             for pid in AttemptFolder(folder).survivors():
-                os.kill(pid, 9)
+                with suppress(ProcessLookupError):  # it ended with one before it
+                    os.kill(pid, 9)
 
 
 @pytest.fixture(scope="session")

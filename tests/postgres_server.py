@@ -26,6 +26,7 @@ from ports import free_port
 
 _SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "60", "shared_buffers": "16MB"}
 _FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
+_TIMEOUT_S = "180"
 LOCKED_USER = "locked"
 """The one user whom the server asks for a password. Who wants it makes it."""
 
@@ -85,11 +86,11 @@ class PostgresServer:
         options = " ".join(f"-c {name}={value}" for name, value in self._settings.items())
         options += f" -c port={self.port} -c unix_socket_directories={self._folder}"
         log = str(self._folder / "log")
-        self._run("pg_ctl", "-D", self._data, "-w", "-t", "30", "-l", log, "-o", options, "start")
+        self._run("pg_ctl", "-D", self._data, "-w", "-t", _TIMEOUT_S, "-l", log, "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it; ``immediate``: as a crash would."""
-        self._run("pg_ctl", "-D", self._data, "-m", mode, "-w", "stop")
+        self._run("pg_ctl", "-D", self._data, "-m", mode, "-w", "-t", _TIMEOUT_S, "stop")
         guardian.forget(self._watch)
 
     def _run(self, program: str, *arguments: str) -> None:

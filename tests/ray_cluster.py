@@ -32,7 +32,7 @@ _QUICK_HEALTH_CHECKS = {  # one that is dead refuses at once; one that lives may
     "health_check_timeout_ms": 5000,
     "health_check_failure_threshold": 3,
 }
-_START_S = 120
+_END_S = 240
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def ray_cluster() -> Iterator[RayCluster]:
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(timeout=60)
+        process.wait(timeout=_END_S)
         assert process.stdout is not None
         process.stdout.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,10 +14,11 @@ def resize_story(cli: Cli) -> None:
     until(lambda: "begun 1" in cli("logs", id_, code=None).stdout)
     assert "expected a count such as 8" in cli("resize", id_, "--devices", "many", code=1).stderr
     assert "cannot run here" in cli("resize", id_, "--devices", "1000000", code=1).stderr
-    assert cli.json("show", id_)["state"] == "running"
+    until(lambda: cli.json("show", id_)["state"] == "running")  # it may print before that is written down
     said = cli("resize", id_, "--devices", "0.5").stderr
     assert f"{id_} is being stopped, and goes on with " in said
     until(lambda: "begun 2" in cli("logs", id_, code=None).stdout)
+    until(lambda: cli.json("show", id_)["state"] == "running")
     again = cli.json("resize", id_, "--devices", "0.5")
     assert (again["state"], len(again["devices"])) == ("running", 1)
     assert "holds as many, and runs on" in cli("resize", id_, "--devices", "0.5").stderr

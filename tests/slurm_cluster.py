@@ -327,7 +327,7 @@ class SlurmCluster:
         process = self._processes.pop(key)
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(_TIMEOUT_S)  # slurmctld saves its state, which the next one goes on with
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -239,11 +239,11 @@ def test_a_connection_lost_in_a_transaction_writes_nothing(
 def test_a_writer_that_stands_still_in_a_transaction_does_not_keep_the_others_waiting(
     journal: PostgresJournal, postgres_url: str
 ) -> None:
-    journal._connection.execute("SET idle_in_transaction_session_timeout TO 20")
-
     def stands_still() -> None:
         with journal.transaction() as transaction:
-            with PostgresJournal.open(postgres_url, busy_timeout_s=30) as other:
+            # Not before: it could stand still on its way here, and nobody would have waited for it.
+            journal._connection.execute("SET LOCAL idle_in_transaction_session_timeout TO 20")
+            with PostgresJournal.open(postgres_url, busy_timeout_s=120) as other:
                 assert other.append([ticked(1.0)]) == 1
             transaction.append([ticked(2.0)])
 
@@ -295,7 +295,7 @@ def test_a_record_behind_the_end_is_found(journal: PostgresJournal, postgres_url
 
 
 def is_rung(bell: PostgresBell) -> bool:
-    return bool(select.select([bell.fd], [], [], 10)[0])
+    return bool(select.select([bell.fd], [], [], 120)[0])
 
 
 def test_an_append_rings_the_bell_and_reading_does_not(journal: PostgresJournal, postgres_url: str) -> None:
@@ -317,7 +317,7 @@ def test_the_bell_tells_that_leadership_was_given_back(postgres_url: str) -> Non
     ):
         lease.acquire()
         lease.release()
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 120
         while not bell.answer():
             assert time.monotonic() < deadline_s
 

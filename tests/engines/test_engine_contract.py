@@ -15,7 +15,7 @@ from artesian.model.plan import Start
 from artesian.wire import ProgressReader, Recovered, Restored
 from artesian.wire.faults import Fault, FaultKind
 from builders import a_placement
-from engines_harness import Harness, shell
+from engines_harness import TIMEOUT_S, Harness, shell
 from proc import command_line, running
 
 STARTED_AND_ENDED = ["AttemptStarted", "AttemptEnded"]
@@ -259,9 +259,10 @@ def test_what_is_in_a_jobs_environment_is_on_no_command_line(harness: Harness) -
     async def test() -> None:
         seen: set[int] = set()
         harness.start(job)
-        while "AttemptStarted" not in harness.kinds:
-            seen |= set(running(secret.encode()))
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(TIMEOUT_S):
+            while "AttemptStarted" not in harness.kinds:
+                seen |= set(running(secret.encode()))
+                await asyncio.sleep(0.01)
         assert seen | set(running(secret.encode())) == set()
         harness.stop(job, grace_s=1.0)
         await harness.outcome()
@@ -292,12 +293,14 @@ def test_a_new_engine_takes_over_an_attempt_that_runs(harness: Harness, tmp_path
 
 
 def test_a_new_engine_reports_an_end_that_nobody_heard(harness: Harness, tmp_path: Path) -> None:
-    job = shell(f"echo x >> {tmp_path}/runs; exit 6")
+    job = shell(f"echo x >> {tmp_path}/runs; while ! [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 6")
 
     async def test() -> None:
         async with harness.opened():
             harness.start(job)
-        await harness.until((tmp_path / "runs").exists)
+            await harness.until((tmp_path / "runs").exists)
+        (tmp_path / "go").touch()
+        await harness.until(lambda: harness.folder(job).ended() is not None)
         async with harness.opened():
             harness.start(job)
             assert (await harness.outcome()).exit_code == 6

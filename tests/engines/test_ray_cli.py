@@ -35,9 +35,9 @@ def test_a_job_runs_on_ray_and_its_output_is_followed(cli: Cli) -> None:
 
 def test_a_cancelled_job_is_stopped_on_ray(cli: Cli) -> None:
     job_id = cli.submit(
-        "sleeps", "trap 'echo saved; exit 0' TERM; while :; do sleep 0.05; done", devices="910b:8"
+        "sleeps", "trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done", devices="910b:8"
     )
-    cli.until_in(job_id, "running")
+    cli.until_printed(job_id, "ready")
     cli("cancel", job_id)
     cli.until_in(job_id, "cancelled")
     assert "saved" in cli("logs", job_id).stdout

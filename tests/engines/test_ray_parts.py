@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from artesian.engines.local.records import AttemptFolder
+from artesian.engines.local.records import AttemptFolder, Ended
 from artesian.engines.options import OptionsError
 from artesian.engines.ray import keeper
 from artesian.engines.ray.client import RayClient, RayJob, RayNode
@@ -28,6 +28,7 @@ from artesian.engines.ray.engine import RayEngine
 from artesian.engines.ray.files import read_request
 from artesian.engines.ray.inventory import Offer, Stock, offers_of
 from artesian.engines.ray.outcome import outcome_of_verdict, outcome_without_verdict
+from artesian.engines.ray.part import NodePart
 from artesian.engines.ray.request import (
     NodesGone,
     Unsuitable,
@@ -44,6 +45,8 @@ from artesian.model.job import Cause, Job, JobKind
 from artesian.model.placement import NodeShare, Placement
 from artesian.model.plan import Start, Stop
 from builders import GIB, a_job, a_node, a_placement
+from cli_harness import until
+from engines_harness import shell
 
 STOP = Stop(job_id="j1", epoch=1, grace_s=1.0, cause=Cause.PREEMPTED, reason="a test")
 
@@ -317,6 +320,8 @@ def test_a_stop_that_nobody_asked_artesian_for_is_a_signal(tmp_path: Path) -> No
         (RayJob(submission_id="x", status="FAILED"), None, False, Cause.NODE_LOST),
         (RayJob(submission_id="x", status="FAILED", exit_code=1), None, True, Cause.NODE_LOST),
         (RayJob(submission_id="x", status="STOPPED"), STOP, False, Cause.PREEMPTED),
+        # By Ray's own user, before the driver could say so itself.
+        (RayJob(submission_id="x", status="STOPPED"), None, False, Cause.SIGNAL),
     ],
 )
 def test_a_driver_that_left_no_verdict_is_explained_by_what_ray_says(
@@ -325,6 +330,19 @@ def test_a_driver_that_left_no_verdict_is_explained_by_what_ray_says(
     outcome = outcome_without_verdict(job, None, AttemptFolder(tmp_path), stop, is_claimed=is_claimed)
     assert outcome.cause is expected
     assert outcome.message
+
+
+@pytest.mark.parametrize(
+    ("status", "stop", "expected"),
+    [("STOPPED", None, Cause.SIGNAL), ("FAILED", STOP, Cause.SIGNAL), ("FAILED", None, Cause.NODE_LOST)],
+)
+def test_who_was_stopped_although_nobody_asked_has_lost_its_driver(
+    tmp_path: Path, status: str, stop: Stop | None, expected: Cause
+) -> None:
+    job = RayJob(submission_id="x", status=status)
+    ended = Ended(at_s=1.0, signal=signal.SIGTERM, was_stopped=True)
+    outcome = outcome_without_verdict(job, ended, AttemptFolder(tmp_path), stop, is_claimed=True)
+    assert outcome.cause is expected
 
 
 # -- the client -------------------------------------------------------------------------------------
@@ -508,3 +526,52 @@ def test_a_stop_has_its_grace_even_when_the_agent_is_gone(folder: AttemptFolder)
     assert ended is not None
     assert (ended.exit_code, ended.was_stopped) == (0, True)
     assert folder.stdout.read_text() == "ready\nsaved\n"
+
+
+# -- one node's part --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def part(folder: AttemptFolder) -> Iterator[NodePart]:
+    """The part of an attempt that lasts until it is stopped."""
+    written(folder, shell("exec sleep 600"), a_placement(("n1", [0])), offers("n1"))
+    part = NodePart(str(folder.path), 0, lambda own: {})
+    yield part
+    process = part._keeper
+    assert process is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_a_stop_that_overtakes_the_start_is_kept_for_it(part: NodePart) -> None:
+    part.stop(20.0)
+    ended = part.run(None)
+    assert ended is not None
+    assert (ended["signal"], ended["was_stopped"]) == (signal.SIGTERM, True)
+
+
+def test_a_keeper_that_is_told_to_stop_before_it_is_in_the_background_leaves_word(
+    part: NodePart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray stops a driver, and each of its children by itself, whatever they are doing."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, sys, time\n"
+        f"open({str(tmp_path / 'part')!r}, 'w').write(str(os.getpid()))\n"
+        f"os.rename({str(tmp_path / 'part')!r}, {str(tmp_path / 'pid')!r})\n"
+        f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+        f"os.execv(sys.executable, [sys.executable, '-I', '-S', {keeper.__file__!r}, *sys.argv[1:]])\n"
+    )
+    monkeypatch.setattr(keeper, "__file__", str(slow))
+    ended: list[dict[str, Any] | None] = []
+    runs = threading.Thread(target=lambda: ended.append(part.run(None)))
+    runs.start()
+    until((tmp_path / "pid").exists)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    (tmp_path / "go").touch()
+    part.stop(20.0)  # as its driver does, who was told, too
+    runs.join()
+    assert ended[0] is not None
+    assert (ended[0]["signal"], ended[0]["was_stopped"]) == (signal.SIGTERM, True)

@@ -169,6 +169,22 @@ def test_an_attempt_that_somebody_cancels_in_slurm_is_cancelled(
     run(harness, test)
 
 
+def test_a_gang_that_somebody_cancels_in_slurm_saves_on_every_node_and_is_cancelled(
+    harness: Harness, cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    """Slurm signals every process of it on each node, workers, agents and srun, in any order."""
+    job = a_gang(tmp_path)
+
+    async def test() -> None:
+        start(harness, job, ("h1", range(1)), ("h2", range(1)))
+        await harness.until(lambda: all((tmp_path / f"rank-{rank}").exists() for rank in range(2)))
+        cluster("scancel", *cluster.job_ids())
+        assert (await harness.outcome()).cause is Cause.CANCELLED
+
+    run(harness, test)
+    assert all((tmp_path / f"saved-{rank}").exists() for rank in range(2))
+
+
 def test_what_slurm_refuses_did_not_start_and_its_words_are_kept(
     cluster: SlurmCluster, tmp_path: Path
 ) -> None:

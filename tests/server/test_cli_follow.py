@@ -29,7 +29,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(cli: Cli) -> No
     assert f"come back:  artesian logs -f {id_}\n" in run.stderr
     assert f"stop it:    artesian cancel {id_}\n" in run.stderr
     assert run.stdout == ""
-    assert cli.is_in(id_) == "running"
+    cli.until_in(id_, "running")
     cli.tell()
     back = cli("logs", "-f", id_, code=100)
     assert back.stdout == "begun\ndone\n"

@@ -11,6 +11,7 @@ import pytest
 
 from api_harness import JOB, RealServer
 from cli_harness import ARTESIAN, TIMEOUT_S, UNTIL_TOLD, Cli, the_whole_node, until
+from ports import free_port
 from resize_story import resize_story
 
 
@@ -164,7 +165,7 @@ def test_the_moves_that_would_let_a_waiting_job_start_are_listed_and_not_made(ei
     (move,) = found["moves"]
     assert (move["kind"], move["lets_start"], move["starts_on"]) == ("moves", whole, move["now"])
     assert move["job"] in halves
-    assert move["lost_device_s"] == move["lost_s"] / 2 < 60.0
+    assert move["lost_device_s"] == move["lost_s"] / 2 < 300.0
     assert move["cost_device_s"] == pytest.approx(move["lost_device_s"] + 30.0)
     assert move["standing"] == "held_back"
     assert "left alone for another" in move["held_back_by"]
@@ -228,8 +229,8 @@ def test_a_server_that_is_told_to_stop_ends_its_streams_and_followers_go_on_at_t
     tmp_path: Path,
 ) -> None:
     own = Cli(tmp_path)
-    server = RealServer(own)
-    port = server.url.rpartition(":")[2]
+    port = free_port()  # which nobody takes while no server has it
+    server = RealServer(own, port=port)
     own.env["ARTESIAN_SERVER"] = server.url
     try:
         id_ = own.submit("long", f"echo begun; {UNTIL_TOLD}; echo done")
@@ -237,13 +238,13 @@ def test_a_server_that_is_told_to_stop_ends_its_streams_and_followers_go_on_at_t
         until(lambda: "begun" in follower.stdout)
         assert server.stop() == 0
         assert not own.daemons(), "the driver has gone with its server"
-        again = own.start("serve", "--port", port)
+        again = own.start("serve", "--port", str(port))
         until(lambda: "http" in again.stdout)
         own.tell()
         assert follower.wait() == 0
         assert follower.stdout == "begun\ndone\n"
         again.process.terminate()
-        assert again.process.wait(60) == 0
+        assert again.process.wait(TIMEOUT_S) == 0
     finally:
         server.running.process.kill()
         own.end()
@@ -281,7 +282,7 @@ def test_a_request_under_way_is_answered_when_the_server_is_told_to_stop(tmp_pat
 def is_listening(host: str, port: int) -> bool:
     try:
         socket.create_connection((host, port), timeout=TIMEOUT_S).close()
-    except ConnectionRefusedError:
+    except ConnectionError:
         return False
     return True
 

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from artesian.train.standby import uses_torch
 from artesian.train.worker_process import WorkerProcess, execute, usable_cpus
 from artesian.wire.channel import ProgressReader
 from artesian.wire.messages import WorkerFailed
+from proc import children, stat
 
 DEADLINE_S = 240.0
 TORCHRUN_VARIABLES = [
@@ -408,6 +410,80 @@ signal.signal(signal.SIGTERM, save)
     assert sorted(out.splitlines()) == ["saved 0", "saved 1"]
     assert err == ""
     assert_all_end(pidfds)
+
+
+def test_a_stop_that_every_process_gets_by_itself_leaves_the_workers_their_store(tmp_path: Path) -> None:
+    """Slurm signals all processes of a step, not the agent alone, and not the agent first."""
+    body = """
+import time
+import torch.distributed as dist
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+dist.init_process_group("gloo")
+ready()
+while not told:
+    time.sleep(0.01)
+store = dist.distributed_c10d._get_default_store()
+store.set(f"saved-{RANK}", "yes")
+store.get(f"saved-{1 - RANK}")
+os.write(1, f"saved {RANK}\\n".encode())
+os._exit(143)
+"""
+    launch = Launch(
+        tmp_path, body, "--preload", "torch", "--nproc-per-node", "2", env={"OMP_NUM_THREADS": "1"}
+    )
+    try:
+        assert launch.process.stdout is not None
+        workers = [int(launch.process.stdout.readline()) for _ in range(2)]
+        others = set(children(launch.process.pid)) - set(workers)
+        assert len(others) >= 2, "the template and the store"
+        for pid in (*others, launch.process.pid, *workers):
+            os.kill(pid, signal.SIGTERM)
+        code, out, err = launch.finish()
+        assert (code, sorted(out.splitlines())) == (128 + signal.SIGTERM, ["saved 0", "saved 1"]), err
+    finally:
+        launch.process.kill()
+        launch.process.communicate()
+
+
+def test_a_worker_that_ended_by_the_stop_that_the_agent_got_too_has_not_failed(
+    start: Start, tmp_path: Path
+) -> None:
+    """Whichever of them the agent comes to see first: the other worker has the grace of a stop, and saves."""
+    body = f"""
+import time
+def save(number, frame):
+    os.write(1, b"saving\\n")
+    while not os.path.exists({str(tmp_path / "go")!r}):
+        time.sleep(0.01)
+    os.write(1, b"saved\\n")
+    os._exit(143)
+if RANK:
+    signal.signal(signal.SIGTERM, save)
+""" + (WAIT_FOREVER.replace("ready()", "ready(RANK)"))
+    launch = start(body, "--nproc-per-node", "2", "--grace", "0.1", "--stop-grace", "200")
+    assert launch.process.stdout is not None
+    pids = {int(rank): int(pid) for pid, rank in (launch.process.stdout.readline().split() for _ in range(2))}
+    agent = launch.process.pid
+    os.kill(agent, signal.SIGSTOP)
+    until_in_state(agent, b"T")
+    os.kill(pids[0], signal.SIGTERM)
+    until_in_state(pids[0], b"Z")
+    os.kill(agent, signal.SIGTERM)
+    os.kill(agent, signal.SIGCONT)
+    assert launch.process.stdout.readline() == "saving\n"
+    time.sleep(0.5)  # a grace that is not meant for it would be over by then
+    (tmp_path / "go").touch()
+    code, out, err = launch.finish()
+    assert (code, out, err) == (128 + signal.SIGTERM, "saved\n", "")
+
+
+def until_in_state(pid: int, state: bytes) -> None:
+    """Wait until a process is stopped, or has ended and is not reaped."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while stat(pid)[0] != state:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
 
 
 def test_who_does_not_leave_after_a_stop_is_killed_after_its_grace(start: Start) -> None:

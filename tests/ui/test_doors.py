@@ -1,9 +1,11 @@
 """Every page as every role, and what somebody hostile may try at the dashboard; no browser, whose rules are not ours."""
 
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import httpx
@@ -150,8 +152,13 @@ def test_a_session_ends_with_its_token(closed: Dashboard) -> None:
     tokens.revoke(revoked.token.id)
     for path, status in (("/ui/queue", 303), (POLLING, 401), ("/api/v1/queue", 401)):
         assert get(closed, path, cookie).status_code == status
-    brief = tokens.create(user="brief", role=Role.ADMIN, lasts_s=3.0)
+    brief = tokens.create(user="brief", role=Role.ADMIN, lasts_s=3600.0)
     cookie = session(closed, brief.secret)
+    assert get(closed, "/api/v1/queue", cookie).status_code == 200
+    with closing(
+        sqlite3.connect(closed.state.tokens, isolation_level=None, timeout=60.0)
+    ) as database:  # it is over
+        database.execute("UPDATE tokens SET expires_s = created_s WHERE id = ?", (brief.token.id,))
     until(lambda: get(closed, "/api/v1/queue", cookie).status_code == 401)
     assert get(closed, "/ui/queue", cookie).status_code == 303
     again = httpx.post(f"{closed.url}/ui/login", data={"token": brief.secret})

@@ -79,7 +79,7 @@ def test_whoever_may_cancel_and_resize_a_job_gets_the_buttons_and_nobody_else(
         page = looker.open(f"/ui/jobs/{DOOMED}")
         expect(page.get_by_text("running").first).to_be_visible()
         for name in ("Cancel job", "Resize job"):
-            assert page.get_by_role("button", name=name).count() == int(is_there), (user, role, name)
+            expect(page.get_by_role("button", name=name), f"{user}, {role}").to_have_count(int(is_there))
         looker.end()
         assert looker.complaints == []
 

@@ -9,14 +9,13 @@ come with it (``_note``); it is decided how to go on, by this agent alone or by 
 import contextlib
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from artesian.train.agent_reports import Reports
-from artesian.train.agent_signals import hearing
+from artesian.train.agent_signals import heard, hearing
 from artesian.train.crew import Crew
 from artesian.train.gang import Formation, Gang
 from artesian.train.placed import council_of
@@ -71,8 +70,7 @@ class Agent:
         self._has_ended = terms is None
         """Whether the gang was led to its end; on a node that is alone the ends of its workers say that."""
         self._kill_at_s: float | None = None
-        self._noted_s = 0.0
-        """When the first of the failures was noted that are not decided about."""
+        self._noted_s = 0.0  # when the first of the failures was noted that are not decided about
         self._settle_at_s: float | None = None
 
     def run(self) -> int:
@@ -81,7 +79,8 @@ class Agent:
         It takes over the stop signals until it returns. Call it from the main thread: workers die with it.
         """
         with hearing(_STOP_SIGNALS) as receiver:
-            self._selector.register(receiver, selectors.EVENT_READ, lambda: self._hear_signals(receiver))
+            self._receiver = receiver
+            self._selector.register(receiver, selectors.EVENT_READ, self._hear_signals)
             try:
                 self._begin()
                 while self._is_busy():
@@ -129,9 +128,8 @@ class Agent:
                 text = f"workers cannot meet at {gang.master_host}, port {port or 'any'}: {error.strerror}"
                 self._note(Failure(rank=-1, text=text, is_suspect=False, exit_code=CANNOT_START))
                 return
-        self.form(
-            number, gang.nodes, gang.node_rank, (gang.master_host, port), None, cause, is_served=is_served
-        )
+        master = (gang.master_host, port)
+        self.form(number, gang.nodes, gang.node_rank, master, None, cause, is_served=is_served)
 
     def open_store(self, host: str) -> tuple[int, bool]:
         """Return the port of a new formation's store on ``host``, and whether it is served; else rank 0 has to."""
@@ -208,7 +206,9 @@ class Agent:
         return self._stopped_by is None
 
     def _act_on_events(self, timeout_s: float | None) -> None:
-        for key, _ in self._selector.select(timeout_s):
+        events = self._selector.select(timeout_s)
+        self._hear_signals()  # first: who told us to stop may have told a worker, too, which is no failure then
+        for key, _ in events:
             if self._selector.get_map().get(key.fd) == key:  # else an event before this one has closed it
                 key.data()
 
@@ -236,8 +236,8 @@ class Agent:
             self._kill_within(self._gang.grace_s)
         self._reports.look(now_s)
 
-    def _hear_signals(self, receiver: socket.socket) -> None:
-        for number in receiver.recv(4096):
+    def _hear_signals(self) -> None:
+        for number in heard(self._receiver):
             if number in _STOP_SIGNALS:
                 self._pass_on(signal.Signals(number))
 

@@ -20,6 +20,14 @@ def hearing(numbers: Sequence[signal.Signals]) -> Iterator[socket.socket]:
         yield receiver
 
 
+def heard(receiver: socket.socket) -> bytes:
+    """Return the numbers of the signals that have arrived and were not read."""
+    try:
+        return receiver.recv(4096)
+    except BlockingIOError:
+        return b""
+
+
 @contextmanager
 def on_notice(act: Callable[[], None]) -> Iterator[None]:
     """Call ``act`` when a notice of preemption, or an interrupt, comes within the block, beside what the agent does about it.

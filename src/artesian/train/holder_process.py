@@ -7,6 +7,7 @@ What it holds is in the node's shared memory, and gone with it.
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -101,6 +102,8 @@ def _start(job: str, host: str) -> tuple[subprocess.Popen[str], Peer]:
 def main(agent: int) -> None:
     """Hold copies until the agent ends."""
     die_with(agent)
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(stop, signal.SIG_IGN)  # Slurm tells each process of a step; the workers may still save
     settings = json.loads(sys.stdin.readline())
     try:
         holder = Holder(settings["job"], settings["token"], host=settings["host"])

@@ -29,12 +29,16 @@ from artesian.wire import environment
 NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """Has torch ask the driver's library whether there is a device, and not CUDA, which a fork would break."""
 _MESSAGE_BYTES = 1 << 20
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def main(control: int, agent: int, modules: list[str]) -> None:
     """Import ``modules``, then fork what the agent asks for until it hangs up."""
     die_with(agent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent decides what an interrupt ends
+    # The agent decides what a stop ends: the workers may still save, and the store serves them. Slurm would have each
+    # process of a step end by itself.
+    for stop in _STOPS:
+        signal.signal(stop, signal.SIG_IGN)
     requests = socket.socket(fileno=control)
     for module in modules:
         importlib.import_module(module)
@@ -70,15 +74,21 @@ def _become(request: dict[str, Any], fds: list[int], requests: socket.socket, ag
         # on as many cores took 1.5% longer for a step of 50 ms.
         os.setsid()
         die_with(agent)
+        if request["kind"] != "store":
+            _hear_stops()  # before the agent knows of it, and may have it stop
         requests.send(json.dumps({"id": request["id"], "pid": os.getpid()}).encode())
         requests.close()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     except BaseException:
         traceback.print_exc()
         os._exit(126)
     if request["kind"] == "store":
         _serve_store(fds[0])
     _run_worker(request, fds)
+
+
+def _hear_stops() -> None:
+    for stop in _STOPS:
+        signal.signal(stop, signal.default_int_handler if stop == signal.SIGINT else signal.SIG_DFL)
 
 
 def _wait_for_adoption(agent: int) -> None:

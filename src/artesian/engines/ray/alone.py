@@ -52,7 +52,8 @@ class Alone:
         while runs.is_alive():
             runs.join(_LOOK_S)
             if self._stopping.is_set() and not is_told:
-                is_told = self._part.stop(stop_grace_s(self._folder, self._request))
+                is_told = True
+                self._part.stop(stop_grace_s(self._folder, self._request))
         if self._failure is not None:
             raise self._failure
         if self._ended is None:

@@ -111,6 +111,8 @@ class Gang:
         meeting = first if is_gang else None
         runs = {agent.run.remote(meeting): index for index, agent in enumerate(agents)}
         verdict: Verdict | None = None
+        stops: dict[Any, int] = {}
+        grace_s = _OTHERS_GRACE_S
         is_told = False
         while runs:
             done, _ = ray.wait(list(runs), num_returns=1, timeout=_LOOK_S)
@@ -130,10 +132,26 @@ class Gang:
                     verdict = self._verdict(index, ended)
             if not is_told and (verdict is not None or self._is_stopping):
                 is_told = True
-                grace_s = stop_grace_s(self._folder, self._request) if self._is_stopping else _OTHERS_GRACE_S
-                for index in runs.values():
-                    agents[index].stop.remote(grace_s)
+                if self._is_stopping:
+                    grace_s = stop_grace_s(self._folder, self._request)
+                stops = {agents[index].stop.remote(grace_s): index for index in runs.values()}
+            stops = self._under_way(stops, agents, grace_s)
         return verdict or Verdict(at_s=time.time())
+
+    @staticmethod
+    def _under_way(stops: Mapping[Any, int], agents: Sequence[Any], grace_s: float) -> dict[Any, int]:
+        """Return the stops that are not answered; those that may have been lost on their way are told again."""
+        left = dict(stops)
+        done, _ = ray.wait(list(stops), num_returns=len(stops), timeout=0) if stops else ([], [])
+        for call in done:
+            index = left.pop(call)
+            try:
+                ray.get(call)
+            except ActorUnavailableError:
+                left[agents[index].stop.remote(grace_s)] = index
+            except RayActorError:
+                continue  # the call that runs its part tells of it
+        return left
 
     def _meet(self, agents: Sequence[Any]) -> Meeting | Verdict:
         """Wait until all agents are up, and return where they meet; or why they will not be.

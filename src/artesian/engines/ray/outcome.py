@@ -20,10 +20,7 @@ def outcome_of_verdict(verdict: dict[str, Any], folder: AttemptFolder, stop: Sto
     if verdict["cause"] is not None:
         cause = Cause(verdict["cause"])
         if cause is Cause.CANCELLED and stop is None:
-            # Nobody asked artesian: Ray's own user stopped it.
-            return Outcome(
-                cause=Cause.SIGNAL, signal=signal.SIGTERM, message="stopped in Ray before it started"
-            )
+            return _stopped_in_ray()
         if cause is Cause.CANCELLED and stop is not None:
             cause = stop.cause
         return Outcome(cause=cause, message=verdict["message"])
@@ -41,10 +38,14 @@ def outcome_without_verdict(
 
     ``job`` is what Ray says of it, None where Ray does not know it; ``ended`` the record of its first node.
     """
-    if ended is not None and (not ended.was_stopped or stop is not None):
+    is_stopped_in_ray = job is not None and job.status == "STOPPED"
+    # Else it was stopped because its driver was gone.
+    if ended is not None and (not ended.was_stopped or stop is not None or is_stopped_in_ray):
         return _told(ended, folder)
     if not is_claimed and stop is not None:
         return Outcome(cause=stop.cause, message="stopped before it started")
+    if not is_claimed and is_stopped_in_ray:
+        return _stopped_in_ray()  # before its driver could leave a verdict
     if job is None:
         return Outcome(cause=Cause.NODE_LOST, message="Ray does not know the job of the attempt any more")
     text = f"the driver of Ray job {job.submission_id} is gone ({job.status.lower()})"
@@ -53,6 +54,11 @@ def outcome_without_verdict(
     # A code of its own means that it could not even begin: no such interpreter, no artesian, no Ray.
     has_failed = not is_claimed and job.exit_code is not None and 0 < job.exit_code < 128
     return Outcome(cause=Cause.START_FAILED if has_failed else Cause.NODE_LOST, message=text)
+
+
+def _stopped_in_ray() -> Outcome:
+    """Return how an attempt ended that Ray's own user stopped: nobody asked artesian."""
+    return Outcome(cause=Cause.SIGNAL, signal=signal.SIGTERM, message="stopped in Ray before it started")
 
 
 def _told(ended: Ended, folder: AttemptFolder) -> Outcome:

@@ -30,6 +30,7 @@ class NodePart:
         self._index = index
         self._lock = threading.Lock()
         self._keeper: subprocess.Popen[bytes] | None = None
+        self._stop_grace_s: float | None = None
 
     def run(self, meeting: Meeting | None) -> dict[str, Any] | None:
         """Start this node's part, and return how it ended: the supervisor's record, or None where it left none.
@@ -40,6 +41,8 @@ class NodePart:
         with self._lock:
             if self._keeper is None:
                 self._keeper = self._start(records.path, meeting)
+                if self._stop_grace_s is not None:
+                    self._pass_on(self._keeper, self._stop_grace_s)
         assert self._keeper.stdout is not None
         self._keeper.stdout.read()  # the supervisor holds the other end for as long as it lives
         ended = records.ended()
@@ -47,16 +50,22 @@ class NodePart:
             self._end_survivors()
         return None if ended is None else asdict(ended)
 
-    def stop(self, grace_s: float) -> bool:
-        """SIGTERM, and SIGKILL after the grace, for what ``run`` has started; False where that is nothing yet."""
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM, and SIGKILL after the grace, for what ``run`` has started, or is going to start.
+
+        Of two calls that were made one after the other the second may be here first.
+        """
         with self._lock:
-            if self._keeper is None:
-                return False
-            assert self._keeper.stdin is not None
-            with suppress(OSError):  # it is over
-                self._keeper.stdin.write(f"{grace_s}\n".encode())
-                self._keeper.stdin.flush()
-            return True
+            self._stop_grace_s = grace_s
+            if self._keeper is not None:
+                self._pass_on(self._keeper, grace_s)
+
+    @staticmethod
+    def _pass_on(keeper: "subprocess.Popen[bytes]", grace_s: float) -> None:
+        assert keeper.stdin is not None
+        with suppress(OSError):  # it is over
+            keeper.stdin.write(f"{grace_s}\n".encode())
+            keeper.stdin.flush()
 
     def _start(self, records: Path, meeting: Meeting | None) -> subprocess.Popen[bytes]:
         request = read_request(self._attempt.path)
@@ -67,14 +76,20 @@ class NodePart:
         if meeting is not None:
             command, env[names.RDZV_TOKEN] = self._launch(request, meeting), meeting.token
         words = [sys.executable, "-I", "-S", keeper.__file__, str(records)]
-        process = subprocess.Popen(
-            [*words, request["workdir"], str(request["grace_s"]), *command],
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # what Ray does to the group of its worker is not meant for it
-        )
+        # Ray stops a driver and each of its children, which the keeper is until it has gone into the background: it
+        # inherits this, and so hears of the stop as its supervisor, or from us.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            process = subprocess.Popen(
+                [*words, request["workdir"], str(request["grace_s"]), *command],
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # what Ray does to the group of its worker is not meant for it
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         process.wait()  # it has gone into the background
         return process
 

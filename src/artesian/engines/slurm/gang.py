@@ -4,7 +4,7 @@
 ``gang node FOLDER`` per node, which becomes the launch agent there.
 
 The supervisor passes SIGTERM on. srun would end the step at once on it, so it stands in a session of its
-own, and the agents get theirs from Slurm: their workers may still save.
+own, and the agents get theirs from Slurm: their workers may still save. Agents that start later find a file.
 """
 
 import json
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,25 +26,41 @@ from artesian.engines.slurm.batch import environment_of, read_attempt
 from artesian.wire import environment as names
 
 _MEETING_FILE = "meeting.json"
+_STOPPING_FILE = "stopping"
+"""The attempt was told to stop: who comes after that has nothing to save."""
 _MEETING_WAIT_S = 300.0
 """How long the other nodes wait for the first one to say where its agent listens: nodes may take long to begin."""
 
 
 def run_all(folder: str, srun: str, scancel: str) -> int:
-    """Start an agent on every node, pass SIGTERM on to them, and return srun's exit code."""
+    """Start an agent on every node, pass SIGTERM on to them, and return srun's exit code as a shell gives it."""
     words = _srun(srun, read_attempt(folder)["groups"], folder)
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
     job_id = os.environ["SLURM_JOB_ID"]
+    process: subprocess.Popen[bytes] | None = None
+    is_asked = False
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
+        nonlocal is_asked
+        is_asked = True
+        if process is not None:
+            pass_on(process)
+
+    def pass_on(process: subprocess.Popen[bytes]) -> None:
+        # For agents that srun has not started yet: they are no part of a step that could be signalled.
+        with suppress(OSError):
+            write_whole(Path(folder, _STOPPING_FILE), b"")
         # Without --full it is for the steps only, and does not come back to us.
         done = subprocess.run([scancel, "--signal=TERM", job_id], stdin=subprocess.DEVNULL, check=False)
         if done.returncode:
             process.terminate()  # the controller is away: better at once than not at all
 
     signal.signal(signal.SIGTERM, stop)
-    return process.wait()
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+    if is_asked:  # while there was nobody to pass it on to
+        pass_on(process)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _srun(srun: str, groups: Sequence[Mapping[str, int]], folder: str) -> list[str]:
@@ -74,6 +91,8 @@ def become_agent(folder: str) -> None:
     env = environment_of({**attempt, "env": own}, os.environ, is_whole=False)
     os.chdir(attempt["workdir"])
     _redirect(folder, Path(env[names.LOG_DIR]), rank, first_rank=sum(workers[:rank]))
+    if Path(folder, _STOPPING_FILE).exists():
+        sys.exit(128 + signal.SIGTERM)
     words = [
         *(sys.executable, "-m", "artesian.train.launch", *place_of(rank, workers, meeting)),
         *attempt["command"],
