@@ -70,7 +70,7 @@ class Turns:
         # Several cycles at one time ask the same, and most objectives change with the set of jobs only.
         parts = [problem.devices, problem.rate, problem.weight, problem.capacity]
         if self.objective.looks_at_progress:
-            parts += [problem.left, problem.held_s, problem.age_s]
+            parts += [problem.done, problem.left, problem.age_s]
         key = tuple(part.tobytes() for part in parts)
         if self._last is None or self._last[0] != key:
             self._last = (key, self._found(problem))

@@ -35,7 +35,7 @@ class Objective(Protocol):
 
     @property
     def looks_at_progress(self) -> bool:
-        """Whether the shares depend on ``left``, ``held_s`` or ``age_s``, which always change."""
+        """Whether the shares depend on ``done``, ``left`` or ``age_s``, which always change."""
         ...
 
     def shares(self, problem: Problem) -> FloatArray:
@@ -103,8 +103,7 @@ class FinishTimeFairness:
         """Return the shares [J, K]."""
         takes = problem.capacity.sum() / np.maximum(problem.devices.max(1), 1e-9) / len(problem.jobs)
         alone_rate = problem.alone_rate() * np.minimum(1.0, takes)
-        done = (problem.rate * problem.held_s).sum(1)
-        alone_s = (done + problem.left) / alone_rate / problem.weight
+        alone_s = (problem.done + problem.left) / alone_rate / problem.weight
         # No job can end at once: at this rho and below, one would have to.
         low = float((problem.age_s / alone_s).max())
         if not math.isfinite(low):

@@ -63,7 +63,7 @@ class Known:
         for an elastic gang, and for one that tells its parallel share.
         """
         exact = self._exactly(job, accelerator, devices)
-        if exact is not None or not (job.parallel_share is not None or _is_elastic(job)):
+        if exact is not None or not _follows_curve(job):
             return exact
         counts = self.stated.counts(job, accelerator)
         if len(self.measured):
@@ -86,8 +86,11 @@ class Known:
         return self.measured.steps_per_s(family_of(job), accelerator, devices)
 
 
-def _is_elastic(job: Job) -> bool:
-    return any(request.max_devices > request.min_devices for request in job.devices)
+def _follows_curve(job: Job) -> bool:
+    """Return whether it is known how fast the job is on fewer devices than on others: it told, or it is elastic."""
+    return job.parallel_share is not None or any(
+        request.max_devices > request.min_devices for request in job.devices
+    )
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -96,8 +99,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ``devices`` [J, K] is what a gang would take of each kind, ``rate`` [J, K] how fast it runs there in
     steps/s; 0 where it cannot run. A job whose throughput is not known for *every* kind it may run on is
     not ``is_known`` [J]: all kinds then count alike for it, with a rate of 1, and its steps are seconds.
-    ``left`` [J] is the steps to go. Who told no length is expected to go on for as long as it has been
-    served, at least ``LEAST_S``: what has lasted long lasts long (that is least attained service).
+    ``done`` [J] is the steps that a job has done: with each number of devices that it was at work with, the time that it
+    was, times its speed on so many; time at a speed that nobody knows adds nothing. ``left`` [J] is the steps to go.
+    Who told no length is expected to go on for as long as it has been served, at least ``LEAST_S``: what has lasted
+    long lasts long (that is least attained service).
     ``held_s`` [J, K] is the time that a job has had on each kind, ``age_s`` [J] the time since its
     submission. ``weight`` [J] doubles with each step of priority. ``on`` [J] is the kind that it runs
     on, -1 where it waits. ``capacity`` [K] counts the devices that are up.
@@ -112,6 +117,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     devices: FloatArray
     rate: FloatArray
     is_known: BoolArray
+    done: FloatArray
     left: FloatArray
     held_s: FloatArray
     age_s: FloatArray
@@ -178,9 +184,10 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
             taken.append((entry, row))
         elif entry.job.id in snapshot.waiting:
             impossible.append(entry.job)
-    at_s = snapshot.at_s
+    at_s, names = snapshot.at_s, tuple(kinds)
     shape = (len(taken), len(kinds))
-    held_s, left, on = np.zeros(shape), np.zeros(len(taken)), np.full(len(taken), -1, dtype=np.int64)
+    held_s, on = np.zeros(shape), np.full(len(taken), -1, dtype=np.int64)
+    done, left = np.zeros(len(taken)), np.zeros(len(taken))
     has, lost_s = np.zeros(len(taken)), np.zeros(len(taken))
     for place, (entry, row) in enumerate(taken):
         for name, device_s in entry.served_by_accelerator.items():
@@ -190,14 +197,16 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
             on[place] = capacity.kind[capacity.row[entry.placement.shares[0].node_id]]
             held_s[place, on[place]] += at_s - entry.since_s
             has[place], lost_s[place] = entry.placement.whole_devices, entry.lost_s(at_s)
-        left[place] = _left(entry.job, row, held_s[place])
+        done[place] = _done(entry.job, row, kinds, known, _ran_s(entry, names[on[place]], at_s))
+        left[place] = _left(entry.job, row, done[place], float((row.rate * held_s[place]).sum()))
     return (
         Problem(
             jobs=tuple(entry.job for entry, _ in taken),
-            kinds=tuple(kinds),
+            kinds=names,
             devices=np.array([row.devices for _, row in taken]).reshape(shape),
             rate=np.array([row.rate for _, row in taken]).reshape(shape),
             is_known=np.array([row.is_known for _, row in taken], dtype=np.bool_),
+            done=done,
             left=left,
             held_s=held_s,
             age_s=np.array([at_s - entry.submitted_s for entry, _ in taken]),
@@ -285,9 +294,48 @@ def _count(request: DeviceRequest, owned: int) -> float:
     return request.max_milli / MILLI if request.is_fraction else float(min(request.max_devices, owned))
 
 
-def _left(job: Job, row: _Row, held_s: FloatArray) -> float:
-    """Return the steps to go; at least a millionth of what there was, for no estimate is exact."""
-    done = float((row.rate * held_s).sum())
+def _ran_s(entry: WaitingJob | RunningJob, on: str, at_s: float) -> Mapping[tuple[str, float], float]:
+    """Return how long the job was at work, by model and number of devices; ``on`` is the model that it runs on, if any."""
+    if isinstance(entry, WaitingJob):
+        return entry.ran_s
+    ran_s = dict(entry.ran_s)
+    for part in entry.worked_by(at_s):
+        ran_s[on, part.devices] = ran_s.get((on, part.devices), 0.0) + part.seconds
+    return ran_s
+
+
+def _done(
+    job: Job,
+    row: _Row,
+    kinds: Mapping[str, int],
+    known: Known,
+    ran_s: Mapping[tuple[str, float], float],
+) -> float:
+    """Return the steps that the job has done, as far as it is known how fast it was."""
+    rates = {
+        (name, devices): _rate(job, row, kinds.get(name), name, devices, known) for name, devices in ran_s
+    }
+    return sum(rate * ran_s[size] for size, rate in rates.items() if rate is not None)
+
+
+def _rate(job: Job, row: _Row, kind: int | None, name: str, devices: float, known: Known) -> float | None:
+    """Return how fast the job was on so many devices, in the row's steps per second; None where nobody knows."""
+    if kind is not None and devices == row.devices[kind] and row.rate[kind]:
+        return float(row.rate[kind])
+    if row.is_known:
+        return known.steps_per_s(job, name, devices)
+    # Steps are seconds on all the devices that it would take, whichever they are.
+    full = row.devices.max() if kind is None else row.devices[kind]
+    if devices == full or devices < 1 or full < 1:
+        return 1.0
+    return job.speedup(int(devices)) / job.speedup(int(full)) if _follows_curve(job) else None
+
+
+def _left(job: Job, row: _Row, done: float, served: float) -> float:
+    """Return the steps to go; at least a millionth of what there was, for no estimate is exact.
+
+    ``served`` is what the job would have done in the devices that it held.
+    """
     total: float | None
     if row.is_known:
         total = job.total_steps
@@ -297,5 +345,5 @@ def _left(job: Job, row: _Row, held_s: FloatArray) -> float:
     else:
         total = job.estimated_duration_s
     if total is None:
-        return max(done, LEAST_S * float(row.rate.max()))
+        return max(served, LEAST_S * float(row.rate.max()))
     return max(total - done, 1e-6 * total, 1e-9)
