@@ -288,7 +288,7 @@ def _faults(rate: Rate, repair_s: float, fleet: Fleet) -> NodeFaults:
 def _policy(name: str, trace: Trace | None, teams: Teams | None) -> Policy:
     """Return the policy; one for mixed fleets knows the speeds that the trace tells, if there is one."""
     if trace is not None and name in policies.RANKINGS:
-        return policies.in_rounds(name, throughputs_of(trace.jobs))
+        return policies.in_rounds(name, throughputs_of(trace.jobs), teams=teams)
     return policies.policy(name, teams)
 
 

@@ -17,6 +17,8 @@ from artesian.model.queue import WaitingJob, shape_of
 from artesian.model.resources import MILLI, DeviceRequest
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.speeds import NOTHING_MEASURED, Speeds, family_of
+from artesian.policy.accounts import Accounts
+from artesian.policy.allowance import Limit, at_most, limits
 from artesian.policy.solver import FloatArray, IntArray
 
 _MOST_DOUBLINGS = 20
@@ -110,6 +112,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     For who decides about numbers of devices as well: a gang needs at least ``least`` [J, K] devices of a kind,
     ``has`` [J] as many now, began ``begun`` [J] attempts, and would lose ``lost_s`` [J] of work if it stopped
     now. ``node_devices`` [K] is the size of the largest node, ``known`` what is known of speeds.
+    ``limits`` are what teams may have: ``devices`` and ``can_run`` go no further than that by themselves.
     """
 
     jobs: tuple[Job, ...]
@@ -130,6 +133,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     lost_s: FloatArray
     node_devices: FloatArray
     known: Known = msgspec.field(default_factory=Known)
+    limits: tuple[Limit, ...] = ()
 
     @property
     def can_run(self) -> BoolArray:
@@ -148,6 +152,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         spread: FloatArray = size / size.sum(1, keepdims=True)
         return spread
 
+    def limited(
+        self, job: IntArray, kind: IntArray, devices: FloatArray
+    ) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+        """Return the limits as rows of a program whose columns [C] are jobs on kinds, with so many devices: the row
+        (from 0 on), column and value of each entry, and the most of each row."""
+        row, column = [_NO_ROWS], [_NO_ROWS]
+        for number, limit in enumerate(self.limits):
+            columns = np.flatnonzero(limit.jobs[job] & limit.kinds[kind])
+            row.append(np.full(len(columns), number))
+            column.append(columns)
+        columns = np.concatenate(column)
+        most = np.array([limit.most for limit in self.limits], dtype=np.float64)
+        return np.concatenate(row), columns, devices[columns], most
+
     def left_s(self) -> FloatArray:
         """Return how long each job still takes on each kind [J, K]; infinite where it cannot run."""
         left_s = np.full_like(self.rate, np.inf)
@@ -155,12 +173,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return left_s
 
 
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+
 LEAST_S = 60.0
 """A job of unknown length is expected to take at least so long."""
 
 
-def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tuple[Job, ...]]:
-    """Return the snapshot's jobs as a problem, first submitted first, and those that the fleet cannot hold."""
+def problem(
+    snapshot: Snapshot, throughputs: Throughputs, accounts: Accounts | None = None
+) -> tuple[Problem, tuple[Job, ...]]:
+    """Return the snapshot's jobs as a problem, first submitted first, and those that the fleet cannot hold.
+
+    ``accounts`` tell what teams may have (None: anything); who may never have as many devices as it needs is one of
+    the latter.
+    """
     capacity = snapshot.capacity
     known = Known(throughputs, snapshot.speeds)
     kinds = _kinds(capacity)
@@ -176,10 +202,11 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
             job.profile,
             job.parallel_share,
             family_of(job) if len(known.measured) else None,
+            None if accounts is None else job.team,
         )
         row = rows.get(key)
         if row is None:
-            row = rows[key] = _row(job, capacity, kinds, known)
+            row = rows[key] = _row(job, capacity, kinds, known, accounts)
         if (row.rate > 0).any():
             taken.append((entry, row))
         elif entry.job.id in snapshot.waiting:
@@ -199,9 +226,11 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
             has[place], lost_s[place] = entry.placement.whole_devices, entry.lost_s(at_s)
         done[place] = _done(entry.job, row, kinds, known, _ran_s(entry, names[on[place]], at_s))
         left[place] = _left(entry.job, row, done[place], float((row.rate * held_s[place]).sum()))
+    jobs = tuple(entry.job for entry, _ in taken)
+    there = capacity.by_kind(np.where(capacity.is_up, capacity.devices, 0))[: len(kinds)].astype(np.float64)
     return (
         Problem(
-            jobs=tuple(entry.job for entry, _ in taken),
+            jobs=jobs,
             kinds=names,
             devices=np.array([row.devices for _, row in taken]).reshape(shape),
             rate=np.array([row.rate for _, row in taken]).reshape(shape),
@@ -214,15 +243,14 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
                 np.clip([entry.job.priority for entry, _ in taken], -_MOST_DOUBLINGS, _MOST_DOUBLINGS)
             ),
             on=on,
-            capacity=capacity.by_kind(np.where(capacity.is_up, capacity.devices, 0))[: len(kinds)].astype(
-                np.float64
-            ),
+            capacity=there,
             least=np.array([row.least for _, row in taken]).reshape(shape),
             has=has,
             begun=np.array([_begun(entry) for entry, _ in taken], dtype=np.float64),
             lost_s=lost_s,
             node_devices=_largest(capacity, len(kinds)),
             known=known,
+            limits=() if accounts is None else limits(accounts, jobs, there.tolist()),
         ),
         tuple(impossible),
     )
@@ -272,15 +300,24 @@ def _kinds(capacity: Capacity) -> dict[str, int]:
     return capacity.remember("kinds by name", compute)
 
 
-def _row(job: Job, capacity: Capacity, kinds: Mapping[str, int], known_speeds: Known) -> _Row:
+def _row(
+    job: Job,
+    capacity: Capacity,
+    kinds: Mapping[str, int],
+    known_speeds: Known,
+    accounts: Accounts | None,
+) -> _Row:
     devices, can_run = np.zeros(len(kinds)), np.zeros(len(kinds), dtype=np.bool_)
     least = np.zeros(len(kinds))
     for request in job.devices:
         owned = capacity.by_kind(capacity.ownable(job, request))
         for kind in range(len(kinds)):
             if not can_run[kind] and owned[kind] >= max(1, request.min_devices):
+                ceiling = math.inf if accounts is None else accounts.ceiling(job.team, kind)
+                if ceiling < request.min_milli:
+                    continue
                 can_run[kind] = True
-                devices[kind] = _count(request, int(owned[kind]))
+                devices[kind] = _count(at_most(request, ceiling), int(owned[kind]))
                 least[kind] = request.min_milli / MILLI
     known = [known_speeds.steps_per_s(job, name, devices[kind]) for name, kind in kinds.items()]
     is_known = all(rate is not None for rate, usable in zip(known, can_run, strict=True) if usable)
