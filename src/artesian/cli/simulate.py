@@ -255,6 +255,9 @@ def simulate(
     if page_file is not None:
         page.write(page_file, title=jobs_file.name, fleet=fleet, runs=outcomes)
         click.echo(f"wrote {page_file}", err=True)
+    for outcome in outcomes:
+        if outcome.figures.notice_text is not None:
+            click.echo(f"{outcome.policy}: {outcome.figures.notice_text}", err=True)
     if output == "json":
         print_json(_as_json(trace, fleet, outcomes))
     else:
