@@ -23,6 +23,9 @@ def a_problem(
     """Jobs by their rates on each kind; all have one device on each kind, 100 steps to go, and had nothing."""
     rates = np.array(rate, dtype=np.float64)
     jobs = len(rates)
+    had_s = np.array(held_s, dtype=np.float64) if held_s is not None else np.zeros_like(rates)
+    with np.errstate(over="ignore", invalid="ignore"):  # tests also ask about numbers beyond all floats
+        done = (rates * had_s).sum(1)
     return Problem(
         jobs=tuple(a_job(f"j{number}") for number in range(jobs)),
         kinds=tuple(f"k{kind}" for kind in range(rates.shape[1])),
@@ -30,7 +33,8 @@ def a_problem(
         rate=rates,
         is_known=np.ones(jobs, dtype=np.bool_),
         left=np.array(left if left is not None else [100.0] * jobs),
-        held_s=np.array(held_s, dtype=np.float64) if held_s is not None else np.zeros_like(rates),
+        done=done,
+        held_s=had_s,
         age_s=np.array(age_s if age_s is not None else [0.0] * jobs),
         weight=np.array(weight if weight is not None else [1.0] * jobs),
         on=np.array(on if on is not None else [-1] * jobs, dtype=np.int64),

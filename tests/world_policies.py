@@ -5,7 +5,7 @@ from functools import partial
 
 from artesian.model.quota import Team, Teams
 from artesian.policy.base import Policy
-from artesian.policy.registry import BUILT_IN, fair_share, pooled
+from artesian.policy.registry import BUILT_IN, fair_share, in_rounds, pooled
 from artesian.policy.registry import policy as registered
 
 TEAMS = Teams(
@@ -20,6 +20,8 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     **BUILT_IN,
     **{name: partial(registered, name) for name in ("easy+fgd", "fair-share+topology", "priority+best-fit")},
     "fair-share with teams": lambda: fair_share(TEAMS),
+    "max-min with teams": lambda: in_rounds("max-min", teams=TEAMS),
+    "max-goodput with teams": lambda: in_rounds("max-goodput", teams=TEAMS),
     "pools": lambda: pooled("fair-share", {"lab": "easy"}, TEAMS),
 }
 SEEDS = (0, 1, 2, 3, 12)  # in the last one a job starts by a claim, and holds what others wait for

@@ -17,12 +17,12 @@ from artesian.model.fleet import Node
 from artesian.model.job import Cause
 from artesian.model.plan import HoldCode, Plan
 from artesian.model.queue import WaitingJob, WaitingQueue
-from artesian.model.quota import Teams
+from artesian.model.quota import Team, Teams
 from artesian.model.resources import MILLI, DeviceRequest
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Policy
 from artesian.policy.moves import without_moves
-from artesian.policy.registry import BUILT_IN, fair_share
+from artesian.policy.registry import BUILT_IN, fair_share, in_rounds
 from artesian.policy.registry import policy as registered
 from builders import a_job, a_node, a_placement, a_snapshot, ended, free_of, joined, nodes, submitted
 from strategies import snapshots
@@ -34,6 +34,10 @@ POLICIES: dict[str, Callable[[], Policy]] = {
     **BUILT_IN,
     **{name: partial(registered, name) for name in ("easy+fgd", "fair-share+topology", "priority+best-fit")},
     "fair-share with history": lambda: fair_share(Teams(usage_half_life_s=3600.0)),
+    "min-jct with teams": lambda: in_rounds(
+        "min-jct",
+        teams=Teams((Team(name="default", guaranteed=(("any", 1),)),)),
+    ),
     "priority without moves": lambda: without_moves(BUILT_IN["priority"]()),
 }
 

@@ -171,6 +171,11 @@ class Waits:
             assert isinstance(self.policy, Rounds)
             assert found[2] == self.policy.ranking.name
             text = found[1]
+        elif found := re.fullmatch(r"(.*)(; its steps/s are not known .+)", text):
+            assert self.reason.code in (HoldCode.OVER_QUOTA, HoldCode.KEPT_FOR_TEAMS), (
+                "of others it says who goes first"
+            )
+            text = found[1]
         assert self.check_sentence(text) is self.reason.code, self.reason
 
     def check_sentence(self, text: str) -> HoldCode:
@@ -472,6 +477,8 @@ def limits_of(policy: Policy) -> Teams:
             (found for each in policy.by_pool.values() if not (found := limits_of(each)).is_plain),
             limits_of(policy.other),
         )
+    if isinstance(policy, Rounds):
+        return policy.teams
     order = getattr(getattr(policy, "inner", None), "order", None)
     return order.teams if isinstance(order, FairShare) else Teams()
 

@@ -14,8 +14,9 @@ from artesian.model.resources import MILLI
 from artesian.model.snapshot import Snapshot
 from artesian.policy.accounts import Accounts
 from artesian.policy.base import Policy, Timed
-from artesian.policy.moves import Move, moves_of, possible_moves
+from artesian.policy.moves import Move, moves_of, possible_moves, without_moves
 from artesian.policy.place import Pack
+from artesian.policy.pools import Pools
 from artesian.policy.preemptive import Preemptive
 from artesian.policy.proposals import Standing, moves_by_itself, proposals
 from artesian.policy.registry import BUILT_IN, fair_share, policy, pooled
@@ -294,6 +295,55 @@ def test_a_dry_run_proposes_no_move_to_what_is_kept_for_others() -> None:
         seen = watched(fair_share(Teams(teams)), is_dry=True)
         run(Fleet(nodes=two_models()), *jobs, policy=seen)
         assert {move.lets_start for move in seen.moves} == starters
+
+
+def in_pools(teams: Teams, *, inner: str = "fair-share") -> Pools:
+    """The policy for the pool of both nodes, and another one for nodes that are not there."""
+    return Pools({"default": policy(inner, teams)}, policy("fifo"))
+
+
+@pytest.mark.parametrize("inner", ["fair-share", "max-min"])
+def test_in_pools_a_dry_run_goes_by_the_quotas_of_the_pools_policy(inner: str) -> None:
+    jobs = [
+        a_sim_job("a", "V100:2 | K80:2", takes=5000.0, saves_every_s=0.0, cpus_per_device=1.0, team="a"),
+        a_sim_job("b", "V100:2", at=1000.0, takes=10.0, cpus_per_device=1.0, team="b"),
+    ]
+    for teams, starters in (((A,), {"b"}), ((A, KEEPER), set()), ((NO_BORROWER,), set())):
+        for chosen in (policy(inner, Teams(teams)), in_pools(Teams(teams), inner=inner)):
+            seen = watched(chosen, is_dry=True)
+            run(Fleet(nodes=two_models()), *jobs, policy=seen)
+            assert {move.lets_start for move in seen.moves} == starters, (teams, chosen)
+
+
+@pytest.mark.parametrize("teams", [(NO_BORROWER,), (A, KEEPER)], ids=len)
+def test_in_pools_nothing_that_quotas_forbid_is_said_to_let_a_job_start(teams: tuple[Team, ...]) -> None:
+    for quotas, is_possible in ((Teams((A,)), True), (Teams(teams), False)):
+        kernel = Kernel(*two_models(), policy=without_moves(in_pools(quotas)))
+        kernel.run(
+            a_job("a", devices="V100:2 | K80:2", cpus_per_device=1.0, team="a", checkpoint_every_s=60.0)
+        )
+        kernel.submit(a_job("b", devices="V100:2", cpus_per_device=1.0, team="b"), at_s=9.0)
+        found = kernel.scheduler.outlook("b", quotas)
+        assert found is not None
+        assert any("moved" in change for change in found.would_start) == is_possible
+        assert bool(kernel.scheduler.proposals(900.0)) == is_possible
+
+
+def test_moves_in_several_pools_are_there_beside_each_other() -> None:
+    """A job for each of two pools, each with two halves in its way that could share a device."""
+    nodes = [a_node(pool, pool=pool, accelerator=f"gpu-{pool}", devices=2) for pool in ("x", "y")]
+    kernel = Kernel(*nodes, policy=Pools({"x": policy("easy")}, policy("easy")))
+    for pool in ("x", "y"):
+        for number in range(4):
+            kernel.run(a_job(f"{pool}{number}", devices=f"gpu-{pool}:0.5", checkpoint_every_s=0.0))
+        kernel.submit(a_job(f"w{pool}", devices=f"gpu-{pool}:1"))
+    for pool in ("x", "y"):
+        kernel.step(ended(f"{pool}0", at_s=10.0), ended(f"{pool}2", at_s=10.0))
+    snapshot, chosen = kernel.scheduler.snapshot(), kernel.scheduler.policy
+    before = free_of(snapshot.capacity)
+    found = possible_moves(chosen.plan(snapshot), snapshot, limits=NO_LIMITS, policy=chosen)
+    assert [job_id for job_id, _ in found] == ["wx", "wy"]
+    assert free_of(snapshot.capacity) == before
 
 
 def test_who_is_stopped_by_right_goes_on_at_once_only_where_its_team_may() -> None:

@@ -110,8 +110,13 @@ def _policies(runs: Sequence[Outcome]) -> str:
         return "".join(shown)
 
     names = ("policy", *(column.name for column in COLUMNS))
+    notices = "".join(
+        f"<div class=note>{_text(run.policy)}: {_text(run.figures.notice_text)}</div>"
+        for run in runs
+        if run.figures.notice_text is not None
+    )
     return _table(names, ((run.policy, cells(run)) for run in runs)) + (
-        "<div class=note>JCT: from submission to end. Stranded: free although a job waited. "
+        f"{notices}<div class=note>JCT: from submission to end. Stranded: free although a job waited. "
         "ρ: how much later than on the job's own part of the fleet; 1 or less is fair.</div>"
     )
 

@@ -255,6 +255,9 @@ def simulate(
     if page_file is not None:
         page.write(page_file, title=jobs_file.name, fleet=fleet, runs=outcomes)
         click.echo(f"wrote {page_file}", err=True)
+    for outcome in outcomes:
+        if outcome.figures.notice_text is not None:
+            click.echo(f"{outcome.policy}: {outcome.figures.notice_text}", err=True)
     if output == "json":
         print_json(_as_json(trace, fleet, outcomes))
     else:
@@ -288,7 +291,7 @@ def _faults(rate: Rate, repair_s: float, fleet: Fleet) -> NodeFaults:
 def _policy(name: str, trace: Trace | None, teams: Teams | None) -> Policy:
     """Return the policy; one for mixed fleets knows the speeds that the trace tells, if there is one."""
     if trace is not None and name in policies.RANKINGS:
-        return policies.in_rounds(name, throughputs_of(trace.jobs))
+        return policies.in_rounds(name, throughputs_of(trace.jobs), teams=teams)
     return policies.policy(name, teams)
 
 

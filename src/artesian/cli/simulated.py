@@ -21,19 +21,26 @@ def policies(trace: Trace, fleet: Fleet, outcomes: list[Outcome]) -> Table:
         title_justify="left",
     )
     has_deadlines = any(outcome.figures.deadlines is not None for outcome in outcomes)
+    has_notices = any(outcome.figures.noticed for outcome in outcomes)
     shown = [column for column in COLUMNS if not column.is_for_page]
     names = [column.name for column in shown]
-    for name in ("policy", *names, *(["missed"] if has_deadlines else [])):
+    more = [*(["missed"] if has_deadlines else []), *(["noticed"] if has_notices else [])]
+    for name in ("policy", *names, *more):
         table.add_column(name, justify="left" if name == "policy" else "right")
     for outcome in outcomes:
         missed = [_missed(outcome.figures)] if has_deadlines else []
-        table.add_row(outcome.policy, *(column.text(outcome.figures) for column in shown), *missed)
+        noticed = [_noticed(outcome.figures)] if has_notices else []
+        table.add_row(outcome.policy, *(column.text(outcome.figures) for column in shown), *missed, *noticed)
     return table
 
 
 def _missed(figures: Report) -> str:
     deadlines = figures.deadlines
     return "" if deadlines is None else f"{deadlines.missed:,} of {deadlines.jobs:,}"
+
+
+def _noticed(figures: Report) -> str:
+    return f"{figures.noticed:,} of {figures.cycles:,}"
 
 
 def moves(outcomes: list[Outcome], *, is_dry: bool) -> Table:

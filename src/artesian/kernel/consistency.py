@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from artesian.kernel.lifecycle import JobState
 from artesian.kernel.seen import as_running, as_waiting
-from artesian.kernel.served import served_by
+from artesian.kernel.served import NOTHING, served_by
 from artesian.model.resources import MILLI
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def check(state: "State") -> None:
 def _check_jobs(state: "State") -> None:
     to_stop = {record.job.id for record in state.to_stop}
     for job_id, job in state.jobs.items():
-        served = {} if job.state.is_final else served_by(job)
-        assert state.served.get(job_id, {}) == served, job_id
+        served = NOTHING if job.state.is_final else served_by(job)
+        assert state.served.get(job_id, NOTHING) == served, job_id
         is_queued, holds = job.state is JobState.QUEUED, job.state.holds_devices
         assert state.waiting.get(job_id) == (as_waiting(job, served) if is_queued else None), job_id
         assert state.running.get(job_id) == (as_running(job, served) if holds else None), job_id

@@ -46,9 +46,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from artesian.kernel.nodes import NodeRecord
+from artesian.model.events import AttemptProgressed
 from artesian.model.history import Holding
 from artesian.model.job import Cause, Job, Outcome
-from artesian.model.placement import Placement
+from artesian.model.placement import Placement, Worked, with_work
 from artesian.model.plan import Hold, HoldCode
 from artesian.model.resources import DeviceRequest
 from artesian.model.speeds import Speed, family_of
@@ -111,7 +112,8 @@ class Attempt(Struct, kw_only=True, gc=False):
     """One run of a job: where, when, why then and there, and how it ended.
 
     ``stop_cause`` is set once it must stop. ``accelerator`` is the model of its devices as the node named it then.
-    ``saved_s``, ``steps`` and ``steps_s`` are what ``AttemptProgressed`` said last, ``workers`` the most that it said.
+    ``saved_s``, ``steps`` and ``steps_s`` are what ``AttemptProgressed`` said last, ``workers`` the most that it said,
+    ``worked`` with how many of the devices the attempt was at work up to ``told_s``, when it said so last.
     """
 
     epoch: int
@@ -129,6 +131,14 @@ class Attempt(Struct, kw_only=True, gc=False):
     steps: float = 0.0
     steps_s: float = 0.0
     workers: int | None = None
+    worked: tuple[Worked, ...] = ()
+    told_s: float | None = None
+
+    def worked_by(self, at_s: float) -> tuple[Worked, ...]:
+        """Return with how many devices it was at work by ``at_s``, and how long with each number, the latest last."""
+        return self.placement.worked_on(
+            self.worked, at_s - (self.decided_s if self.told_s is None else self.told_s)
+        )
 
 
 class Change(Struct, kw_only=True, gc=False):
@@ -251,15 +261,17 @@ def started(record: JobRecord, at_s: float) -> None:
         _enter(record, JobState.RUNNING, at_s)
 
 
-def progressed(
-    record: JobRecord, saved_s: float | None, steps: float, steps_s: float, workers: int | None
-) -> Speed | None:
+def progressed(record: JobRecord, event: AttemptProgressed, at_s: float) -> Speed | None:
     """The workers of the latest attempt said where they are; return what that adds to what was measured, if anything."""
     attempt = record.attempt
+    saved_s, steps, steps_s, workers = event.saved_s, event.steps, event.steps_s, event.workers
     if saved_s is not None and (attempt.saved_s is None or saved_s > attempt.saved_s):
         attempt.saved_s = saved_s
     if workers is not None:
         attempt.workers = max(workers, attempt.workers or 0)
+    devices = _devices_of(record.job, attempt, workers)
+    before_s = attempt.decided_s if attempt.told_s is None else attempt.told_s
+    attempt.worked, attempt.told_s = with_work(attempt.worked, devices, at_s - before_s), at_s
     more, more_s = steps - attempt.steps, steps_s - attempt.steps_s
     if attempt.accelerator is None or more <= 0 or more_s <= 0:
         return None
@@ -267,7 +279,7 @@ def progressed(
     return Speed(
         family=family_of(record.job),
         accelerator=attempt.accelerator,
-        devices=_devices_of(record.job, attempt, workers),
+        devices=devices,
         steps=more,
         seconds=more_s,
     )

@@ -1,29 +1,31 @@
 """Jobs and nodes as a policy sees them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from artesian.kernel.lifecycle import JobRecord
 from artesian.kernel.nodes import NodeRecord
+from artesian.kernel.served import Served
 from artesian.model.capacity import Capacity
 from artesian.model.queue import WaitingJob
 from artesian.model.snapshot import RunningJob
 
 
-def as_waiting(record: JobRecord, served: Mapping[str, float]) -> WaitingJob:
-    """Return a job that waits. ``served`` is what its earlier attempts have had, by model of device."""
+def as_waiting(record: JobRecord, served: Served) -> WaitingJob:
+    """Return a job that waits. ``served`` is what its earlier attempts have had."""
     return WaitingJob(
         job=record.job,
         submitted_s=record.submitted_s,
         next_epoch=record.epoch + 1,
         waits_since_s=record.history[-1].at_s,
-        served_device_s=sum(served.values()) if served else 0.0,
+        served_device_s=served.device_s,
         claim=record.claim,
-        served_by_accelerator=served,
+        served_by_accelerator=served.by_accelerator,
+        ran_s=served.ran_s,
     )
 
 
-def as_running(record: JobRecord, served: Mapping[str, float]) -> RunningJob:
-    """Return a job that holds devices. ``served`` is what its earlier attempts have had, by model of device."""
+def as_running(record: JobRecord, served: Served) -> RunningJob:
+    """Return a job that holds devices. ``served`` is what its earlier attempts have had."""
     attempt = record.attempt
     return RunningJob(
         job=record.job,
@@ -32,11 +34,14 @@ def as_running(record: JobRecord, served: Mapping[str, float]) -> RunningJob:
         since_s=attempt.decided_s,
         is_stopping=attempt.stop_cause is not None,
         submitted_s=record.submitted_s,
-        served_device_s=sum(served.values()) if served else 0.0,
-        served_by_accelerator=served,
+        served_device_s=served.device_s,
+        served_by_accelerator=served.by_accelerator,
+        ran_s=served.ran_s,
         claim=record.claim,
         started_s=attempt.started_s if record.job.checkpoint_every_s else None,
         saved_s=record.saved_s,
+        worked=attempt.worked,
+        told_s=attempt.told_s,
     )
 
 

@@ -5,7 +5,7 @@ decision. So a journal can be replayed by a version whose policies decide differ
 """
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from artesian.kernel import lifecycle
@@ -15,7 +15,7 @@ from artesian.kernel.image import StateImage, image_of
 from artesian.kernel.lifecycle import JobRecord, JobState
 from artesian.kernel.nodes import NodeRecord
 from artesian.kernel.seen import as_running, as_waiting, capacity_of
-from artesian.kernel.served import add_served, served_by
+from artesian.kernel.served import NOTHING, Served, served_by
 from artesian.kernel.sharing import Sharing
 from artesian.model.capacity import Capacity
 from artesian.model.events import (
@@ -36,7 +36,7 @@ from artesian.model.fleet import Node
 from artesian.model.history import History
 from artesian.model.job import Cause
 from artesian.model.plan import Plan
-from artesian.model.queue import NOTHING_SERVED, WaitingQueue
+from artesian.model.queue import WaitingQueue
 from artesian.model.running import RunningJobs
 from artesian.model.speeds import Speeds
 
@@ -72,8 +72,8 @@ class State:
         """How fast jobs were measured to run."""
         self.stale_events = 0
         """Events about an attempt that is over, or a job that is not known: ignored, and counted."""
-        self.served: dict[str, dict[str, float]] = {}
-        """What earlier attempts of jobs that are not over have had, in device-seconds by model of device."""
+        self.served: dict[str, Served] = {}
+        """What earlier attempts of jobs that are not over have had."""
         self._due: list[tuple[float, str]] = []
         self._to_stop: dict[str, JobRecord] = {}
         self._excluded: dict[str, None] = {}
@@ -263,16 +263,14 @@ class State:
             self.served.pop(event.job_id, None)
             self._over(job)
         else:
-            # A new dict: what a policy was shown does not change.
-            self.served[event.job_id] = add_served(dict(self.served.get(event.job_id, {})), job.attempt)
+            self.served[event.job_id] = self._served_of(job).and_by(job.attempt)
             self._index(job)
 
     def _apply_progressed(self, event: AttemptProgressed) -> None:
         job = self._current(event.job_id, event.epoch)
         if job is None:
             return
-        measured = lifecycle.progressed(job, event.saved_s, event.steps, event.steps_s, event.workers)
-        if measured is not None:
+        if (measured := lifecycle.progressed(job, event, self.at_s)) is not None:
             self.speeds.add(measured)
         self.running.put(as_running(job, self._served_of(job)))
 
@@ -390,8 +388,8 @@ class State:
             if job.attempt.stop_cause is not None and not job.attempt.is_stop_decided:
                 self._to_stop[job.job.id] = job
 
-    def _served_of(self, job: JobRecord) -> Mapping[str, float]:
-        return self.served.get(job.job.id, NOTHING_SERVED)
+    def _served_of(self, job: JobRecord) -> Served:
+        return self.served.get(job.job.id, NOTHING)
 
     def validate(self) -> None:
         """Raise AssertionError when the state contradicts itself. For tests and for after a replay."""

@@ -23,6 +23,13 @@ class NodeShare(Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"node {self.node_id}: expected 1 to {MILLI} thousandths, got {self.milli}")
 
 
+class Worked(Struct, frozen=True, gc=False):
+    """An attempt was at work with so many ``devices`` of those that it holds for ``seconds``, start-ups included."""
+
+    devices: float
+    seconds: float
+
+
 class Placement(Struct, frozen=True, kw_only=True, gc=False):
     """Devices per node for one attempt; the first share's node holds rank 0."""
 
@@ -54,5 +61,15 @@ class Placement(Struct, frozen=True, kw_only=True, gc=False):
         """Return what the attempt holds of a node; None where that is nothing."""
         return next((share for share in self.shares if share.node_id == node_id), None)
 
+    def worked_on(self, before: tuple[Worked, ...], seconds: float) -> tuple[Worked, ...]:
+        """Return ``before`` and so many seconds more with the latest number of devices; at first that is all of them."""
+        return with_work(before, before[-1].devices if before else self.whole_devices, seconds)
+
     def __str__(self) -> str:
         return " + ".join([f"{share.node_id}[{','.join(map(str, share.devices))}]" for share in self.shares])
+
+
+def with_work(before: tuple[Worked, ...], devices: float, seconds: float) -> tuple[Worked, ...]:
+    """Return ``before`` and so many seconds more with so many devices: each number once, the latest last."""
+    same_s = sum(part.seconds for part in before if part.devices == devices)
+    return (*(part for part in before if part.devices != devices), Worked(devices, same_s + seconds))

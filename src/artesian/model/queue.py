@@ -20,6 +20,9 @@ from artesian.model.placement import Placement
 NOTHING_SERVED: Mapping[str, float] = {}
 """Shared by all jobs that had no device yet: most of a long queue."""
 
+NOTHING_RAN: Mapping[tuple[str, float], float] = {}
+"""The same of the time that they ran."""
+
 Key = tuple[Any, ...]
 """What an order sorts by: the least goes first. All keys of one order compare with each other."""
 
@@ -29,8 +32,8 @@ class WaitingJob(Struct, frozen=True, kw_only=True, gc=False):
 
     ``submitted_s`` and ``waits_since_s`` are when it was submitted and when it began to wait the last
     time; ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
-    ``served_by_accelerator`` the same by model of device. ``claim`` is where
-    devices are kept for it that others were stopped for, if any.
+    ``served_by_accelerator`` the same by model of device. ``ran_s`` is how long they were at work, in seconds by model
+    and number of devices. ``claim`` is where devices are kept for it that others were stopped for, if any.
     """
 
     job: Job
@@ -40,6 +43,7 @@ class WaitingJob(Struct, frozen=True, kw_only=True, gc=False):
     served_device_s: float = 0.0
     claim: Placement | None = None
     served_by_accelerator: Mapping[str, float] = field(default_factory=lambda: NOTHING_SERVED)
+    ran_s: Mapping[tuple[str, float], float] = field(default_factory=lambda: NOTHING_RAN)
 
 
 def shape_of(job: Job) -> Hashable:

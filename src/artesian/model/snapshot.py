@@ -7,9 +7,9 @@ from msgspec import Struct, field
 from artesian.model.capacity import Capacity
 from artesian.model.history import NO_HISTORY, History
 from artesian.model.job import Cause, Job
-from artesian.model.placement import Placement
+from artesian.model.placement import Placement, Worked
 from artesian.model.plan import Start
-from artesian.model.queue import NOTHING_SERVED, WaitingJob, WaitingQueue
+from artesian.model.queue import NOTHING_RAN, NOTHING_SERVED, WaitingJob, WaitingQueue
 from artesian.model.speeds import NOTHING_MEASURED, Speeds
 
 
@@ -17,8 +17,10 @@ class RunningJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job that holds devices, from ``since_s`` on; ``is_stopping`` when it is about to give them back.
 
     ``served_device_s`` is what its earlier attempts have had, in device-seconds, and
-    ``served_by_accelerator`` the same by model of device. ``claim`` is where devices are kept for it,
-    to go on at once when it has stopped, if any.
+    ``served_by_accelerator`` the same by model of device, ``ran_s`` how long they were at work, in seconds by model
+    and number of devices. ``claim`` is where devices are kept for it, to go on at once when it has stopped, if any.
+    ``worked`` is with how many of its devices this attempt was at work up to ``told_s`` (None: nobody said so far), the
+    latest number last: a gang that has lost workers may go on without them.
     ``started_s`` is when the engine said that its processes run, ``saved_s`` up to when its work is in a
     checkpoint that workers told of; None where nobody said so.
     """
@@ -31,9 +33,12 @@ class RunningJob(Struct, frozen=True, kw_only=True, gc=False):
     submitted_s: float = 0.0
     served_device_s: float = 0.0
     served_by_accelerator: Mapping[str, float] = field(default_factory=lambda: NOTHING_SERVED)
+    ran_s: Mapping[tuple[str, float], float] = field(default_factory=lambda: NOTHING_RAN)
     claim: Placement | None = None
     started_s: float | None = None
     saved_s: float | None = None
+    worked: tuple[Worked, ...] = ()
+    told_s: float | None = None
 
     @classmethod
     def begun(cls, entry: WaitingJob, start: Start, at_s: float) -> "RunningJob":
@@ -47,6 +52,7 @@ class RunningJob(Struct, frozen=True, kw_only=True, gc=False):
             submitted_s=entry.submitted_s,
             served_device_s=entry.served_device_s,
             served_by_accelerator=entry.served_by_accelerator,
+            ran_s=entry.ran_s,
         )
 
     @property
@@ -62,6 +68,12 @@ class RunningJob(Struct, frozen=True, kw_only=True, gc=False):
     def served_s(self, at_s: float) -> float:
         """Return what it has had by ``at_s``, this attempt included, in device-seconds."""
         return self.served_device_s + (at_s - self.since_s) * self.placement.whole_devices
+
+    def worked_by(self, at_s: float) -> tuple[Worked, ...]:
+        """Return with how many devices the attempt was at work by ``at_s``, and how long with each number."""
+        return self.placement.worked_on(
+            self.worked, at_s - (self.since_s if self.told_s is None else self.told_s)
+        )
 
     def lost_s(self, at_s: float) -> float:
         """Return how much of what the attempt did would be lost if it stopped now, in seconds.

@@ -7,6 +7,8 @@
 ``mix``       what jobs are like, given or (``learning``) taken from what runs
 ``fragmentation``, ``worth``  scores that keep room for the jobs that are yet to come
 ``pipeline``  a policy from an order and a placement
+``accounts``, ``allowance``, ``entitled``  what teams hold, what they let a job have, and who gets which devices by that
+``rounds``, ``round``  devices of several models, given out in rounds
 ``explain``   reasons in words
 ``registry``  policies by name; plugins
 """

@@ -87,13 +87,18 @@ class Accounts:
 
     def add(self, job: Job, placement: Placement, sign: int = 1) -> None:
         """Take note that the job gets the placement, or (-1) gives it back."""
-        kind = self._capacity.kind[self._capacity.row[placement.shares[0].node_id]]
+        kind = int(self._capacity.kind[self._capacity.row[placement.shares[0].node_id]])
         milli, cpu_milli, memory_bytes = amounts(job, placement)
+        self.charge(job.team, kind, sign * milli)
         for team in self.teams.path(job.team):
             used = self._account(team.name)
-            used[kind] += sign * milli
             used[-2] += sign * cpu_milli
             used[-1] += sign * memory_bytes
+
+    def charge(self, team_name: str, kind: int, milli: int) -> None:
+        """Take note that the team has so much more of the kind."""
+        for team in self.teams.path(team_name):
+            self._account(team.name)[kind] += milli
 
     def dominant_share(self, team: Team) -> float:
         """Return the largest part that the team has of any one resource, 0 to 1, divided by its weight.
@@ -145,6 +150,28 @@ class Accounts:
             max(0, sum(used[kind] for kind in kinds) - guaranteed) for kinds, guaranteed in entitled.entries
         )
         return beyond + sum(used[kind] for kind, entry in enumerate(entitled.entry_of) if entry is None)
+
+    def entries(self, team: Team) -> list[tuple[tuple[int, ...], float]]:
+        """Return the devices that the team is guaranteed, by groups of kinds."""
+        return [(kinds, milli / MILLI) for kinds, milli in self._entitled(team).entries]
+
+    def ceiling(self, team_name: str, kind: int) -> float:
+        """Return how much of the kind the team may ever hold, by what it is guaranteed and may borrow, and what is left
+        beside those who do not lend."""
+        path = self.teams.path(team_name)
+        limited = [team for team in path if team.borrow_limit is not None]
+        ceilings = [self._guaranteed(team, kind) + (team.borrow_limit or 0) * MILLI for team in limited]
+        kept = sum(
+            self._guaranteed(team, kind) for team in self.teams.teams if not team.lends and team not in path
+        )
+        if kept:
+            ceilings.append(max(self._guaranteed(path[-1], kind), self._fleet.totals[kind] - kept))
+        return min(ceilings, default=math.inf)
+
+    def _guaranteed(self, team: Team, kind: int) -> int:
+        entitled = self._entitled(team)
+        entry = entitled.entry_of[kind]
+        return 0 if entry is None else entitled.entries[entry][1]
 
     def room(self, team_name: str, kind: int) -> float:
         """Return how much of the kind the team may have now beyond what it holds, free or not."""

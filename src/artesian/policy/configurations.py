@@ -105,7 +105,7 @@ def _options(problem: Problem) -> _Options:
         # Of thousands of jobs most are like others; one that runs may have a number of devices of its own.
         family = family_of(job) if len(problem.known.measured) else job.profile
         at = (int(problem.on[number]), float(problem.has[number]))
-        key = (shape_of(job), job.parallel_share, family, at)
+        key = (shape_of(job), job.parallel_share, family, at, job.team if problem.limits else None)
         if key not in alike:
             alike[key] = _of_one(problem, number)
         rows += [(number, *option) for option in alike[key]]
@@ -173,14 +173,15 @@ def _chosen(problem: Problem, options: _Options, worth: FloatArray) -> list[int]
     """
     jobs, kinds = problem.rate.shape
     columns = np.arange(len(worth))
+    limit_row, limited, value, most = problem.limited(options.job, options.kind, options.count)
     program = LinearProgram(
         gain=worth,
         upper=np.ones(len(worth)),
-        row_lower=np.full(jobs + kinds, -np.inf),
-        row_upper=np.concatenate([np.ones(jobs), problem.capacity]),
-        row=np.concatenate([options.job, jobs + options.kind]),
-        column=np.concatenate([columns, columns]),
-        value=np.concatenate([np.ones(len(worth)), options.count]),
+        row_lower=np.full(jobs + kinds + len(most), -np.inf),
+        row_upper=np.concatenate([np.ones(jobs), problem.capacity, most]),
+        row=np.concatenate([options.job, jobs + options.kind, jobs + kinds + limit_row]),
+        column=np.concatenate([columns, columns, limited]),
+        value=np.concatenate([np.ones(len(worth)), options.count, value]),
     )
     parts = program.solve()
     whole = np.flatnonzero(parts >= _WHOLE)

@@ -4,19 +4,19 @@ import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 from msgspec.structs import replace
 
 from artesian.model.capacity import BoolArray, Capacity
 from artesian.model.history import Had
 from artesian.model.job import Job
 from artesian.model.placement import Placement
-from artesian.model.plan import HoldCode, Reason
+from artesian.model.plan import Reason
 from artesian.model.queue import Key, WaitingJob, Walk, team_of
 from artesian.model.quota import Team, Teams
-from artesian.model.resources import MILLI, DeviceRequest
+from artesian.model.resources import DeviceRequest
 from artesian.model.snapshot import Snapshot
 from artesian.policy.accounts import Accounts
+from artesian.policy.allowance import at_most, of_kinds, refusal, rooms
 from artesian.policy.base import Order, Place
 from artesian.policy.line import Line
 from artesian.policy.order import AgedPriority
@@ -108,56 +108,25 @@ class _TeamLine:
         if self._accounts.teams.is_plain:
             return place.place(job, free, allowed)
         for request in job.devices:
-            for room, kinds in self._rooms(job, request):
-                most = min(request.max_milli, room)
-                if not request.is_fraction and not request.is_host_only:
-                    most = int(most // MILLI) * MILLI
-                fitted = job
-                if len(job.devices) > 1 or most < request.max_milli:
-                    fitted = replace(job, devices=(replace(request, max_milli=int(most)),))
-                placement = place.place(fitted, free, allowed & _of_kinds(free, kinds))
+            for room, kinds in rooms(self._accounts, job, request):
+                less = at_most(request, room)
+                is_same = len(job.devices) == 1 and less is request
+                fitted = job if is_same else replace(job, devices=(less,))
+                placement = place.place(fitted, free, allowed & of_kinds(free, kinds))
                 if placement is not None:
                     return placement
         return None
 
     def refusal(self, job: Job) -> Reason | None:
         """Return that the team may hold no more, where that is so."""
-        if self._accounts.teams.is_plain or any(self._rooms(job, request) for request in job.devices):
-            return None
-        accounts = self._accounts
-        wishes = [(request, kind) for request in job.devices for kind in accounts.kinds_of(request)]
-        limiting = [accounts.limiting(job.team, kind, request.min_milli) for request, kind in wishes]
-        team = limiting[0]
-        if team is None or None in limiting:
-            keepers = sorted({name for _, kind in wishes for name in accounts.keepers(job.team, kind)})
-            return Reason(
-                code=HoldCode.KEPT_FOR_TEAMS,
-                text=f"what is free is not enough beside what teams keep that do not lend: {', '.join(keepers)}",
-                unblock="more devices become free than these teams keep, or they lend",
-            )
-        held = accounts.borrowed(team) / MILLI
-        return Reason(
-            code=HoldCode.OVER_QUOTA,
-            text=f"team {team.name} may not have as many devices now: it holds {held:g} beyond its guarantee, of at most {team.borrow_limit}",
-            unblock=f"a job of team {team.name} ends, or its limit to borrow is raised",
-        )
+        return None if self._accounts.teams.is_plain else refusal(self._accounts, job)
 
     def allowed(self, job: Job, request: DeviceRequest, free: Capacity) -> BoolArray:
         """Return the nodes [N] of the kinds that the team may have enough of."""
         if self._accounts.teams.is_plain:
             return free.is_up
-        kinds = [kind for _, alike in self._rooms(job, request) for kind in alike]
-        return _of_kinds(free, sorted(kinds)) & free.is_up
-
-    def _rooms(self, job: Job, request: DeviceRequest) -> list[tuple[float, list[int]]]:
-        """Return what the team may have of the kinds that the request may be met with, kinds of one room together,
-        and of no kind too little."""
-        rooms: dict[float, list[int]] = {}
-        for kind in self._accounts.kinds_of(request):
-            room = min(self._accounts.room(job.team, kind), float(request.max_milli))
-            if room >= request.min_milli:
-                rooms.setdefault(room, []).append(kind)
-        return sorted(rooms.items(), reverse=True)
+        kinds = [kind for _, alike in rooms(self._accounts, job, request) for kind in alike]
+        return of_kinds(free, sorted(kinds)) & free.is_up
 
     def _line_up(self, number: int) -> None:
         head = next(self._walks[number], None)
@@ -180,11 +149,3 @@ class _TeamLine:
             for request in job.devices
             for kind in self._accounts.kinds_of(request)
         )
-
-
-def _of_kinds(capacity: Capacity, kinds: list[int]) -> BoolArray:
-    def found() -> BoolArray:
-        is_of: BoolArray = np.isin(capacity.kind, kinds)
-        return is_of
-
-    return capacity.remember(("of kinds", tuple(kinds)), found)

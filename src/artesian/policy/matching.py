@@ -79,15 +79,16 @@ def _fill(problem: Problem, worth: FloatArray) -> FloatArray:
     """Return the part of each job on each kind [J, K] with the greatest sum of worth."""
     jobs, kinds = worth.shape
     job, kind = np.nonzero(problem.can_run)
-    columns = np.arange(len(job))
+    columns, devices = np.arange(len(job)), problem.devices[job, kind]
+    row, column, value, most = problem.limited(job, kind, devices)
     program = LinearProgram(
         gain=worth[job, kind],
         upper=np.full(len(job), np.inf),
-        row_lower=np.full(jobs + kinds, -np.inf),
-        row_upper=np.concatenate([np.ones(jobs), problem.capacity]),
-        row=np.concatenate([job, jobs + kind]),
-        column=np.concatenate([columns, columns]),
-        value=np.concatenate([np.ones(len(job)), problem.devices[job, kind]]),
+        row_lower=np.full(jobs + kinds + len(most), -np.inf),
+        row_upper=np.concatenate([np.ones(jobs), problem.capacity, most]),
+        row=np.concatenate([job, jobs + kind, jobs + kinds + row]),
+        column=np.concatenate([columns, columns, column]),
+        value=np.concatenate([np.ones(len(job)), devices, value]),
     )
     parts = np.zeros_like(worth)
     parts[job, kind] = program.solve()
@@ -97,8 +98,11 @@ def _fill(problem: Problem, worth: FloatArray) -> FloatArray:
 def _positions(problem: Problem, left_s: FloatArray) -> FloatArray:
     """Return the part of each job on each kind [J, K] with the least sum of completion times."""
     jobs, kinds = left_s.shape
-    demand = np.where(problem.can_run, problem.devices, 0.0).sum(0)
-    needed = np.ceil(demand / np.maximum(problem.capacity, 1.0)).max(initial=1.0)
+    wanted = np.where(problem.can_run, problem.devices, 0.0)
+    needed = np.ceil(wanted.sum(0) / np.maximum(problem.capacity, 1.0)).max(initial=1.0)
+    for limit in problem.limits:
+        demand = float(wanted[np.ix_(limit.jobs, limit.kinds)].sum())
+        needed = max(needed, np.ceil(demand / max(limit.most, 1.0)))
     places = int(np.clip(needed, 1, _PLACES))
     job, kind = np.nonzero(problem.can_run)
     pair_cost = left_s[job, kind] * problem.weight[job]
@@ -106,15 +110,20 @@ def _positions(problem: Problem, left_s: FloatArray) -> FloatArray:
     job, kind, cost = np.repeat(job, places), np.repeat(kind, places), np.repeat(pair_cost, places)
     room = np.repeat(problem.capacity, places)
     room[places - 1 :: places] = np.inf  # the last place, furthest from the end, takes all that are left
-    columns = np.arange(len(job))
+    columns, devices = np.arange(len(job)), problem.devices[job, kind]
+    row, column, value, most = problem.limited(job, kind, devices)
+    most = np.repeat(most, places)  # of each place in the order, but for the last
+    most[places - 1 :: places] = np.inf
     program = LinearProgram(
         gain=-cost * (1 + place),
         upper=np.full(len(job), np.inf),
-        row_lower=np.concatenate([np.ones(jobs), np.full(kinds * places, -np.inf)]),
-        row_upper=np.concatenate([np.ones(jobs), room]),
-        row=np.concatenate([job, jobs + kind * places + place]),
-        column=np.concatenate([columns, columns]),
-        value=np.concatenate([np.ones(len(job)), problem.devices[job, kind]]),
+        row_lower=np.concatenate([np.ones(jobs), np.full(kinds * places + len(most), -np.inf)]),
+        row_upper=np.concatenate([np.ones(jobs), room, most]),
+        row=np.concatenate(
+            [job, jobs + kind * places + place, jobs + kinds * places + row * places + place[column]]
+        ),
+        column=np.concatenate([columns, columns, column]),
+        value=np.concatenate([np.ones(len(job)), devices, value]),
     )
     parts = np.zeros_like(left_s)
     np.add.at(parts, (job, kind), program.solve())

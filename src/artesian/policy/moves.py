@@ -3,8 +3,11 @@
 What a plan makes of them, and what could be made of them where a policy does not.
 """
 
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
+
+from msgspec.structs import replace as structs_replace
 
 from artesian.model.capacity import Trial
 from artesian.model.job import Job
@@ -15,10 +18,12 @@ from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.policy.base import Order, Place, Policy
 from artesian.policy.claims import is_known, keep
+from artesian.policy.fairshare import FairShare
 from artesian.policy.place import Pack
 from artesian.policy.pools import Pools
 from artesian.policy.preemptive import Preemptive
 from artesian.policy.room import Holders, Limits, Maker, Room
+from artesian.policy.rounds import Rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +67,39 @@ def possible_moves(
     snapshot: Snapshot,
     place: Place | None = None,
     limits: Limits | None = None,
-    order: Order | None = None,
+    policy: Policy | None = None,
 ) -> list[tuple[str, tuple[Move, ...]]]:
     """Return the jobs that wait under the plan and could start now if others moved, each with these moves.
 
-    Each is looked at after those before it, in the order of the plan. It stops nobody. Where ``order`` goes by teams,
-    none of them gets what its team may not have.
+    Each is looked at after those before it, in the order of the plan. It stops nobody. Where ``policy``, whose plan it
+    is, goes by teams, none of them gets what its team may not have; of ``Pools``, each has its own nodes, and its say
+    about them.
     """
     limits = limits or Limits()
-    with snapshot.capacity.trial() as trial:
+    found: list[tuple[str, Room, Limits]] = []
+    with snapshot.capacity.trial() as trial, closing(parts_of(policy, snapshot)) as parts:
         adopt(plan, snapshot, trial)
-        maker = RoomMaker(snapshot, place or Pack(), trial, (limits,), order)
-        maker.pass_over(plan)
-        found = maker.rooms(plan)
+        for part in parts:
+            maker = RoomMaker(
+                snapshot, place or Pack(), trial, (limits,), None if part is None else order_of(part)
+            )
+            maker.pass_over(plan)
+            maker.leave_alone(victim.entry for _, room, _ in found for victim in room.victims)
+            placed = {job_id for job_id, _, _ in found}
+            rest = tuple(hold for hold in plan.holds if hold.job_id not in placed)
+            found += maker.rooms(structs_replace(plan, holds=rest))
     return [(job_id, moves_for(job_id, room, snapshot, limits)) for job_id, room, _ in found]
+
+
+def parts_of(policy: Policy | None, snapshot: Snapshot) -> Generator[Policy | None]:
+    """Yield the policy, or, of ``Pools``, that of each pool: meanwhile nothing can start but on its nodes.
+
+    To be closed, so that no pool stays shut where one of them raises.
+    """
+    if isinstance(policy, Pools):
+        yield from policy.each(snapshot)
+    else:
+        yield policy
 
 
 def adopt(plan: Plan, snapshot: Snapshot, trial: Trial) -> set[str]:
@@ -123,8 +147,13 @@ class RoomMaker:
 
     def pass_over(self, plan: Plan) -> None:
         """Leave those alone who stop by the plan."""
+        self.leave_alone(self._snapshot.running[stop.job_id] for stop in plan.stops)
+
+    def leave_alone(self, entries: Iterable[RunningJob]) -> None:
+        """Leave those alone who are about to stop, or to move."""
+        known = list(entries)
         for _, holders in self._holders:
-            holders.take(self._snapshot.running[stop.job_id] for stop in plan.stops)
+            holders.take(known)
 
     def rooms(self, plan: Plan) -> list[tuple[str, Room, Limits]]:
         """Return the jobs that are next by the plan and wait for devices, with the room and the limits that allow it.
@@ -184,6 +213,8 @@ def moves_for(job_id: str, room: Room, snapshot: Snapshot, limits: Limits) -> tu
 
 def order_of(policy: Policy) -> Order | None:
     """Return the order that bounds what moves may give to whom under the policy; None where none does."""
+    if isinstance(policy, Rounds):
+        return FairShare(policy.teams)
     return policy.order if isinstance(policy, Preemptive) else None
 
 

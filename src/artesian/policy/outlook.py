@@ -5,7 +5,7 @@ Each answer is a trial: the policy plans once more, on the same snapshot with on
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -16,13 +16,13 @@ from artesian.model.resources import MILLI, DeviceRequest
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.units import format_duration
 from artesian.policy.accounts import Accounts
-from artesian.policy.base import Policy
+from artesian.policy.base import Place, Policy
 from artesian.policy.foresight import nearest_start_s
-from artesian.policy.moves import order_of
+from artesian.policy.moves import order_of, parts_of
 from artesian.policy.pipeline import wanted_nodes
 from artesian.policy.place import Pack
 from artesian.policy.rights import parting
-from artesian.policy.room import Holders, Limits, Maker
+from artesian.policy.room import Holders, Limits, Maker, Room
 
 _DURATIONS_S = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 4 * 3600.0, 8 * 3600.0, 86400.0, 2 * 86400.0)
 _MOST_MODELS = 8
@@ -172,8 +172,9 @@ class _Asked:
         place, capacity = Pack(), self.snapshot.capacity
         if place.place(self.job, capacity, capacity.is_up) is not None:
             return None
-        maker = Maker(self.job, self.snapshot, place, Holders(self.snapshot, limits), order_of(self.policy))
-        room = maker.by_moving()
+        with closing(parts_of(self.policy, self.snapshot)) as parts:
+            rooms = (self._room(part, place, Holders(self.snapshot, limits)) for part in parts)
+            room = next((room for room in rooms if room is not None), None)
         if room is None:
             return None
         moved = {
@@ -191,6 +192,11 @@ class _Asked:
                 return None  # it would fit, and yet not be next
         moves = ", ".join(f"{victim.entry.job.name} to {victim.to}" for victim in room.victims)
         return f"if {moves} moved, at a cost of {format_duration(room.cost_device_s)} of a device"
+
+    def _room(self, policy: Policy | None, place: Place, holders: Holders) -> Room | None:
+        """Return the room that moves would make on the nodes that the policy decides about."""
+        assert policy is not None
+        return Maker(self.job, self.snapshot, place, holders, order_of(policy)).by_moving()
 
     def _returns(self, holders: list[RunningJob], teams: Teams) -> tuple[int, float] | None:
         """Return how many devices the team would have to return, and how many of them it borrows."""

@@ -1,7 +1,7 @@
 """What moving running jobs would give now: for a live fleet, whatever its policy does by itself."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +13,17 @@ from artesian.model.running import RunningJobs
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.units import format_duration
 from artesian.policy.base import Place, Policy
-from artesian.policy.moves import Move, RoomMaker, adopt, move_of, moves_for, moves_of, order_of, starter_of
+from artesian.policy.moves import (
+    Move,
+    RoomMaker,
+    adopt,
+    move_of,
+    moves_for,
+    moves_of,
+    order_of,
+    parts_of,
+    starter_of,
+)
 from artesian.policy.place import Pack
 from artesian.policy.pools import Pools
 from artesian.policy.preemptive import Preemptive
@@ -67,8 +77,9 @@ def proposals(policy: Policy, snapshot: Snapshot) -> list[Proposal]:
     ]
     with snapshot.capacity.trial() as trial:
         placed = adopt(plan, snapshot, trial) & set(snapshot.waiting)
-        with closing(_each(policy, snapshot)) as parts:  # so that no pool stays shut where one of them raises
+        with closing(parts_of(policy, snapshot)) as parts:
             for part in parts:
+                assert part is not None
                 found += _possible(part, plan, placed, snapshot, trial)
     return found
 
@@ -102,13 +113,6 @@ def _possible(
                     standing=Standing.POSSIBLE if by is own else Standing.HELD_BACK,
                     held_back_by=why_not.get(move.job_id),
                 )
-
-
-def _each(policy: Policy, snapshot: Snapshot) -> Generator[Policy]:
-    if isinstance(policy, Pools):
-        yield from policy.each(snapshot)
-    else:
-        yield policy
 
 
 def _under_way(snapshot: Snapshot) -> Iterator[Proposal]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from artesian.model.capacity import IntArray
 from artesian.policy.shares import Objective
@@ -68,9 +69,11 @@ class Turns:
     def _shares(self, problem: Problem) -> FloatArray:
         """Return the objective's shares; for the problem that came last, those that it had then."""
         # Several cycles at one time ask the same, and most objectives change with the set of jobs only.
-        parts = [problem.devices, problem.rate, problem.weight, problem.capacity]
+        parts: list[npt.NDArray[Any]] = [problem.devices, problem.rate, problem.weight, problem.capacity]
         if self.objective.looks_at_progress:
-            parts += [problem.left, problem.held_s, problem.age_s]
+            parts += [problem.done, problem.left, problem.age_s]
+        for limit in problem.limits:
+            parts += [limit.jobs, limit.kinds, np.array(limit.most)]
         key = tuple(part.tobytes() for part in parts)
         if self._last is None or self._last[0] != key:
             self._last = (key, self._found(problem))

@@ -63,12 +63,19 @@ RANKINGS: dict[str, Callable[[], Ranking]] = {
 """For fleets of several models of device: who goes first where. They need the extra ``solver``."""
 
 
-def in_rounds(ranking: str, throughputs: Throughputs | None = None, *, round_s: float = ROUND_S) -> Policy:
+def in_rounds(
+    ranking: str,
+    throughputs: Throughputs | None = None,
+    *,
+    round_s: float = ROUND_S,
+    teams: Teams | None = None,
+) -> Policy:
     """Return a policy that gives devices out in rounds, by the name of its ranking and what is known of speeds.
 
-    A job of which nothing is known runs on any model of device as if it made no difference.
+    A job of which nothing is known runs on any model of device as if it made no difference. ``teams`` have what they
+    are guaranteed, and no more than they may (None: nobody is bound).
     """
-    return Rounds(RANKINGS[ranking](), Pack(), throughputs or Throughputs(), round_s)
+    return Rounds(RANKINGS[ranking](), Pack(), throughputs or Throughputs(), round_s, teams or Teams())
 
 
 def _first_come(name: str) -> Policy:
@@ -84,7 +91,14 @@ def fair_share(teams: Teams, place: Place | None = None) -> Policy:
     return _preemptive(place or Pack(), FairShare(teams), Reclaim(teams), ByPriority(within_team=True))
 
 
-TEAM_POLICIES: dict[str, Callable[[Teams], Policy]] = {"fair-share": fair_share}
+def _rounds_of(ranking: str, teams: Teams) -> Policy:
+    return in_rounds(ranking, teams=teams)
+
+
+TEAM_POLICIES: dict[str, Callable[[Teams], Policy]] = {
+    "fair-share": fair_share,
+    **{name: partial(_rounds_of, name) for name in RANKINGS},
+}
 """Policies that go by teams; the others do not look at them."""
 
 WITH_PLACE: dict[str, Callable[[Place, Teams], Policy]] = {

@@ -5,21 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from msgspec.structs import replace
 
-from artesian.model.capacity import BoolArray, Trial
 from artesian.model.job import Cause, Job
 from artesian.model.placement import Placement
 from artesian.model.plan import Hold, HoldCode, Plan, Reason, Start, Stop
-from artesian.model.queue import shape_of
-from artesian.model.resources import MILLI
+from artesian.model.quota import Teams
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.units import format_duration
 from artesian.policy import explain
+from artesian.policy.accounts import Accounts
 from artesian.policy.base import Place
 from artesian.policy.fallback import ranked
-from artesian.policy.ranking import Ranking, targets
-from artesian.policy.solver import FloatArray, IntArray
+from artesian.policy.ranking import Ranking
+from artesian.policy.round import Cycle
+from artesian.policy.round import refusals as refusals_of
 from artesian.policy.throughput import Problem, Throughputs, problem
 
 ROUND_S = 360.0
@@ -43,6 +42,8 @@ class Rounds:
     place: Place
     throughputs: Throughputs = field(default_factory=Throughputs)
     round_s: float = ROUND_S
+    teams: Teams = field(default_factory=Teams)
+    """What they are guaranteed they have first, and none has more than it may; weights count for nothing."""
 
     def __post_init__(self) -> None:
         if not 0 < self.round_s < math.inf:
@@ -65,13 +66,16 @@ class Rounds:
         capacity = snapshot.capacity
         if (reason := explain.impossible(job, capacity)) is not None:
             return reason
+        refused = decision.refusals.get(job_id)
         holders = [(entry.job, entry.placement) for entry in snapshot.running.values()]
         with capacity.trial() as trial:
             for start in decision.plan.starts:
                 started = snapshot.waiting[start.job_id].job
                 trial.take(started, start.placement)
                 holders.append((started, start.placement))
-            if self.place.place(job, capacity, capacity.is_up) is None:
+            if refused is not None:
+                reason = refused
+            elif self.place.place(job, capacity, capacity.is_up) is None:
                 reason = explain.devices_busy(job, holders, capacity)
             else:
                 reason = Reason(
@@ -82,10 +86,11 @@ class Rounds:
                 )
         rest_s = (self._round(snapshot.at_s) + 1) * self.round_s - snapshot.at_s
         unknown = decision.unknown.get(job_id)
-        known = "".join(f"; {what}" for what in (unknown, decision.plan.notice) if what is not None)
+        others = None if refused is not None else f"by {decision.by} others go before it"
+        known = "".join(f"; {what}" for what in (others, unknown, decision.plan.notice) if what is not None)
         return Reason(
             code=reason.code,
-            text=f"{reason.text}; by {decision.by} others go before it{known}",
+            text=f"{reason.text}{known}",
             unblock=f"{reason.unblock}, or its turn comes when the round is over, in {format_duration(rest_s)}",
         )
 
@@ -94,17 +99,24 @@ class Rounds:
     def _decide(self, snapshot: Snapshot) -> "_Decision":
         is_round_over = self._is_round_over(snapshot)
         if not snapshot.waiting and not (is_round_over and snapshot.running):
-            return _Decision(Plan(at_s=snapshot.at_s), {}, self.ranking.name)
-        known, impossible = problem(snapshot, self.throughputs)
+            return _Decision(Plan(at_s=snapshot.at_s), {}, self.ranking.name, {})
+        accounts = None if self.teams.is_plain else Accounts(self.teams, snapshot.capacity)
+        known, impossible = problem(snapshot, self.throughputs, accounts)
+        refusals = {} if accounts is None else refusals_of(accounts, snapshot.capacity, impossible)
         holds = [
-            Hold(job_id=job.id, code=explain.impossible_code(job, snapshot.capacity)) for job in impossible
+            Hold(job_id=job.id, code=_impossible_code(job, snapshot, refusals.get(job.id)))
+            for job in impossible
         ]
         if not known.jobs:
-            return _Decision(Plan(at_s=snapshot.at_s, holds=tuple(holds)), {}, self.ranking.name)
+            plan = Plan(at_s=snapshot.at_s, holds=tuple(holds))
+            return _Decision(plan, {}, self.ranking.name, refusals)
         found = ranked(self.ranking, known)
-        cycle = _Cycle(snapshot, known, found.priorities, found.sizes, self.place, is_round_over)
+        teams = None if accounts is None else self.teams
+        cycle = Cycle(snapshot, known, found.priorities, found.sizes, self.place, is_round_over, teams)
         with snapshot.capacity.trial() as trial:
             cycle.choose(trial)
+        startable = cycle.startable()
+        refusals |= cycle.refusals(startable)
         starts = [
             Start(
                 job_id=(entry := snapshot.waiting[known.jobs[number].id]).job.id,
@@ -112,11 +124,14 @@ class Rounds:
                 placement=placement,
                 reason=self._start_reason(known, number, placement, found.name),
             )
-            for number, placement in cycle.startable()
+            for number, placement in startable
         ]
         started = {start.job_id for start in starts}
         holds += [
-            Hold(job_id=job.id, code=HoldCode.DEVICES_BUSY)
+            Hold(
+                job_id=job.id,
+                code=refusals[job.id].code if job.id in refusals else HoldCode.DEVICES_BUSY,
+            )
             for job in known.jobs
             if job.id in snapshot.waiting and job.id not in started
         ]
@@ -131,7 +146,7 @@ class Rounds:
             known.jobs[number].id: _unknown(known, number)
             for number in np.flatnonzero(~known.is_known).tolist()
         }
-        return _Decision(plan, unknown, found.name)
+        return _Decision(plan, unknown, found.name, refusals)
 
     def _start_reason(self, known: Problem, number: int, placement: Placement, by: str) -> str:
         unknown = "" if known.is_known[number] else f" ({_unknown(known, number)})"
@@ -162,6 +177,13 @@ class Rounds:
         return number - 1 if number * self.round_s > at_s else number
 
 
+def _impossible_code(job: Job, snapshot: Snapshot, refused: Reason | None) -> HoldCode:
+    if refused is not None:
+        return refused.code
+    reason = explain.impossible(job, snapshot.capacity)
+    return HoldCode.DEVICES_BUSY if reason is None else reason.code
+
+
 def _unknown(problem: Problem, number: int) -> str:
     """Return what is not known of the job's speeds, and what that means for it."""
     job, rates = problem.jobs[number], {}
@@ -176,168 +198,10 @@ def _unknown(problem: Problem, number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """``unknown`` says of jobs, by id, what is not known of their speeds; ``by`` is what the turns went by."""
+    """``unknown`` says of jobs, by id, what is not known of their speeds; ``by`` is what the turns went by; ``refusals``
+    say which jobs wait for what their teams may have."""
 
     plan: Plan
     unknown: Mapping[str, str]
     by: str
-
-
-class _Cycle:
-    """One cycle: who stays, who goes, and where the others go.
-
-    ``placed`` has the jobs, by number, that have got a place, in order; it may be free only when a stopped
-    job has gone.
-    """
-
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        known: Problem,
-        priorities: FloatArray,
-        sizes: FloatArray | None,
-        place: Place,
-        is_round_over: bool,
-    ) -> None:
-        self._sizes = sizes
-        if sizes is not None:
-            known = replace(known, devices=np.where(sizes > 0, sizes, known.devices))
-        self._known = known
-        self._priorities = priorities
-        self._place = place
-        self._capacity = snapshot.capacity
-        self._is_round_over = is_round_over
-        self._running = {
-            number: entry
-            for number, job in enumerate(known.jobs)
-            if (entry := snapshot.running.get(job.id)) is not None
-        }
-        self._others = [entry for id, entry in snapshot.running.items() if entry.is_stopping]
-        self._busy: BoolArray = np.zeros(len(snapshot.capacity.nodes), dtype=np.bool_)
-        self._staying: set[int] = set()
-        self._moving: dict[int, str] = {}
-        self.placed: list[tuple[int, Placement]] = []
-
-    def stops(self) -> list[tuple[RunningJob, str | None]]:
-        """Return the running jobs that stop, and the devices on which each is to go on, if any."""
-        return [
-            (entry, self._moving.get(number))
-            for number, entry in self._running.items()
-            if not entry.is_stopping and number not in self._staying
-        ]
-
-    def startable(self) -> list[tuple[int, Placement]]:
-        """Return the waiting jobs that have a place and what is there now suffices for, in order."""
-        waiting = [pair for pair in self.placed if pair[0] not in self._running]
-        if not any(self._busy[self._rows(placement)].any() for _, placement in self.placed):
-            return waiting
-        startable = []
-        with self._capacity.trial() as trial:
-            for number, placement in waiting:
-                if self._capacity.fits(self._known.jobs[number], placement):
-                    trial.take(self._known.jobs[number], placement)
-                    startable.append((number, placement))
-        return startable
-
-    def choose(self, trial: Trial) -> None:
-        """Find out who stays and who goes where, on the capacity that is there when the stopped ones have gone."""
-        known = self._known
-        movable = {number: entry for number, entry in self._running.items() if not entry.is_stopping}
-        # Preemption would be the end of a job that does not allow it.
-        fixed = {n for n, entry in movable.items() if Cause.PREEMPTED not in entry.job.retry.causes}
-        if not self._is_round_over:
-            fixed = set(movable)
-        free = known.capacity.copy()
-        for number in fixed:
-            free[known.on[number]] -= movable[number].placement.whole_devices
-        others = [number for number in range(len(known.jobs)) if number not in fixed]
-        target = targets(known, self._priorities, jobs=others, free=np.maximum(free, 0.0))
-        self._staying = fixed | {number for number in movable if self._goes_on(number, int(target[number]))}
-        going = [entry for number, entry in movable.items() if number not in self._staying]
-        for entry in (*going, *self._others):
-            trial.give(entry.job, entry.placement)
-            self._busy[self._rows(entry.placement)] = True
-        self._place_targets(trial, target)
-        self._place_rest(trial)
-
-    def _goes_on(self, number: int, target: int) -> bool:
-        """Return whether the job, which runs, has what it is to have."""
-        if target != self._known.on[number]:
-            return False
-        if self._sizes is None or not self._sizes[number, target]:
-            return True
-        return bool(self._sizes[number, target] == self._known.has[number])
-
-    def _rows(self, placement: Placement) -> list[int]:
-        return [self._capacity.row[share.node_id] for share in placement.shares]
-
-    def _place_targets(self, trial: Trial, target: IntArray) -> None:
-        wanted = [number for number in np.flatnonzero(target >= 0).tolist() if number not in self._staying]
-        wanted.sort(key=lambda number: (-self._priorities[number, target[number]], number))
-        for number in wanted:
-            self._put(trial, number, int(target[number]))
-
-    def _place_rest(self, trial: Trial) -> None:
-        """Let nothing be idle: who has no place yet takes what is left, where it is fastest."""
-        known = self._known
-        placed = {number for number, _ in self.placed} | self._staying
-        rest = [number for number in range(len(known.jobs)) if number not in placed]
-        best = self._priorities.max(1)
-        rest.sort(key=lambda number: (-best[number], number))
-        full: set[object] = set()
-        for number in rest:
-            job = known.jobs[number]
-            entry = self._running.get(number)
-            if entry is not None and not entry.is_stopping:
-                if self._capacity.fits(job, entry.placement):
-                    trial.take(job, entry.placement)
-                    self._staying.add(number)
-                continue
-            shape = shape_of(job)
-            if shape in full:
-                continue
-            kinds = sorted(
-                np.flatnonzero(known.can_run[number]).tolist(),
-                key=lambda kind: (-known.rate[number, kind], kind),
-            )
-            if not any(self._put(trial, number, kind) for kind in kinds):
-                full.add(shape)
-
-    def _put(self, trial: Trial, number: int, kind: int) -> bool:
-        """Give the job a place on the kind, where nothing has to go first if it can be; return whether it has one."""
-        job = self._asked(number, kind)
-        allowed = self._capacity.is_up & (self._capacity.kind == kind)
-        placement = self._place.place(job, self._capacity, allowed & ~self._busy)
-        if placement is None:
-            placement = self._place.place(job, self._capacity, allowed)
-        if placement is None:
-            return False
-        entry = self._running.get(number)
-        if entry is not None and not entry.is_stopping:
-            is_same_kind = kind == self._known.on[number]
-            if is_same_kind and placement.devices == entry.placement.devices:
-                if not self._capacity.fits(job, entry.placement):
-                    return False
-                # There is no more to be had after all: it has what it would get.
-                trial.take(job, entry.placement)
-                self._staying.add(number)
-                return True
-            name = self._known.kinds[kind]
-            self._moving[number] = f"{placement.devices} {name}" if is_same_kind else name
-        trial.take(job, placement)
-        self.placed.append((number, placement))
-        return True
-
-    def _asked(self, number: int, kind: int) -> Job:
-        """Return the job, asking for no more devices than it is to have."""
-        job = self._known.jobs[number]
-        most = 0.0 if self._sizes is None else float(self._sizes[number, kind])
-        if not most or all(request.max_devices <= most for request in job.devices):
-            return job
-        return replace(
-            job,
-            devices=tuple(
-                replace(request, max_milli=max(request.min_milli, min(request.max_milli, int(most) * MILLI)))
-                for request in job.devices
-            ),
-        )
+    refusals: Mapping[str, Reason]

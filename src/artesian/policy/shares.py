@@ -35,7 +35,7 @@ class Objective(Protocol):
 
     @property
     def looks_at_progress(self) -> bool:
-        """Whether the shares depend on ``left``, ``held_s`` or ``age_s``, which always change."""
+        """Whether the shares depend on ``done``, ``left`` or ``age_s``, which always change."""
         ...
 
     def shares(self, problem: Problem) -> FloatArray:
@@ -71,7 +71,8 @@ class MaxMin:
         worth = problem.rate / problem.alone_rate()[:, None]
         worth = worth * np.maximum(problem.devices, 1.0) / problem.weight[:, None]
         program = _Shares(problem, worth)
-        least = program.max_min(self.levels)
+        # Those whose teams may have no more would hold all others back: each limit has a level of its own.
+        least = program.max_min(self.levels + len(problem.limits))
         return program.best_sum(least) if self.is_aware else program.most_even(least)
 
 
@@ -101,10 +102,9 @@ class FinishTimeFairness:
 
     def shares(self, problem: Problem) -> FloatArray:
         """Return the shares [J, K]."""
-        takes = problem.capacity.sum() / np.maximum(problem.devices.max(1), 1e-9) / len(problem.jobs)
+        takes = _takes(problem)
         alone_rate = problem.alone_rate() * np.minimum(1.0, takes)
-        done = (problem.rate * problem.held_s).sum(1)
-        alone_s = (done + problem.left) / alone_rate / problem.weight
+        alone_s = (problem.done + problem.left) / alone_rate / problem.weight
         # No job can end at once: at this rho and below, one would have to.
         low = float((problem.age_s / alone_s).max())
         if not math.isfinite(low):
@@ -134,6 +134,17 @@ class FinishTimeFairness:
         return program.best_sum(need(high) * (1 - _SLACK))
 
 
+def _takes(problem: Problem) -> FloatArray:
+    """Return how often each job [J] would fit into its equal part of the fleet, or of what its teams may have."""
+    devices = np.maximum(problem.devices.max(1), 1e-9)
+    takes: FloatArray = problem.capacity.sum() / devices / len(problem.jobs)
+    for limit in problem.limits:
+        is_bound = limit.jobs & ~(problem.can_run & ~limit.kinds).any(1)
+        part = limit.most / devices / np.count_nonzero(limit.jobs)
+        takes = np.where(is_bound, np.minimum(takes, part), takes)
+    return takes
+
+
 class _Shares:
     """The program: a column per pair of job and kind that can be, and one for the level of the least.
 
@@ -152,6 +163,7 @@ class _Shares:
         self._spread = problem.spread()[self._pairs]
         self._worth = worth[self._pairs]
         self._devices = problem.devices[self._pairs]
+        self._limited = problem.limited(self._job, self._kind, self._devices)
         self._counts = (jobs, kinds)
         most = np.zeros(jobs)
         np.maximum.at(most, self._job, self._worth)
@@ -188,6 +200,12 @@ class _Shares:
             value += [np.ones(columns), -even]
             lower.append(np.zeros(columns))
             upper.append(np.full(columns, np.inf))
+        limit_row, limited, taken, most = self._limited
+        row.append(sum(len(part) for part in upper) + limit_row)
+        column.append(limited)
+        value.append(taken)
+        lower.append(np.full(len(most), -np.inf))
+        upper.append(most)
         return LinearProgram(
             gain=gain,
             upper=np.append(np.full(columns, np.inf), highest),
@@ -215,7 +233,7 @@ class _Shares:
             least[is_open] = level
             # Who has a price is at the level in every optimum: nobody can give it more and keep the others there.
             # And a job alone on the fleet has no more than its best.
-            has_price = program.prices()[jobs + kinds :] * (unit / self._most) > _SLACK
+            has_price = program.prices()[jobs + kinds : 2 * jobs + kinds] * (unit / self._most) > _SLACK
             is_last = is_open & (has_price | (self._most <= level * (1 + 2 * _SLACK)))
             is_open &= ~is_last
             if not is_open.any() or not is_last.any():

@@ -17,6 +17,8 @@ from artesian.model.queue import WaitingJob, shape_of
 from artesian.model.resources import MILLI, DeviceRequest
 from artesian.model.snapshot import RunningJob, Snapshot
 from artesian.model.speeds import NOTHING_MEASURED, Speeds, family_of
+from artesian.policy.accounts import Accounts
+from artesian.policy.allowance import Limit, at_most, limits
 from artesian.policy.solver import FloatArray, IntArray
 
 _MOST_DOUBLINGS = 20
@@ -63,7 +65,7 @@ class Known:
         for an elastic gang, and for one that tells its parallel share.
         """
         exact = self._exactly(job, accelerator, devices)
-        if exact is not None or not (job.parallel_share is not None or _is_elastic(job)):
+        if exact is not None or not _follows_curve(job):
             return exact
         counts = self.stated.counts(job, accelerator)
         if len(self.measured):
@@ -86,8 +88,11 @@ class Known:
         return self.measured.steps_per_s(family_of(job), accelerator, devices)
 
 
-def _is_elastic(job: Job) -> bool:
-    return any(request.max_devices > request.min_devices for request in job.devices)
+def _follows_curve(job: Job) -> bool:
+    """Return whether it is known how fast the job is on fewer devices than on others: it told, or it is elastic."""
+    return job.parallel_share is not None or any(
+        request.max_devices > request.min_devices for request in job.devices
+    )
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -96,8 +101,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ``devices`` [J, K] is what a gang would take of each kind, ``rate`` [J, K] how fast it runs there in
     steps/s; 0 where it cannot run. A job whose throughput is not known for *every* kind it may run on is
     not ``is_known`` [J]: all kinds then count alike for it, with a rate of 1, and its steps are seconds.
-    ``left`` [J] is the steps to go. Who told no length is expected to go on for as long as it has been
-    served, at least ``LEAST_S``: what has lasted long lasts long (that is least attained service).
+    ``done`` [J] is the steps that a job has done: with each number of devices that it was at work with, the time that it
+    was, times its speed on so many; time at a speed that nobody knows adds nothing. ``left`` [J] is the steps to go.
+    Who told no length is expected to go on for as long as it has been served, at least ``LEAST_S``: what has lasted
+    long lasts long (that is least attained service).
     ``held_s`` [J, K] is the time that a job has had on each kind, ``age_s`` [J] the time since its
     submission. ``weight`` [J] doubles with each step of priority. ``on`` [J] is the kind that it runs
     on, -1 where it waits. ``capacity`` [K] counts the devices that are up.
@@ -105,6 +112,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     For who decides about numbers of devices as well: a gang needs at least ``least`` [J, K] devices of a kind,
     ``has`` [J] as many now, began ``begun`` [J] attempts, and would lose ``lost_s`` [J] of work if it stopped
     now. ``node_devices`` [K] is the size of the largest node, ``known`` what is known of speeds.
+    ``limits`` are what teams may have: ``devices`` and ``can_run`` go no further than that by themselves.
     """
 
     jobs: tuple[Job, ...]
@@ -112,6 +120,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     devices: FloatArray
     rate: FloatArray
     is_known: BoolArray
+    done: FloatArray
     left: FloatArray
     held_s: FloatArray
     age_s: FloatArray
@@ -124,6 +133,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     lost_s: FloatArray
     node_devices: FloatArray
     known: Known = msgspec.field(default_factory=Known)
+    limits: tuple[Limit, ...] = ()
 
     @property
     def can_run(self) -> BoolArray:
@@ -142,6 +152,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         spread: FloatArray = size / size.sum(1, keepdims=True)
         return spread
 
+    def limited(
+        self, job: IntArray, kind: IntArray, devices: FloatArray
+    ) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+        """Return the limits as rows of a program whose columns [C] are jobs on kinds, with so many devices: the row
+        (from 0 on), column and value of each entry, and the most of each row."""
+        row, column = [_NO_ROWS], [_NO_ROWS]
+        for number, limit in enumerate(self.limits):
+            columns = np.flatnonzero(limit.jobs[job] & limit.kinds[kind])
+            row.append(np.full(len(columns), number))
+            column.append(columns)
+        columns = np.concatenate(column)
+        most = np.array([limit.most for limit in self.limits], dtype=np.float64)
+        return np.concatenate(row), columns, devices[columns], most
+
     def left_s(self) -> FloatArray:
         """Return how long each job still takes on each kind [J, K]; infinite where it cannot run."""
         left_s = np.full_like(self.rate, np.inf)
@@ -149,12 +173,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return left_s
 
 
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+
 LEAST_S = 60.0
 """A job of unknown length is expected to take at least so long."""
 
 
-def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tuple[Job, ...]]:
-    """Return the snapshot's jobs as a problem, first submitted first, and those that the fleet cannot hold."""
+def problem(
+    snapshot: Snapshot, throughputs: Throughputs, accounts: Accounts | None = None
+) -> tuple[Problem, tuple[Job, ...]]:
+    """Return the snapshot's jobs as a problem, first submitted first, and those that the fleet cannot hold.
+
+    ``accounts`` tell what teams may have (None: anything); who may never have as many devices as it needs is one of
+    the latter.
+    """
     capacity = snapshot.capacity
     known = Known(throughputs, snapshot.speeds)
     kinds = _kinds(capacity)
@@ -170,17 +202,19 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
             job.profile,
             job.parallel_share,
             family_of(job) if len(known.measured) else None,
+            None if accounts is None else job.team,
         )
         row = rows.get(key)
         if row is None:
-            row = rows[key] = _row(job, capacity, kinds, known)
+            row = rows[key] = _row(job, capacity, kinds, known, accounts)
         if (row.rate > 0).any():
             taken.append((entry, row))
         elif entry.job.id in snapshot.waiting:
             impossible.append(entry.job)
-    at_s = snapshot.at_s
+    at_s, names = snapshot.at_s, tuple(kinds)
     shape = (len(taken), len(kinds))
-    held_s, left, on = np.zeros(shape), np.zeros(len(taken)), np.full(len(taken), -1, dtype=np.int64)
+    held_s, on = np.zeros(shape), np.full(len(taken), -1, dtype=np.int64)
+    done, left = np.zeros(len(taken)), np.zeros(len(taken))
     has, lost_s = np.zeros(len(taken)), np.zeros(len(taken))
     for place, (entry, row) in enumerate(taken):
         for name, device_s in entry.served_by_accelerator.items():
@@ -190,14 +224,18 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
             on[place] = capacity.kind[capacity.row[entry.placement.shares[0].node_id]]
             held_s[place, on[place]] += at_s - entry.since_s
             has[place], lost_s[place] = entry.placement.whole_devices, entry.lost_s(at_s)
-        left[place] = _left(entry.job, row, held_s[place])
+        done[place] = _done(entry.job, row, kinds, known, _ran_s(entry, names[on[place]], at_s))
+        left[place] = _left(entry.job, row, done[place], float((row.rate * held_s[place]).sum()))
+    jobs = tuple(entry.job for entry, _ in taken)
+    there = capacity.by_kind(np.where(capacity.is_up, capacity.devices, 0))[: len(kinds)].astype(np.float64)
     return (
         Problem(
-            jobs=tuple(entry.job for entry, _ in taken),
-            kinds=tuple(kinds),
+            jobs=jobs,
+            kinds=names,
             devices=np.array([row.devices for _, row in taken]).reshape(shape),
             rate=np.array([row.rate for _, row in taken]).reshape(shape),
             is_known=np.array([row.is_known for _, row in taken], dtype=np.bool_),
+            done=done,
             left=left,
             held_s=held_s,
             age_s=np.array([at_s - entry.submitted_s for entry, _ in taken]),
@@ -205,15 +243,14 @@ def problem(snapshot: Snapshot, throughputs: Throughputs) -> tuple[Problem, tupl
                 np.clip([entry.job.priority for entry, _ in taken], -_MOST_DOUBLINGS, _MOST_DOUBLINGS)
             ),
             on=on,
-            capacity=capacity.by_kind(np.where(capacity.is_up, capacity.devices, 0))[: len(kinds)].astype(
-                np.float64
-            ),
+            capacity=there,
             least=np.array([row.least for _, row in taken]).reshape(shape),
             has=has,
             begun=np.array([_begun(entry) for entry, _ in taken], dtype=np.float64),
             lost_s=lost_s,
             node_devices=_largest(capacity, len(kinds)),
             known=known,
+            limits=() if accounts is None else limits(accounts, jobs, there.tolist()),
         ),
         tuple(impossible),
     )
@@ -263,15 +300,24 @@ def _kinds(capacity: Capacity) -> dict[str, int]:
     return capacity.remember("kinds by name", compute)
 
 
-def _row(job: Job, capacity: Capacity, kinds: Mapping[str, int], known_speeds: Known) -> _Row:
+def _row(
+    job: Job,
+    capacity: Capacity,
+    kinds: Mapping[str, int],
+    known_speeds: Known,
+    accounts: Accounts | None,
+) -> _Row:
     devices, can_run = np.zeros(len(kinds)), np.zeros(len(kinds), dtype=np.bool_)
     least = np.zeros(len(kinds))
     for request in job.devices:
         owned = capacity.by_kind(capacity.ownable(job, request))
         for kind in range(len(kinds)):
             if not can_run[kind] and owned[kind] >= max(1, request.min_devices):
+                ceiling = math.inf if accounts is None else accounts.ceiling(job.team, kind)
+                if ceiling < request.min_milli:
+                    continue
                 can_run[kind] = True
-                devices[kind] = _count(request, int(owned[kind]))
+                devices[kind] = _count(at_most(request, ceiling), int(owned[kind]))
                 least[kind] = request.min_milli / MILLI
     known = [known_speeds.steps_per_s(job, name, devices[kind]) for name, kind in kinds.items()]
     is_known = all(rate is not None for rate, usable in zip(known, can_run, strict=True) if usable)
@@ -285,9 +331,48 @@ def _count(request: DeviceRequest, owned: int) -> float:
     return request.max_milli / MILLI if request.is_fraction else float(min(request.max_devices, owned))
 
 
-def _left(job: Job, row: _Row, held_s: FloatArray) -> float:
-    """Return the steps to go; at least a millionth of what there was, for no estimate is exact."""
-    done = float((row.rate * held_s).sum())
+def _ran_s(entry: WaitingJob | RunningJob, on: str, at_s: float) -> Mapping[tuple[str, float], float]:
+    """Return how long the job was at work, by model and number of devices; ``on`` is the model that it runs on, if any."""
+    if isinstance(entry, WaitingJob):
+        return entry.ran_s
+    ran_s = dict(entry.ran_s)
+    for part in entry.worked_by(at_s):
+        ran_s[on, part.devices] = ran_s.get((on, part.devices), 0.0) + part.seconds
+    return ran_s
+
+
+def _done(
+    job: Job,
+    row: _Row,
+    kinds: Mapping[str, int],
+    known: Known,
+    ran_s: Mapping[tuple[str, float], float],
+) -> float:
+    """Return the steps that the job has done, as far as it is known how fast it was."""
+    rates = {
+        (name, devices): _rate(job, row, kinds.get(name), name, devices, known) for name, devices in ran_s
+    }
+    return sum(rate * ran_s[size] for size, rate in rates.items() if rate is not None)
+
+
+def _rate(job: Job, row: _Row, kind: int | None, name: str, devices: float, known: Known) -> float | None:
+    """Return how fast the job was on so many devices, in the row's steps per second; None where nobody knows."""
+    if kind is not None and devices == row.devices[kind] and row.rate[kind]:
+        return float(row.rate[kind])
+    if row.is_known:
+        return known.steps_per_s(job, name, devices)
+    # Steps are seconds on all the devices that it would take, whichever they are.
+    full = row.devices.max() if kind is None else row.devices[kind]
+    if devices == full or devices < 1 or full < 1:
+        return 1.0
+    return job.speedup(int(devices)) / job.speedup(int(full)) if _follows_curve(job) else None
+
+
+def _left(job: Job, row: _Row, done: float, served: float) -> float:
+    """Return the steps to go; at least a millionth of what there was, for no estimate is exact.
+
+    ``served`` is what the job would have done in the devices that it held.
+    """
     total: float | None
     if row.is_known:
         total = job.total_steps
@@ -297,5 +382,5 @@ def _left(job: Job, row: _Row, held_s: FloatArray) -> float:
     else:
         total = job.estimated_duration_s
     if total is None:
-        return max(done, LEAST_S * float(row.rate.max()))
+        return max(served, LEAST_S * float(row.rate.max()))
     return max(total - done, 1e-6 * total, 1e-9)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from artesian.model.plan import Plan, Reason
 from artesian.model.snapshot import Snapshot
 from artesian.policy.base import Policy, Timed
-from artesian.policy.moves import Move, moves_of, order_of, possible_moves, without_moves
+from artesian.policy.moves import Move, moves_of, possible_moves, without_moves
 
 
 class Watched:
@@ -29,8 +29,8 @@ class Watched:
             self.moves += moves_of(plan, snapshot)
         elif snapshot.running and plan.holds:
             news = [hold for hold in plan.holds if hold.job_id not in self._seen]
-            asked, order = replace(plan, holds=tuple(news)), order_of(self._policy)
-            for job_id, moves in possible_moves(asked, snapshot, order=order):
+            asked = replace(plan, holds=tuple(news))
+            for job_id, moves in possible_moves(asked, snapshot, policy=self._policy):
                 self._seen.add(job_id)
                 self.moves += moves
         return plan

@@ -90,7 +90,8 @@ class Report(Struct, frozen=True, kw_only=True, gc=False):
     ``makespan_s`` runs from the first submission to the last end of an attempt. ``wait`` is over the jobs
     that started, ``jct`` over those that succeeded; None where there are none. ``owned_milli_us`` is what
     the fleet's nodes had over the makespan, lost ones included; ``allocation`` is what was held of it.
-    ``deadlines`` is None where no job has one; ``teams`` where nobody told of teams.
+    ``deadlines`` is None where no job has one; ``teams`` where nobody told of teams. The policy decided in ``cycles``;
+    in ``noticed`` of them it could not decide as it should, its solver failed, say, and ``notice`` is what it said first.
     """
 
     jobs: tuple[JobResult, ...]
@@ -103,6 +104,18 @@ class Report(Struct, frozen=True, kw_only=True, gc=False):
     waterfall: Waterfall
     deadlines: Deadlines | None
     teams: dict[str, TeamFigures] | None
+    cycles: int
+    noticed: int
+    notice: str | None
+
+    @property
+    def notice_text(self) -> str | None:
+        """How often the policy could not decide as it should, and what it said first; None where it always could."""
+        if self.notice is None:
+            return None
+        return (
+            f"in {self.noticed:,} of {self.cycles:,} cycles it could not decide as it should: {self.notice}"
+        )
 
     @property
     def preemptions(self) -> int:
@@ -155,6 +168,9 @@ class Report(Struct, frozen=True, kw_only=True, gc=False):
             "allocated_share": self.allocated_share,
             "stranded_share": self.stranded_share,
             "preemptions": self.preemptions,
+            "cycles": self.cycles,
+            "noticed_cycles": self.noticed,
+            "notice": self.notice,
             "finish_time_ratio": _dict(self.finish_time_ratio),
             "deadlines": None if self.deadlines is None else self.deadlines.to_dict(),
             "teams": None
@@ -215,6 +231,9 @@ def report(result: SimResult, teams: Teams | None = None) -> Report:
         ),
         deadlines=deadlines,
         teams=None if teams is None or not teams.teams else team_figures(state, teams),
+        cycles=result.cycles,
+        noticed=result.noticed,
+        notice=result.notice,
     )
 
 

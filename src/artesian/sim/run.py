@@ -39,7 +39,8 @@ class SimResult(Struct, frozen=True, kw_only=True, gc=False):
     """What happened. ``records`` is the journal, events and plans in order: replayed, it gives ``state``.
 
     A plan that changed nothing is left out. ``reasons`` says of each job that still waits at the end why.
-    ``jobs`` are those that it was told of, ``ran`` what the attempts that ended have lost.
+    ``jobs`` are those that it was told of, ``ran`` what the attempts that ended have lost. The policy was asked in
+    ``cycles``; ``noticed`` are those whose plan came with a notice (``Plan.notice``), and ``notice`` is the first one.
     """
 
     records: tuple[Record, ...]
@@ -47,6 +48,9 @@ class SimResult(Struct, frozen=True, kw_only=True, gc=False):
     reasons: Mapping[str, Reason]
     jobs: Mapping[str, SimJob]
     ran: tuple[Ran, ...]
+    cycles: int = 0
+    noticed: int = 0
+    notice: str | None = None
 
 
 def simulate(
@@ -113,7 +117,8 @@ def _simulate(
 
     records: list[Record] = []
     looked_at = None if until is None else set(until)
-    over = 0
+    over = noticed = 0
+    notice: str | None = None
     told = len(others)
     while (at_s := _earlier(engine.next_s, scheduler.next_due_s)) is not None:
         happened = engine.pop(at_s)
@@ -125,6 +130,8 @@ def _simulate(
         if faults is not None:
             told += sum(isinstance(event, NodeLost) for event in happened)
         plan = scheduler.step(happened)
+        if plan.notice is not None:
+            noticed, notice = noticed + 1, notice or plan.notice
         if keeps_records:
             records += happened
             if not plan.is_empty:
@@ -149,6 +156,9 @@ def _simulate(
         reasons={job_id: reason for job_id, reason in reasons.items() if reason is not None},
         jobs=known,
         ran=tuple(engine.ran),
+        cycles=scheduler.cycles,
+        noticed=noticed,
+        notice=notice,
     )
 
 

@@ -78,7 +78,7 @@ def decode(row: SnapshotRow, at: Link) -> State | None:
 
 
 def _version() -> str:
-    return f"{__version__}, blocks and lines"
+    return f"{__version__}, blocks and lines, with work"
 
 
 def _lines(state: State) -> Iterator[bytes]:

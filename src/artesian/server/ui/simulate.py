@@ -11,6 +11,7 @@ from artesian.policy.registry import BUILT_IN, DEFAULT
 from artesian.server.tokens import Role
 from artesian.server.ui.fields import Mark
 from artesian.server.ui.markup import Markup, table, tag
+from artesian.server.ui.phrases import phrase
 from artesian.server.ui.texts import Texts
 from artesian.server.ui.trial import FILE_BYTES, MOST_JOBS, MOST_POLICIES, TrialFailed, Trials
 from artesian.server.ui.visit import Visit
@@ -140,4 +141,14 @@ def comparison(found: Mapping[str, Any], texts: Texts) -> Markup:
         devices=f"{found['devices']:,}",
         skipped=f"{found['skipped']:,}",
     )
-    return tag("section", tag("h2", texts("comparison")), table(map(texts, keys), rows, caption=said))
+    notices = [
+        tag(
+            "p",
+            texts("noticed", policy=one["policy"], noticed=one["noticed_cycles"], cycles=one["cycles"]),
+            phrase(one["notice"], texts),
+        )
+        for one in found["policies"]
+        if one["notice"] is not None
+    ]
+    shown = table(map(texts, keys), rows, caption=said)
+    return tag("section", tag("h2", texts("comparison")), shown, *notices)

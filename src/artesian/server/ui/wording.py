@@ -353,6 +353,10 @@ TABLE: Mapping[str, tuple[str, str]] = {
         "Simulated: {jobs} jobs on {devices} devices; {skipped} rows were left out.",
         "模拟结果：{devices} 个设备上的 {jobs} 个作业；略过 {skipped} 行。",
     ),
+    "noticed": (
+        "{policy}: in {noticed:,} of {cycles:,} cycles it could not decide as it should: ",
+        "{policy}：{cycles:,} 个调度周期中有 {noticed:,} 个未能按策略决策：",
+    ),
     "policy": ("Policy", "策略"),
     "mean_jct": ("Mean completion", "平均完成时间"),
     "p99_jct": ("p99 completion", "p99 完成时间"),
