@@ -119,6 +119,7 @@ class Memory:
         if copy.is_copied and len(self._buffers) >= self._wanted_buffers:
             self._conclude(copy)  # waking the thread would take longer, and cost the next step as much again
         else:
+            copy.is_finished = threading.Event()
             self._queue.put(copy)
 
     def wait(self) -> None:

@@ -21,6 +21,10 @@ _PIECE_BYTES = 8 << 20
 _AT_ONCE_BYTES = 64 << 10
 """Tensors up to this size are copied inside of ``begin``: forward passes change some (statistics of norms)."""
 
+_DONE = threading.Event()
+"""What is done from the beginning: making an event takes longer than copying a small tensor."""
+_DONE.set()
+
 
 class Room:
     """A buffer as a layout's tensors see it: made once, as making the views takes longer than filling them."""
@@ -48,7 +52,8 @@ class SnapshotCopy:
         pins: Pins,
     ) -> None:
         """``changing`` are the places whose tensors are written to beside the steps: copied at once, however large."""
-        self.is_finished = threading.Event()
+        self.is_finished = _DONE
+        """Set when it is committed or has failed; whoever leaves that to a thread gives it an event of its own."""
         self.is_told = False
         self.error: CheckpointError | None = None
         self.changed: set[str] = set()
@@ -81,9 +86,7 @@ class SnapshotCopy:
         self._left = len(self._pieces)
         self._next = itertools.count()
         self._lock = threading.Lock()
-        self._are_pieces_copied = threading.Event()
-        if not self._pieces:
-            self._are_pieces_copied.set()
+        self._are_pieces_copied = threading.Event() if self._pieces else _DONE
 
     @property
     def is_copied(self) -> bool:
