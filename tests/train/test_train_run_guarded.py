@@ -65,6 +65,22 @@ class Training:
                     raise ZeroDivisionError
                 run.commit()
 
+    def train_and_fail_once_undone(self, bad: int) -> None:
+        """Train until the run goes back for that batch, and fail then as ``train_and_fail`` does."""
+        with self.run as run:
+            batches = run.batches(self.data, global_batch=BATCH, steps=STEPS)
+            for handed, batch in enumerate(batches, start=1):
+                before = run.step
+                saves: Any = run._saves  # so that there is a step to go back to
+                saves._saver.memory.finish()
+                saves._saver._persister.drain()
+                loss = self.model(batch).square().mean() * (math.inf if handed == bad else 1.0)
+                loss.backward()
+                run.commit(loss)
+                if run.step < before:
+                    run._saves.close(keep=True)
+                    raise ZeroDivisionError
+
 
 @pytest.fixture
 def memory_name() -> Iterator[str]:
@@ -105,6 +121,27 @@ def test_a_roll_back_goes_to_an_earlier_state_and_past_the_samples_that_led_to_i
     assert training.steps[at + 1] <= 5  # back three steps or more, to a step that was saved
     assert training.run.step == STEPS
     assert all(parameter.isfinite().all() for parameter in training.model.parameters())
+
+
+def test_a_run_that_is_killed_after_a_roll_back_goes_on_from_there_past_the_same_samples(
+    tmp_path: Path, memory_name: str
+) -> None:
+    options: dict[str, Any] = {
+        "guard": Policy(not_finite=Action.ROLL_BACK, back=3, forget=2),
+        "checkpoint_dir": tmp_path / "c",
+        "checkpoint_every": 2,
+        "keep_last": 9,
+        "memory": memory_name,
+        "memory_every": 1,
+    }
+    first = Training(**options)
+    with pytest.raises(ZeroDivisionError):
+        first.train_and_fail_once_undone(bad=8)
+    bad = first.data.asked[7 * BATCH : 8 * BATCH]
+    second = Training(**options)
+    second.train()
+    assert second.steps[0] == first.run.step + 1
+    assert not set(second.data.asked) & set(bad)
 
 
 def test_losses_that_stay_bad_end_the_run_with_an_error(tmp_path: Path) -> None:

@@ -464,6 +464,37 @@ def test_a_save_on_its_way_when_the_run_goes_back_is_none_of_the_step_that_comes
     fsspec.filesystem("memory").rm("/back", recursive=True)
 
 
+@pytest.mark.parametrize("has_memory", [True, False])
+@pytest.mark.parametrize("steps_after", [0, 1])
+def test_nobody_goes_on_from_what_was_undone(tmp_path: Path, has_memory: bool, steps_after: int) -> None:
+    """A run that has gone back, and is killed before it has saved again."""
+
+    def new_saver() -> Saver:
+        job = "undone" if has_memory else None
+        return Saver(tmp_path / "run", job=job, interval=EverySteps(2), keep_last=9, shared_memory=tmp_path)
+
+    folder = JobFolder("undone", base=tmp_path)  # as the agent holds it
+    saver = new_saver()
+    for step in range(1, 9):
+        run(saver, step, step)
+        if has_memory:
+            settle(saver)
+    found = saver.restore_at_most(5)
+    assert found is not None
+    assert found.step in (4, 5)
+    saver.forget_later(found.step, partial(state, found.step), position=found.position)
+    if steps_after:
+        run(saver, found.step + 1, found.step + 1)
+    saver.close(keep=True)
+    successor = new_saver()
+    again = successor.restore()
+    assert again is not None
+    assert found.step <= again.step <= found.step + steps_after
+    assert value_of(again.state) == again.step
+    successor.close()
+    folder.leave(keep=False)
+
+
 def test_a_file_that_refuses_to_be_read_is_no_reason_to_try_for_good(tmp_path: Path) -> None:
     class Refusing(io.FileIO):
         def readinto(self, _: Any) -> int:

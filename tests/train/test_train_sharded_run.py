@@ -26,6 +26,7 @@ import os, sys, time
 import torch
 from torch.distributed.fsdp import fully_shard
 from artesian.train import Run, join
+from artesian.train.guards import Action, Policy
 
 {HOLD}
 torch.manual_seed(1)
@@ -36,13 +37,19 @@ for part in (model[0], model[2], model):
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
 data = [torch.full((6,), index / 100) for index in range(100)]
+undone = int(os.environ.get("UNDONE", "0")) if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" else 0
+guard = Policy(not_finite=Action.ROLL_BACK, back=3, forget=2) if "UNDONE" in os.environ else None
 with Run.from_env(
-    model=model, optimizer=optimizer, scheduler=scheduler, member=member, memory_every=1
+    model=model, optimizer=optimizer, scheduler=scheduler, member=member, memory_every=1, guard=guard
 ) as run:
-    for batch in run.batches(data, global_batch={BATCH}, steps={STEPS}):
-        loss = (model(batch) - 1).square().mean()
+    for handed, batch in enumerate(run.batches(data, global_batch={BATCH}, steps={STEPS}), start=1):
+        before = run.step
+        loss = (model(batch) - 1).square().mean() * (float("inf") if handed == undone else 1.0)
         loss.backward()
         run.commit(loss)
+        if run.step < before:
+            torch.distributed.barrier()
+            os._exit(9)
         hold(run)
 """
 
@@ -106,3 +113,19 @@ def test_a_worker_that_is_killed_goes_on_from_its_own_memory(
     assert agent.returncode == 0, errors
     assert {told.step > 0 for told in job.restored()} == {True}
     assert job.losses() == losses
+
+
+def test_a_gang_that_is_killed_once_it_has_gone_back_does_not_go_on_from_what_was_undone(
+    tmp_path: Path,
+) -> None:
+    job = Sharded(tmp_path, UNDONE="8")
+    try:
+        options = ("--nproc-per-node", "2", "--max-restarts", "1")
+        agent = job.start(*options, env={"ARTESIAN_CHECKPOINT_EVERY": "2"})
+        _, errors = agent.communicate(timeout=DEADLINE_S)
+        assert agent.returncode == 0, errors
+        went_back, came_back = [told.step for told in job.restored() if told.rank == 0]
+        assert 0 < went_back <= 5
+        assert came_back == went_back
+    finally:
+        job.end()

@@ -341,9 +341,8 @@ class Run:
 
     def _is_good(self, guard: Guard, loss: Tensor | float | None) -> bool:
         """Return whether to apply the gradients; if not, what the guard says is done."""
-        verdict = guard.inspect(
-            loss, step=self.step + 1, taken=None if self.batch is None else self.batch.taken
-        )
+        taken = None if self.batch is None else self.batch.taken
+        verdict = guard.inspect(loss, step=self.step + 1, taken=taken)
         if verdict.symptom is not None and self.member.rank == 0:
             say(str(verdict))
         if verdict.action is Action.GO_ON:
@@ -367,6 +366,7 @@ class Run:
             if self._data is not None:
                 self._loader.load_state_dict(self._data["loader"])
             self._loader.rewind(exclude=verdict.exclude)
+        self._saves.forget_later(self._here())
         return False
 
     def _stand_at(self, at: Position) -> None:

@@ -31,6 +31,7 @@ from artesian.train.persist import Persister, Report
 from artesian.train.persist_process import to_peer, to_storage
 from artesian.train.segment import SHARED_MEMORY, JobFolder, Snapshot, sweep
 from artesian.train.snapshot_pace import SnapshotPace
+from artesian.train.storage import remove_later
 
 MakeState = Callable[[], Mapping[str, Any]]
 
@@ -225,6 +226,32 @@ class Saver:
             rejected=checkpoint.rejected,
         )
 
+    def forget_later(
+        self, step: int, make_state: MakeState, *, position: int = 0, world_size: int = 1
+    ) -> None:
+        """Have nobody go on from what was saved after ``step``, whose state is back: it is what is newest now.
+
+        Storage first: what is cut off between the two has memory go on from where it stood before. Raises
+        SupersededError when a later attempt has come; any other failure is reported.
+        """
+        if self._memory is not None:
+            self._memory.finish()
+        if self._persister is not None:
+            self._persister.drain()
+        if self._checkpointer is not None:
+            try:
+                remove_later(self._checkpointer.storage, step)
+            except SupersededError:
+                raise
+            except CheckpointError as error:
+                self._report(Report(step=step, failure=str(error), hint=error.hint))
+        if self._memory is not None:
+            self._due_steps.clear()
+            meta = {"position": position, "world_size": world_size}
+            self._snapshot(time.monotonic(), step, make_state(), meta)
+        if self._memory is not None:
+            self._memory.finish()
+
     def begin(self, step: int, make_state: MakeState, *, position: int = 0, world_size: int = 1) -> None:
         """Save the state after ``step`` where it is due; ``wait`` before anything changes it."""
         start_s = time.monotonic()
@@ -235,16 +262,20 @@ class Saver:
         if self._memory is not None and (is_due or self._is_memory_due(step, start_s)):
             if is_due:
                 self._due_steps.add(step)
-            self._pace.taken(start_s)
-            try:
-                self._memory.begin(step, make_state(), {"position": position, "world_size": world_size})
-            except CheckpointError as error:
-                self._give_up_memory(step, error)
+            self._snapshot(start_s, step, make_state(), {"position": position, "world_size": world_size})
         elif self._memory is not None:
             return
         if self._memory is None and is_due:
             self._save_in_step(step, make_state, position, world_size)
         self._stall_s = time.monotonic() - start_s
+
+    def _snapshot(self, at_s: float, step: int, state: Mapping[str, Any], meta: Mapping[str, int]) -> None:
+        assert self._memory is not None
+        self._pace.taken(at_s)
+        try:
+            self._memory.begin(step, state, meta)
+        except CheckpointError as error:
+            self._give_up_memory(step, error)
 
     def wait(self) -> None:
         """Return when the state may change."""

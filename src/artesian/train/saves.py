@@ -81,6 +81,19 @@ class Saves:
         self._saved_step = None  # a step of that number may come again, and be another
         return self._brought_back(start_s, lambda saver: saver.restore_at_most(step))
 
+    def forget_later(self, at: Position) -> None:
+        """Have no successor go on from what was saved after ``at``, which ``go_back`` has brought back.
+
+        ``at.data`` may know more than what was saved there: the samples that are passed over from now on.
+        """
+        if self._saver is None:
+            return
+        self._data = at.data
+        self._saver.forget_later(
+            at.step, self._state, position=at.samples, world_size=self._member.world_size
+        )
+        self._tell_reports()
+
     def _brought_back(self, start_s: float, restored: Callable[[Saver], Restored | None]) -> Position | None:
         """Take the newest that any rank has; what this one cannot read ends the run only where the others have nothing."""
         own, failure = None, None

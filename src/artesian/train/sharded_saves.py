@@ -30,6 +30,7 @@ from artesian.train.sharded import ShardedCheckpointer
 from artesian.train.sharded_back import Places, WayBack
 from artesian.train.shards import ShardTable, local_shards
 from artesian.train.snapshot_pace import SnapshotPace
+from artesian.train.storage import remove_later
 from artesian.train.vote import Vote
 from artesian.wire.messages import Phase
 
@@ -166,6 +167,20 @@ class ShardedSaves:
         if found is not None:
             self._reporter.restored(found.step, start_s)
         return found
+
+    def forget_later(self, at: Position) -> None:
+        """Have no successor go on from what was saved after ``at``, which ``go_back`` has brought back."""
+        self._drain(at.step)  # what was begun may still be committed
+        if self._storage is not None and self._member.rank == 0:
+            try:
+                remove_later(self._storage.storage, at.step)
+            except SupersededError:
+                raise
+            except CheckpointError as error:
+                self._reports.append(Report(step=at.step, failure=str(error), hint=error.hint))
+        self._snapshot(at)  # the step that was saved last is the latest to go back to
+        if self._memory is not None:
+            self._memory.finish()
 
     # -- forth ----------------------------------------------------------------------------------------
 

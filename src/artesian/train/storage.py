@@ -187,6 +187,26 @@ def remove_old(storage: Storage, newest: int, keep_last: int, keep_every: int | 
     storage.sweep()
 
 
+def remove_later(storage: Storage, step: int) -> None:
+    """Remove the checkpoints of steps after ``step``, to which a run has gone back: nobody is to go on from them.
+
+    Raises CheckpointError where they cannot be listed, SupersededError where the writer has been followed by a later
+    attempt.
+    """
+    try:
+        with storage.alone():
+            later = [found for found in storage.steps() if found > step]
+            if later:
+                hold(storage)
+            for found in later:
+                storage.remove(found)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot remove what was saved after step {step} in {storage.name}: {error.strerror or error}",
+            hint="a restart before the next save may go on from there",
+        ) from error
+
+
 def verified_pieces(storage: Storage, manifest: Manifest) -> Iterator[memoryview]:
     """Yield the image's pieces, each checked; a piece is valid until the next one is asked for.
 
