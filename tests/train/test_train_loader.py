@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -279,6 +279,41 @@ def test_reading_leaves_the_jobs_own_random_generators_alone(ahead: int) -> None
     before = state()
     drawn(Loader(Noisy(10), global_batch=4, ahead=ahead), 3)
     assert state() == before
+
+
+class Normal(Numbers):
+    """Sample i, and a normal number, of which numpy makes two at a time."""
+
+    def __getitem__(self, index: int) -> Any:
+        return index, float(np.random.randn())
+
+
+_DRAWS: dict[str, Callable[[], float]] = {
+    "normal": lambda: float(np.random.randn()),
+    "uniform": lambda: float(np.random.rand()),
+    "python": random.random,
+    "torch": lambda: float(torch.rand(())),
+}
+
+
+@given(st.lists(st.sampled_from([*_DRAWS, "read"]), max_size=20), st.integers(0, 2**32 - 1))
+def test_what_a_script_draws_between_two_batches_is_what_it_would_draw_without_them(
+    acts: list[str], seed: int
+) -> None:
+    def all_drawn(*, reads: bool) -> list[float]:
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        batches = iter(Loader(Normal(50), global_batch=3))
+        found = []
+        for act in acts:
+            if act in _DRAWS:
+                found.append(_DRAWS[act]())
+            elif reads:
+                next(batches)
+        return found
+
+    assert all_drawn(reads=True) == all_drawn(reads=False)
 
 
 # -- what does not work ---------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ class Loader:
         for number, (data, share) in enumerate(zip(step.data, step.shares, strict=True)):
             self._is_within_step = number < last
             if number == last:
-                self._handed = step.after.having_excluded(self._dropped)
+                self._handed = step.after.having_excluded(self._dropped) if self._dropped else step.after
                 self._handed_state = step.source_state
                 self._unsettled += len(step.taken)
             yield Batch(

@@ -4,6 +4,7 @@ Both are read by position, so that one cursor serves both; a stream is read forw
 """
 
 import copy
+import ctypes
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,16 +81,48 @@ class MapSource:
             )
 
 
+_MT19937_BYTES = 624 * 4 + 4
+"""Of the struct that numpy's generator keeps its state in."""
+_OWN = np.random.MT19937(0)
+_alone: bytes | None = None
+"""The state at which numpy's generator was last seen to keep no second normal number back."""
+
+
 @contextmanager
 def own_random() -> Iterator[None]:
     """Give back the states of torch's (CPU), numpy's and Python's generators at the end. Main thread only."""
-    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    bring_numpys_back = _put_numpys_aside()
     try:
         yield
     finally:
         torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)
         random.setstate(python_state)
+        bring_numpys_back()
+
+
+def _put_numpys_aside() -> Callable[[], None]:
+    """Have numpy's functions draw from another generator, and return what brings theirs back as it was.
+
+    To read a state and to set it takes numpy longer than all else that is done for a small batch. Another generator in
+    its place takes nothing, but loses the second normal number that may be kept back: only the state tells of it, and
+    that none is kept as long as the generator has not moved.
+    """
+    global _alone  # noqa: PLW0603  a fact about the process
+    numpy_random: Any = np.random  # whose stubs do not have all of it
+    theirs = numpy_random.get_bit_generator()
+    found = (
+        ctypes.string_at(theirs.ctypes.state_address, _MT19937_BYTES)
+        if isinstance(theirs, np.random.MT19937)
+        else None
+    )
+    if found is None or found != _alone:
+        state = np.random.get_state(legacy=False)
+        if state["has_gauss"]:
+            return lambda: np.random.set_state(state)
+        _alone = found
+    numpy_random.set_bit_generator(_OWN)
+    return lambda: numpy_random.set_bit_generator(theirs)
 
 
 class StreamSource:
