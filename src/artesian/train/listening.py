@@ -19,6 +19,8 @@ def listen(address: Address, *, backlog: int) -> socket.socket:
             return socket.create_server(
                 ("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
             )
-    families = {found[0] for found in socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)}  # noqa: S104
-    family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+    family = socket.AF_INET
+    if host:
+        families = {found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        family = family if family in families else socket.AF_INET6
     return socket.create_server(address, family=family, backlog=backlog)
