@@ -64,21 +64,36 @@ def _die() -> None:
     """Die, and take the worker that this helper writes for along, or all of the node."""
     with open(f"{_ORDERS}/{_Torn.number}.begun", "w", encoding="ascii") as file:
         file.write(str(time.time()))
-    if _Torn.takes == "node":
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        session = os.getsid(0)
-    else:
-        pids, session = ([os.getppid()] if _is_helper() else []), -1
-    for pid in pids:
+    victims = _node() if _Torn.takes == "node" else [os.getppid()] if _is_helper() else []
+    for pid in victims:
         with suppress(OSError):
-            if pid != os.getpid() and session in (-1, os.getsid(pid)):
+            if pid != os.getpid():
                 os.kill(pid, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _node() -> list[int]:
+    """Return the agent that this process comes from, and all that has come from it."""
+    parents = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+    agent = os.getpid()
+    while b"artesian.train.launch" not in _command_line(agent):
+        agent = parents[agent]
+    found = [agent]
+    for parent in found:  # which grows
+        found += [pid for pid, of in parents.items() if of == parent]
+    return found
+
+
 def _is_helper() -> bool:
-    with open("/proc/self/cmdline", "rb") as file:
-        return b"persist_process" in file.read()
+    return b"persist_process" in _command_line(os.getpid())
+
+
+def _command_line(pid: int) -> bytes:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read()
 
 
 def _is_full(fd: int) -> bool:
