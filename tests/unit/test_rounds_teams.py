@@ -137,6 +137,20 @@ def test_a_limit_of_a_parent_bounds_all_its_children_together() -> None:
     assert sum(held(kernel).values()) == 2
 
 
+def test_within_a_limit_the_next_one_starts_when_the_one_before_has_left_wherever_that_is() -> None:
+    quotas = teams(Team(name="a", guaranteed=((FAST, 2),), lends=False), Team(name="b", borrow_limit=2))
+    kernel = Kernel(*a_fleet(3, 2), policy=by("max-min", quotas))
+    kernel.run(one("slow", "b", devices="2"))
+    assert set(kernel.state.running) == {"slow"}
+    assert held(kernel, SLOW) == {"b": 2}, "of the fast ones the other team keeps two"
+    kernel.submit(one("fast", "b", priority=5), at_s=50.0)
+    plan = kernel.step(ticked(ROUND_S))
+    assert [stop.job_id for stop in plan.stops] == ["slow"]
+    assert plan.starts == (), "a fast one is free, but with those that are being left it is one too many"
+    kernel.step(ended("slow", 1, at_s=ROUND_S + 1.0))
+    assert held(kernel) == {"b": 1}
+
+
 # -- guarantees -------------------------------------------------------------------------------------------
 
 

@@ -86,7 +86,9 @@ class Cycle:
     def startable(self) -> list[tuple[int, Placement]]:
         """Return the waiting jobs that have a place and what is there now suffices for, in order."""
         waiting = [pair for pair in self.placed if pair[0] not in self._running]
-        if not any(self._busy[self._rows(placement)].any() for _, placement in self.placed):
+        # What a team holds elsewhere, until it has left there, counts against what it may have.
+        is_free = not any(self._busy[self._rows(placement)].any() for _, placement in self.placed)
+        if not self._busy.any() or (is_free and self._teams is None):
             return waiting
         startable = []
         # Those who are about to leave hold what they have until then.

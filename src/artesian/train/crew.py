@@ -238,6 +238,7 @@ class Crew:
             worker.can_rejoin = True
         elif "rejoined" in message and message["rejoined"] == number:
             self._rejoining.discard(worker.rank)
+            worker.told = None  # that it failed in the round before, for the loss of a peer, is over
             if not self._rejoining:
                 self.rejoin_by_s = None
         elif (message["round"] == number or message.keys() & {"unfit", "against"}) and self.running.get(
