@@ -99,16 +99,12 @@ def kill_node(agent: int) -> None:
 
     The workers have sessions of their own, in which their helpers are.
     """
-    sessions = {agent, *(int(facts[3]) for facts in _facts_of(descendants(agent)))}
+    tree = {agent, *descendants(agent)}
+    sessions = {agent, *(int(facts[3]) for pid, facts in _living() if pid in tree)}
     while left := [
         pid for pid, facts in _living() if int(facts[3]) in sessions
     ]:  # what was forked meanwhile, too
         kill(left)
-
-
-def _facts_of(pids: Iterable[int]) -> Iterator[list[str]]:
-    wanted = set(pids)
-    return (facts for pid, facts in _living() if pid in wanted)
 
 
 def kill(pids: Iterable[int]) -> None:

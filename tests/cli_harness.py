@@ -62,6 +62,12 @@ class Cli:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "USER") if name in os.environ}
         self.env = {**kept, "ARTESIAN_STATE": str(self.state.path), "LANG": "C.UTF-8"}
 
+    def configure(self, settings: str) -> None:
+        """Have the commands go by these settings, from now on."""
+        file = self.folder / "artesian.toml"
+        file.write_text(settings)
+        self.env["ARTESIAN_CONFIG"] = str(file)
+
     def __call__(self, *words: str | Path, code: int | None = 0, **env: str) -> Done:
         """Run a command to its end; ``code`` is the exit code that it must have, None: any."""
         done = subprocess.run(

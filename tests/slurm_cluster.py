@@ -337,12 +337,10 @@ class SlurmCluster:
 def slurm_cli(root: Path, cluster: SlurmCluster) -> Iterator[Cli]:
     """The commands, with a state below ``root`` and the cluster as their only engine."""
     cli = Cli(root)
-    settings = root / "artesian.toml"
-    settings.write_text(
+    cli.configure(
         f'[engines.cluster]\nkind = "slurm"\nconf = "{cluster.conf}"\npoll_interval_s = 0.5\n'
         f'folder = "{root}/shared"\n'
     )
-    cli.env["ARTESIAN_CONFIG"] = str(settings)
     try:
         yield cli
     finally:

@@ -65,9 +65,7 @@ class Dashboard:
         self.state.create()
         if is_seeded:
             sow(self.state)
-            config = folder / "artesian.toml"
-            config.write_text(settings)
-            self.cli.env["ARTESIAN_CONFIG"] = str(config)
+            self.cli.configure(settings)
         self.running: Running = self.cli.start("serve", "--port", "0", "--no-driver", *words)
         self.url = until(lambda: self.running.stdout.strip() or self._died())
 

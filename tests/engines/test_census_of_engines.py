@@ -38,7 +38,6 @@ def ray(session: Session) -> Iterator[RayCluster]:
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
     cli = Cli(tmp_path)
-    cli.env["ARTESIAN_CONFIG"] = str(tmp_path / "artesian.toml")
     try:
         yield cli
     finally:
@@ -47,7 +46,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
 
 def name_slurm(cli: Cli, cluster: SlurmCluster, more: str = "") -> None:
     """Let the settings have this cluster as ``cluster``."""
-    (cli.folder / "artesian.toml").write_text(
+    cli.configure(
         f'[engines.cluster]\nkind = "slurm"\nconf = "{cluster.conf}"\npoll_interval_s = 0.3\n'
         f'folder = "{cli.folder}/shared"\n{more}'
     )
@@ -121,7 +120,7 @@ def test_a_node_or_an_engine_that_is_not_there_is_named_with_what_there_is(
 
 
 def test_each_node_of_ray_is_measured_by_a_job(cli: Cli, ray: RayCluster) -> None:
-    (cli.folder / "artesian.toml").write_text(
+    cli.configure(
         f'[engines.cluster]\nkind = "ray"\naddress = "{ray.address}"\nfolder = "{cli.folder}/shared"\n'
         f'[engines.here]\nkind = "local"\n'
     )
@@ -158,7 +157,7 @@ def test_mfu_on_an_engines_node_is_taken_against_what_the_engines_census_measure
         name_slurm(cli, cores)
     else:
         ray: RayCluster = request.getfixturevalue("ray")
-        (cli.folder / "artesian.toml").write_text(
+        cli.configure(
             f'[engines.cluster]\nkind = "ray"\naddress = "{ray.address}"\nfolder = "{cli.folder}/shared"\n'
         )
     node, *others = (one["id"] for one in cli.json("nodes") if one["accelerator"] == "cpu")

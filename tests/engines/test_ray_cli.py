@@ -14,11 +14,9 @@ from ray_cluster import ray_cluster
 def cli(tmp_path: Path, session: Session) -> Iterator[Cli]:
     cluster = session.once("ray", ray_cluster)
     cli = Cli(tmp_path)
-    settings = tmp_path / "artesian.toml"
-    settings.write_text(
+    cli.configure(
         f'[engines.cluster]\nkind = "ray"\naddress = "{cluster.address}"\nfolder = "{tmp_path}/shared"\n'
     )
-    cli.env["ARTESIAN_CONFIG"] = str(settings)
     try:
         yield cli
     finally:

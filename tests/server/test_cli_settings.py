@@ -4,9 +4,7 @@ from cli_harness import UNTIL_TOLD, Cli, the_whole_node, until
 
 
 def test_the_named_policy_decides_and_explains(cli: Cli) -> None:
-    settings = cli.folder / "artesian.toml"
-    settings.write_text('policy = "easy"\n')
-    cli.env["ARTESIAN_CONFIG"] = str(settings)
+    cli.configure('policy = "easy"\n')
     first = cli.submit("first", UNTIL_TOLD, devices=the_whole_node(), estimated_duration="1h")
     cli.until_in(first, "running")
     second = cli.submit("second", devices=the_whole_node())

@@ -74,9 +74,7 @@ def ask(http: httpx.Client, query: str) -> list[Any]:
 
 def test_prometheus_scrapes_a_server_and_takes_the_rules_and_the_dashboards_queries(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
-    config = tmp_path / "artesian.toml"
-    config.write_text('[pools.default]\ncenter = "north"\n')
-    cli.env["ARTESIAN_CONFIG"] = str(config)
+    cli.configure('[pools.default]\ncenter = "north"\n')
     server = RealServer(cli)
     try:
         id_ = cli.submit()

@@ -182,9 +182,7 @@ def test_the_server_that_the_settings_name_is_asked_and_one_that_is_gone_is_name
     server: RealServer, tmp_path: Path
 ) -> None:
     cli = Cli(tmp_path)
-    config = tmp_path / "artesian.toml"
-    config.write_text(f'server = "{server.url}"\n')
-    cli.env["ARTESIAN_CONFIG"] = str(config)
+    cli.configure(f'server = "{server.url}"\n')
     id_ = cli.submit("set")
     assert id_ in server.cli("jobs").stdout, "the server's own state folder has it"
     cli.env["ARTESIAN_SERVER"] = "http://127.0.0.1:9"

@@ -25,10 +25,9 @@ from artesian.train.terms import Address, Terms
 from artesian.train.unwanted import Unwanted
 from artesian.train.watch import Watch
 from artesian.train.watchdog import CHECK_EVERY_S
-from artesian.train.worker_process import WorkerProcess
+from artesian.train.worker_process import STOPS, WorkerProcess
 from artesian.wire.messages import Layer
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _TAIL_LINES = 20
 _SETTLE_S = 0.05
 """How long other failures may still come that belong to a first one, which may be their effect."""
@@ -70,7 +69,8 @@ class Agent:
         self._has_ended = terms is None
         """Whether the gang was led to its end; on a node that is alone the ends of its workers say that."""
         self._kill_at_s: float | None = None
-        self._noted_s = 0.0  # when the first of the failures was noted that are not decided about
+        self._noted_s = 0.0
+        """When the first of the failures was noted that are not decided about."""
         self._settle_at_s: float | None = None
 
     def run(self) -> int:
@@ -78,7 +78,7 @@ class Agent:
 
         It takes over the stop signals until it returns. Call it from the main thread: workers die with it.
         """
-        with hearing(_STOP_SIGNALS) as receiver:
+        with hearing(STOPS) as receiver:
             self._receiver = receiver
             self._selector.register(receiver, selectors.EVENT_READ, self._hear_signals)
             try:
@@ -217,7 +217,7 @@ class Agent:
             self._kill_at_s = None
             self._end_now()
         self._crew.leave_behind(now_s)
-        if (self._crew.rejoin_by_s or now_s) < now_s and self._crew.give_up_rejoining():
+        if self._crew.give_up_rejoining(now_s):
             self._reports.fall_to_fork()
         if self._is_watching():
             self._look_for_hangs(now_s)
@@ -238,7 +238,7 @@ class Agent:
 
     def _hear_signals(self) -> None:
         for number in heard(self._receiver):
-            if number in _STOP_SIGNALS:
+            if number in STOPS:
                 self._pass_on(signal.Signals(number))
 
     def _pass_on(self, number: signal.Signals) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
+from artesian.train.worker_process import STOPS
+
 
 @contextmanager
 def hearing(numbers: Sequence[signal.Signals]) -> Iterator[socket.socket]:
@@ -41,12 +43,11 @@ def on_notice(act: Callable[[], None]) -> Iterator[None]:
         _ACTS.remove(act)
 
 
-_NOTICES = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _ACTS: list[Callable[[], None]] = []
 
 
 def _wake(number: int, _frame: FrameType | None) -> None:
     """Do what ``on_notice`` asks for, if anything; the wake-up socket has told ``select`` already."""
-    if number in _NOTICES:
+    if number in STOPS:
         for act in _ACTS:
             act()

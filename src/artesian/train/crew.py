@@ -149,8 +149,10 @@ class Crew:
         self._dying.clear()
         self._start_missing()
 
-    def give_up_rejoining(self) -> bool:
-        """Start anew those that do not come back from the gang that was, and return whether there are any."""
+    def give_up_rejoining(self, now_s: float) -> bool:
+        """Start anew those that do not come back in time from the gang that was, and return whether there are any."""
+        if self.rejoin_by_s is None or now_s < self.rejoin_by_s:
+            return False
         self.rejoin_by_s = None
         gave_up = self.running.keys() & self._rejoining
         for rank in self._rejoining:

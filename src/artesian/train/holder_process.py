@@ -7,7 +7,6 @@ What it holds is in the node's shared memory, and gone with it.
 import json
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 
 from artesian.train.errors import CheckpointError
 from artesian.train.peer import Holder, Peer
-from artesian.train.worker_process import die_with
+from artesian.train.worker_process import die_with, ignore_stops
 from artesian.wire import environment
 
 Address = tuple[str, int]
@@ -102,8 +101,7 @@ def _start(job: str, host: str) -> tuple[subprocess.Popen[str], Peer]:
 def main(agent: int) -> None:
     """Hold copies until the agent ends."""
     die_with(agent)
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(stop, signal.SIG_IGN)  # Slurm tells each process of a step; the workers may still save
+    ignore_stops()
     settings = json.loads(sys.stdin.readline())
     try:
         holder = Holder(settings["job"], settings["token"], host=settings["host"])

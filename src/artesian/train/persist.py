@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from artesian.train.errors import SupersededError
+from artesian.train.errors import CheckpointError, SupersededError
 from artesian.train.persist_process import deliver, encode_snapshot
 from artesian.train.segment import Snapshot
 
@@ -41,6 +42,17 @@ class Report:
         """Raise SupersededError where that is what has become of it."""
         if self.is_superseded:
             raise SupersededError(str(self.failure), hint=self.hint)
+
+
+@contextmanager
+def failures_told(step: int, on_report: Callable[[Report], object]) -> Iterator[None]:
+    """Tell of a CheckpointError within the block as a failure of ``step``, and go on; but SupersededError passes."""
+    try:
+        yield
+    except SupersededError:
+        raise
+    except CheckpointError as error:
+        on_report(Report(step=step, failure=str(error), hint=error.hint))
 
 
 class Persister:

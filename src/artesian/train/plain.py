@@ -108,10 +108,7 @@ class _Writer:
         plain = tensor.detach()
         if plain.is_conj() or plain.is_neg():
             plain = plain.resolve_conj().resolve_neg()
-        address = plain.data_ptr()
-        listed = self._listed.get(address)
-        if listed is None:
-            self._listed[address] = listed = []
+        listed = self._listed.setdefault(plain.data_ptr(), [])
         for index, other in listed:
             if _is_same(plain, other):
                 return index

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from artesian.train.checkpoint import Checkpointer, Rejected
-from artesian.train.errors import CheckpointError, SupersededError
+from artesian.train.errors import CheckpointError
 from artesian.train.fence import Writer
 from artesian.train.interval import Interval
 from artesian.train.last_save import leave_note
 from artesian.train.memory import Memory
 from artesian.train.peer import Peer, fetch
-from artesian.train.persist import Persister, Report
+from artesian.train.persist import Persister, Report, failures_told
 from artesian.train.persist_process import to_peer, to_storage
 from artesian.train.segment import SHARED_MEMORY, JobFolder, Snapshot, sweep
 from artesian.train.snapshot_pace import SnapshotPace
@@ -169,13 +169,9 @@ class Saver:
         return remembered if found is None or remembered.step >= found.step else found
 
     def _claim(self) -> None:
-        try:
+        with failures_told(self._last[0], self._report):  # the next save claims it
             if self._checkpointer is not None:
                 self._checkpointer.claim()
-        except SupersededError:
-            raise
-        except CheckpointError as error:  # as for a save that fails; the next one claims it
-            self._report(Report(step=self._last[0], failure=str(error), hint=error.hint))
 
     def restore_from_memory(self, step: int | None = None) -> Restored | None:
         """Return the newest state in memory, or that of ``step``; None if it is not there.
@@ -239,12 +235,8 @@ class Saver:
         if self._persister is not None:
             self._persister.drain()
         if self._checkpointer is not None:
-            try:
+            with failures_told(step, self._report):
                 remove_later(self._checkpointer.storage, step)
-            except SupersededError:
-                raise
-            except CheckpointError as error:
-                self._report(Report(step=step, failure=str(error), hint=error.hint))
         if self._memory is not None:
             self._due_steps.clear()
             meta = {"position": position, "world_size": world_size}
@@ -351,13 +343,8 @@ class Saver:
 
     def _save_in_step(self, step: int, make_state: MakeState, position: int, world_size: int) -> None:
         assert self._checkpointer is not None
-        try:
+        with failures_told(step, self._report):
             manifest = self._checkpointer.save(step, make_state(), position=position, world_size=world_size)
-        except SupersededError:
-            raise
-        except CheckpointError as error:
-            self._report(Report(step=step, failure=str(error), hint=error.hint))
-        else:
             self._report(Report(step=step, size_bytes=manifest.size_bytes))
 
     def _give_up_memory(self, step: int, error: CheckpointError) -> None:

@@ -20,7 +20,7 @@ from artesian.train.membership import Membership
 from artesian.train.memory import Memory
 from artesian.train.part_saver import PartSaver
 from artesian.train.peer import Peer
-from artesian.train.persist import Persister, Report
+from artesian.train.persist import Persister, Report, failures_told
 from artesian.train.persist_process import in_parts, to_peer, to_storage
 from artesian.train.reporter import Reporter, say
 from artesian.train.restorable import Restorable
@@ -172,12 +172,8 @@ class ShardedSaves:
         """Have no successor go on from what was saved after ``at``, which ``go_back`` has brought back."""
         self._drain(at.step)  # what was begun may still be committed
         if self._storage is not None and self._member.rank == 0:
-            try:
+            with failures_told(at.step, self._reports.append):
                 remove_later(self._storage.storage, at.step)
-            except SupersededError:
-                raise
-            except CheckpointError as error:
-                self._reports.append(Report(step=at.step, failure=str(error), hint=error.hint))
         self._snapshot(at)  # the step that was saved last is the latest to go back to
         if self._memory is not None:
             self._memory.finish()
@@ -334,13 +330,9 @@ class ShardedSaves:
         assert self._storage is not None
         start_s = self._reporter.now_s()
         self._is_storage_due = False
-        try:
+        with failures_told(at.step, self._reports.append):
             self._drain(at.step)
             self._save(self._storage, at)
-        except SupersededError:
-            raise
-        except CheckpointError as error:
-            self._reports.append(Report(step=at.step, failure=str(error), hint=error.hint))
         self._last_saved = (at.step, time.monotonic())
         if self._places.interval is not None:
             self._places.interval.stalled(self._reporter.now_s() - start_s)

@@ -23,22 +23,18 @@ from typing import Any, NoReturn
 from artesian.train.ending import end
 from artesian.train.finality import USAGE, is_final
 from artesian.train.link import link, tell_elsewhere
-from artesian.train.worker_process import die_with
+from artesian.train.worker_process import STOPS, die_with, ignore_stops
 from artesian.wire import environment
 
 NVML_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """Has torch ask the driver's library whether there is a device, and not CUDA, which a fork would break."""
 _MESSAGE_BYTES = 1 << 20
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def main(control: int, agent: int, modules: list[str]) -> None:
     """Import ``modules``, then fork what the agent asks for until it hangs up."""
     die_with(agent)
-    # The agent decides what a stop ends: the workers may still save, and the store serves them. Slurm would have each
-    # process of a step end by itself.
-    for stop in _STOPS:
-        signal.signal(stop, signal.SIG_IGN)
+    ignore_stops()  # so that the store, which is forked from here, goes on as well
     requests = socket.socket(fileno=control)
     for module in modules:
         importlib.import_module(module)
@@ -87,7 +83,7 @@ def _become(request: dict[str, Any], fds: list[int], requests: socket.socket, ag
 
 
 def _hear_stops() -> None:
-    for stop in _STOPS:
+    for stop in STOPS:
         signal.signal(stop, signal.default_int_handler if stop == signal.SIGINT else signal.SIG_DFL)
 
 

@@ -20,15 +20,17 @@ _PF_EXITING = 0x4
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded before the fork: a child must not import
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ask a gang to stop: what comes of it the agent decides."""
 TRACE_SIGNAL = signal.SIGRTMAX - 1
 """Makes a worker that has a ``Link`` print the stacks of its threads."""
 
 
 class WorkerProcess:
-    """A started worker, in a process group of its own and in the agent's session.
+    """A started worker, in a session of its own.
 
-    A group of its own, so that a signal meant for the agent reaches the worker once, through the agent;
-    the agent's session, so that everything an attempt has started can be found by it.
+    So a signal meant for the agent's group reaches the worker once, through the agent, and workers do not share the
+    turns that the kernel's scheduler gives to a session. It ends with the agent all the same: see ``die_with``.
     """
 
     def __init__(
@@ -280,6 +282,15 @@ def die_with(parent: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
+
+
+def ignore_stops() -> None:
+    """Have no signal to stop end this process, which workers need that may still save: its agent ends it.
+
+    Slurm tells each process of a step by itself.
+    """
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_IGN)
 
 
 def adopt_orphans() -> None:
